@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scsi
+
+import "github.com/gotgtd/gotgtd/target/mem"
+
+// LUN is a logical unit number as the eight bytes on the wire, big endian
+// (SAM-5 4.7).
+type LUN uint64
+
+// Status is a SCSI status code (SAM-5 5.3.1).
+type Status uint8
+
+// The status codes that this device server returns.
+const (
+	Good                Status = 0x00
+	CheckCondition      Status = 0x02
+	Busy                Status = 0x08
+	ReservationConflict Status = 0x18
+	TaskSetFull         Status = 0x28
+	TaskAborted         Status = 0x40
+)
+
+// Direction is where a command's data goes, as its CDB says.
+type Direction uint8
+
+// The directions of a data transfer.
+const (
+	NoData  Direction = iota
+	DataIn            // from the device server to the initiator
+	DataOut           // from the initiator to the device server
+)
+
+// MaxTransfer is the most data, in bytes, that one command may move. It is
+// what the Block Limits VPD page says.
+const MaxTransfer = 8 << 20
+
+// Command is one SCSI command on its way through the device server. The
+// transport owns it and may reuse it after [Command.Reset].
+//
+// Its life: the transport fills the first group and calls [Nexus.Prepare]
+// when the command enters the task set. If that ends the command ([Command.Done]),
+// its status is final. If not, and Direction is DataOut, the transport
+// collects min(Length, OutExpected) bytes into Out. Then it calls
+// [Nexus.TryExecute] on the goroutine at hand, and [Nexus.Execute] on a worker
+// if that would have blocked. Afterwards the command is Done.
+type Command struct {
+	// Filled in by the transport before Prepare.
+	CDB         [16]byte
+	LUN         LUN
+	OutExpected uint32 // bytes that the initiator is ready to send
+	InExpected  uint32 // bytes that the initiator is ready to take
+	Pool        *mem.Pool
+
+	// Filled in by Prepare.
+	Direction Direction
+	Length    uint32 // data-out: bytes that the CDB transfers
+
+	// Filled in by the transport between Prepare and Execute: the data-out
+	// bytes, fewer than Length if the initiator offered fewer.
+	Out []byte
+
+	// Filled in by TryExecute, Execute, or a Prepare that ends the command.
+	In       *mem.Buffer // data-in, nil for none; at most InExpected bytes; the transport releases it
+	InLength uint32      // data-in bytes that the device server has for the CDB, before the cut at InExpected
+	Status   Status
+	Sense    []byte // sense data when Status is CheckCondition, backed by senseBuf
+
+	done     bool
+	senseBuf [252]byte
+	// The rest of the executor's own state follows here.
+	exec execState
+}

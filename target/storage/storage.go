@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package storage is what holds the blocks of a logical unit: a regular file,
+// a block device, memory. It knows bytes and offsets, nothing of SCSI.
+package storage
+
+import (
+	"errors"
+	"io"
+	"os"
+)
+
+// Info describes an open store.
+type Info struct {
+	Type        string // as tgt names it: "rdwr" for a file or device, "ram", ...
+	Path        string // what was opened; empty when there is nothing to name
+	Size        int64  // bytes now
+	ReadOnly    bool
+	Granularity int64 // bytes that a discard frees at the least, a power of two; 0 when discards free nothing
+}
+
+// A Store is the open backing store of one logical unit. Its methods are safe
+// for concurrent use. What a store can do beyond this interface it shows by
+// implementing the ones below; the logical unit advertises nothing that its
+// store lacks.
+type Store interface {
+	// ReadAt and WriteAt never move fewer bytes than asked without an error
+	// that says why: io.ErrUnexpectedEOF when the store ends earlier than
+	// Info said at open, a syscall.Errno (wrapped) when the system refused.
+	io.ReaderAt
+	io.WriterAt
+
+	// Flush returns once every write that returned before the call is on
+	// stable storage. After a failed Flush the state of those writes is
+	// unknown; the caller remembers that, not the store.
+	Flush() error
+
+	// Info returns the store's properties; Size is as of open or of the last
+	// Refresh.
+	Info() Info
+
+	// Close releases the store and its lock. No call may be under way.
+	Close() error
+}
+
+// ErrWouldBlock is the answer of the Try methods when the work would have to
+// wait for a device. Nothing was done.
+var ErrWouldBlock = errors.New("storage: would block")
+
+// A TryReader can tell whether data is at hand. TryReadAt fills p completely
+// or returns ErrWouldBlock.
+type TryReader interface {
+	TryReadAt(p []byte, off int64) (int, error)
+}
+
+// A DurableWriter writes through to stable storage (Force Unit Access).
+// Without it a durable write is WriteAt and then Flush.
+type DurableWriter interface {
+	WriteDurableAt(p []byte, off int64) (int, error)
+}
+
+// A Discarder frees the space of a range, which afterwards reads as zeros.
+type Discarder interface {
+	Discard(off, n int64) error
+}
+
+// A Zeroer makes a range read as zeros and keeps its space allocated.
+type Zeroer interface {
+	WriteZeroes(off, n int64) error
+}
+
+// A Mapper knows which parts are allocated. Extent returns the length of the
+// run that starts at off (n > 0, cut off at the store's end) and whether it
+// is allocated.
+type Mapper interface {
+	Extent(off int64) (n int64, mapped bool, err error)
+}
+
+// A Refresher notices that its file or device has another size now, and
+// returns it.
+type Refresher interface {
+	Refresh() (size int64, err error)
+}
+
+// A Locked store holds a lock that keeps other daemons away. The lock belongs
+// to the open file description of LockFile, so passing that descriptor to
+// another process passes the lock.
+type Locked interface {
+	// LockFile returns the file whose description holds the lock; it stays
+	// the store's.
+	LockFile() *os.File
+	// AdoptLock takes over a lock passed from another process, after checking
+	// that f is the same file. f is the store's from then on, also on error.
+	AdoptLock(f *os.File) error
+}

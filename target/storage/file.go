@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/target/mem"
+)
+
+// file is the store that a regular file or a block device is.
+type file struct {
+	path        string
+	main        *os.File     // what reads and writes go to
+	fd          atomic.Int64 // main's descriptor; -1 once closed
+	size        atomic.Int64 // bytes, whole units
+	unit        int64        // size is rounded down to a multiple of it
+	granularity int64
+	sector      int64 // fallocate(2) wants multiples of it: 1 but on devices
+	device      bool
+	readOnly    bool
+	linked      bool // the file had a name at open, as far as the system tells
+	align       alignment
+
+	noNowait    atomic.Bool // RWF_NOWAIT was refused
+	noZeroRange atomic.Bool // FALLOC_FL_ZERO_RANGE was refused
+
+	// merge keeps the other writes out while an unaligned direct one reads
+	// the blocks at its ends, changes a part of them, and writes them back.
+	merge  sync.RWMutex
+	bounce mem.Pool // for what is unaligned
+
+	lockMu sync.Mutex // protects held
+	held   *os.File   // whose description holds the lock: main, or an adopted one
+}
+
+var _ interface {
+	Store
+	TryReader
+	DurableWriter
+	Discarder
+	Zeroer
+	Mapper
+	Refresher
+	Locked
+} = (*file)(nil)
+
+// newFile makes a store of f, which is locked and of the right type. On error
+// f stays the caller's.
+func newFile(f *os.File, o *Options) (*file, error) {
+	fd := int(f.Fd())
+	fail := func(err error) (*file, error) {
+		return nil, &Error{Op: "open", Path: o.Path, Err: err}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fail(err)
+	}
+	s := &file{
+		path:     o.Path,
+		main:     f,
+		unit:     o.blockSize(),
+		sector:   1,
+		device:   st.Mode&unix.S_IFMT == unix.S_IFBLK,
+		readOnly: o.ReadOnly,
+		linked:   st.Nlink > 0,
+		held:     f,
+	}
+	s.fd.Store(int64(fd))
+	if s.device {
+		n, err := unix.IoctlGetInt(fd, unix.BLKSSZGET)
+		if err != nil {
+			return fail(err)
+		}
+		s.sector = int64(uint32(n)) // the ioctl fills in a C int
+	}
+	if o.Direct {
+		s.align = directAlignment(fd, o.blockSize(), s.sector)
+		s.unit = s.align.offset
+	}
+	size, err := s.measure()
+	if err != nil {
+		return fail(err)
+	}
+	if size == 0 {
+		return fail(fmt.Errorf("it holds no block of %d bytes", s.unit))
+	}
+	s.size.Store(size)
+	if !s.readOnly {
+		s.granularity = discardGranularity(fd, &st, size)
+	}
+	return s, nil
+}
+
+// Info returns the store's properties.
+func (s *file) Info() Info {
+	return Info{Type: "rdwr", Path: s.path, Size: s.size.Load(), ReadOnly: s.readOnly, Granularity: s.granularity}
+}
+
+// Flush makes completed writes durable, as fdatasync(2) does. It fails with
+// ENOENT when the file has been unlinked: what it holds will not outlive this
+// process, whatever the disk says.
+func (s *file) Flush() error {
+	if err := s.sync(); err != nil {
+		return &Error{Op: "flush", Path: s.path, Err: err}
+	}
+	return nil
+}
+
+func (s *file) sync() error {
+	fd := int(s.fd.Load())
+	for {
+		err := unix.Fdatasync(fd)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		return s.vanished(&st)
+	}
+}
+
+// vanished returns ENOENT when the file has lost its last name.
+func (s *file) vanished(st *unix.Stat_t) error {
+	if s.linked && st.Nlink == 0 {
+		return unix.ENOENT
+	}
+	return nil
+}
+
+// measure returns the size now, in bytes, rounded down to whole units.
+func (s *file) measure() (int64, error) {
+	fd := int(s.fd.Load())
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, err
+	}
+	if err := s.vanished(&st); err != nil {
+		return 0, err
+	}
+	size := st.Size
+	if s.device {
+		var err error
+		if size, err = deviceSize(fd); err != nil {
+			return 0, err
+		}
+	}
+	return size - size%s.unit, nil
+}
+
+// Refresh measures the file anew. A vanished file is ENOENT.
+func (s *file) Refresh() (int64, error) {
+	size, err := s.measure()
+	if err != nil {
+		return 0, &Error{Op: "measure", Path: s.path, Err: err}
+	}
+	s.size.Store(size)
+	return size, nil
+}
+
+// Close releases the store, and its lock unless another process holds the
+// lock's file too. Calls after Close fail with EBADF.
+func (s *file) Close() error {
+	if s.fd.Swap(-1) < 0 {
+		return &Error{Op: "close", Path: s.path, Err: fs.ErrClosed}
+	}
+	s.lockMu.Lock()
+	defer s.lockMu.Unlock()
+	var err error
+	if s.held != s.main {
+		err = s.held.Close()
+	}
+	if err = errors.Join(err, s.main.Close()); err != nil {
+		return &Error{Op: "close", Path: s.path, Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// udev holds a shared lock on a disk while it looks at it, for instance right
+// after a daemon that served the disk has closed it. Such a lock is waited for.
+const (
+	udevTries = 20
+	udevPause = 50 * time.Millisecond
+)
+
+// LockFile returns the file whose description holds the lock. With
+// InheritLock that is none until AdoptLock, and the file is the store's own.
+func (s *file) LockFile() *os.File {
+	s.lockMu.Lock()
+	defer s.lockMu.Unlock()
+	return s.held
+}
+
+// AdoptLock takes over the lock that f's description holds, and keeps f until
+// Close. f must be the same file or device as the store's. A lock that is
+// missing, or only shared where this store writes, is taken here; an exclusive
+// one stays so even for a store that only reads, since the process that passed
+// it may have to go on. On error f is closed.
+func (s *file) AdoptLock(f *os.File) error {
+	s.lockMu.Lock()
+	defer s.lockMu.Unlock()
+	if err := s.adoptLocked(f); err != nil {
+		f.Close()
+		return err
+	}
+	if s.held != s.main {
+		s.held.Close()
+	}
+	s.held = f
+	return nil
+}
+
+func (s *file) adoptLocked(f *os.File) error {
+	var mine, theirs unix.Stat_t
+	if err := unix.Fstat(int(s.fd.Load()), &mine); err != nil {
+		return &Error{Op: "lock", Path: s.path, Err: err}
+	}
+	if err := unix.Fstat(int(f.Fd()), &theirs); err != nil {
+		return &Error{Op: "lock", Path: s.path, Err: err}
+	}
+	if !sameFile(&mine, &theirs) {
+		return &Error{Op: "lock", Path: s.path, Err: errors.New("the lock passed on is another file's")}
+	}
+	has := heldLock(f)
+	if has == unix.LOCK_EX || has == unix.LOCK_SH && s.readOnly {
+		return nil
+	}
+	err := lock(f, s.path, s.readOnly, s.device)
+	if err != nil && has == unix.LOCK_SH {
+		// flock(2) gives up the old lock even where it refuses the new one.
+		return errors.Join(err, flock(f, unix.LOCK_SH))
+	}
+	return err
+}
+
+// sameFile tells whether two descriptors lead to the same blocks. A device may
+// have several nodes.
+func sameFile(a, b *unix.Stat_t) bool {
+	if a.Mode&unix.S_IFMT == unix.S_IFBLK && b.Mode&unix.S_IFMT == unix.S_IFBLK {
+		return a.Rdev == b.Rdev
+	}
+	return a.Dev == b.Dev && a.Ino == b.Ino
+}
+
+// lock takes the lock that keeps other daemons away from f. It is flock(2)'s
+// and not fcntl(2)'s because it belongs to the open file description and so
+// goes with the descriptor to another process.
+func lock(f *os.File, path string, shared, device bool) error {
+	how := unix.LOCK_EX
+	if shared {
+		how = unix.LOCK_SH
+	}
+	err := flock(f, how)
+	for try := 1; device && err == unix.EWOULDBLOCK && try < udevTries; try++ {
+		time.Sleep(udevPause)
+		err = flock(f, how)
+	}
+	if err == unix.EWOULDBLOCK {
+		err = locked(f)
+	}
+	if err != nil {
+		return &Error{Op: "lock", Path: path, Err: err}
+	}
+	return nil
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// locked returns an ErrLocked that names the holder, where that can be found.
+func locked(f *os.File) error {
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil {
+		return ErrLocked
+	}
+	list, err := os.Open("/proc/locks")
+	if err != nil {
+		return ErrLocked
+	}
+	defer list.Close()
+	pid := lockHolder(list, &st)
+	switch {
+	case pid == os.Getpid():
+		return fmt.Errorf("%w (this one, as another LUN)", ErrLocked)
+	case pid > 0 && unix.Kill(pid, 0) != unix.ESRCH:
+		return fmt.Errorf("%w (PID %d)", ErrLocked, pid)
+	}
+	// The lock may have been passed on by a process that is no more.
+	return ErrLocked
+}
+
+// lockHolder finds in /proc/locks (proc(5)) which process took the flock on a
+// file; 0 if it is not listed.
+func lockHolder(list io.Reader, st *unix.Stat_t) int {
+	inode := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	lines := bufio.NewScanner(list)
+	for lines.Scan() {
+		// 1: FLOCK ADVISORY WRITE 812 fe:01:131 0 EOF
+		f := strings.Fields(lines.Text())
+		if len(f) < 6 || f[1] != "FLOCK" || f[5] != inode {
+			continue
+		}
+		if pid, err := strconv.Atoi(f[4]); err == nil && pid > 0 {
+			return pid
+		}
+	}
+	return 0
+}
+
+// heldLock returns the kind of flock that f's description holds, LOCK_EX or
+// LOCK_SH, or 0 when it holds none or the system does not tell.
+func heldLock(f *os.File) int {
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", f.Fd()))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(info)) {
+		// lock: 1: FLOCK ADVISORY WRITE 812 fe:01:131 0 EOF
+		w := strings.Fields(line)
+		if len(w) < 5 || w[0] != "lock:" || w[2] != "FLOCK" {
+			continue
+		}
+		if w[4] == "WRITE" {
+			return unix.LOCK_EX
+		}
+		return unix.LOCK_SH
+	}
+	return 0
+}

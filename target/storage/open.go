@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options say what [OpenFile] opens and how.
+type Options struct {
+	// Path names a regular file or a block device.
+	Path string
+
+	// Size is the size in bytes of a file that Create makes. A file that has
+	// any content, and a device, keep their own size, whatever Size says.
+	Size int64
+
+	// Create makes a sparse file of Size bytes where there is none. It also
+	// gives that size to an empty file, which is what a crash during an
+	// earlier creation may have left. It has no effect with ReadOnly (there is
+	// nothing to be read in a new file) or InheritLock (the file that another
+	// process serves is there).
+	Create bool
+
+	// ReadOnly opens for reading alone, under a shared lock.
+	ReadOnly bool
+
+	// BlockSize is the logical block size, 512 or 4096; 0 means 512. The
+	// store's size is rounded down to whole blocks.
+	BlockSize int
+
+	// Direct bypasses the page cache (O_DIRECT).
+	Direct bool
+
+	// InheritLock opens without locking: the lock will come from the process
+	// that serves the file now, by AdoptLock.
+	InheritLock bool
+}
+
+// blockSize returns BlockSize with its default.
+func (o *Options) blockSize() int64 {
+	if o.BlockSize == 0 {
+		return 512
+	}
+	return int64(o.BlockSize)
+}
+
+// OpenFile opens a regular file or a block device as a store and locks it
+// against other daemons. Every error is an [*Error]; it wraps [ErrLocked] when
+// another process serves the file.
+//
+// The store implements every optional interface of this package. What a file
+// system or device can't do is done by writing zeros; whether discards free
+// anything is in Info's Granularity.
+func OpenFile(o Options) (Store, error) {
+	if bs := o.blockSize(); bs != 512 && bs != 4096 {
+		return nil, &Error{Op: "open", Path: o.Path, Err: fmt.Errorf("block size %d is neither 512 nor 4096", bs)}
+	}
+	f, err := openOrCreate(&o)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newFile(f, &o)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// openOrCreate opens the file that o names, makes it if it has to, and locks it.
+func openOrCreate(o *Options) (*os.File, error) {
+	create := o.Create && !o.ReadOnly && !o.InheritLock
+	f, err := openPath(o, 0)
+	if create && errors.Is(err, unix.ENOENT) {
+		if err := o.checkSize(); err != nil {
+			return nil, err
+		}
+		f, err = openPath(o, unix.O_CREAT)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := prepare(f, o, create); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// openPath is open(2) with o's flags and more.
+func openPath(o *Options, more int) (*os.File, error) {
+	// A FIFO would block in open(2) but for O_NONBLOCK; to files and block
+	// devices, the only types that prepare lets pass, it means nothing.
+	flags := unix.O_RDWR | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK | more
+	if o.ReadOnly {
+		flags = flags&^unix.O_RDWR | unix.O_RDONLY
+	}
+	if o.Direct {
+		flags |= unix.O_DIRECT
+	}
+	for {
+		fd, err := unix.Open(o.Path, flags, 0o600)
+		if err == nil {
+			return os.NewFile(uintptr(fd), o.Path), nil
+		}
+		if err != unix.EINTR {
+			return nil, &Error{Op: "open", Path: o.Path, Err: err}
+		}
+	}
+}
+
+// prepare checks f's type, locks it, and gives an empty file its size if it
+// is to be created.
+func prepare(f *os.File, o *Options, create bool) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return &Error{Op: "open", Path: o.Path, Err: err}
+	}
+	kind := st.Mode & unix.S_IFMT
+	if kind != unix.S_IFREG && kind != unix.S_IFBLK {
+		return &Error{Op: "open", Path: o.Path, Err: errors.New("neither a regular file nor a block device")}
+	}
+	if !o.InheritLock {
+		if err := lock(f, o.Path, o.ReadOnly, kind == unix.S_IFBLK); err != nil {
+			return err
+		}
+	}
+	if !create || kind != unix.S_IFREG {
+		return nil
+	}
+	// The size of before the lock may be that of a creation under way.
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return &Error{Op: "open", Path: o.Path, Err: err}
+	}
+	if st.Size != 0 {
+		return nil
+	}
+	return allot(f, o)
+}
+
+// checkSize refuses to make a file without a single block.
+func (o *Options) checkSize() error {
+	if o.Size < o.blockSize() {
+		return &Error{Op: "create", Path: o.Path, Err: fmt.Errorf("a size of %d bytes is less than one block", o.Size)}
+	}
+	return nil
+}
+
+// allot gives the empty file f its size, durably. Where that fails the file
+// stays behind, empty or as it was asked for, and the next start goes on.
+func allot(f *os.File, o *Options) error {
+	if err := o.checkSize(); err != nil {
+		return err
+	}
+	err := unix.Ftruncate(int(f.Fd()), o.Size)
+	if err == nil {
+		err = unix.Fsync(int(f.Fd()))
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(o.Path))
+	}
+	if err != nil {
+		return &Error{Op: "create", Path: o.Path, Err: err}
+	}
+	return nil
+}
+
+// syncDir makes a new name in a directory durable.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

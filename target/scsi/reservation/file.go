@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reservation
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// The file begins with magic and version, 8 and 4 bytes, then the length of
+// the payload in 4 bytes, the payload (a Snapshot in CBOR) and the CRC-32C of
+// all that. Numbers are big endian.
+const (
+	fileMagic   = "gotgtdPR"
+	fileVersion = 1
+	fileHeader  = len(fileMagic) + 4 + 4
+	fileTrailer = 4
+	// maxFile is more than MaxRegistrations of the longest names need.
+	maxFile = 1 << 20
+)
+
+var (
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+	encoder = must(cbor.CoreDetEncOptions().EncMode())
+	decoder = must(cbor.DecOptions{
+		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
+		IndefLength:      cbor.IndefLengthForbidden,
+		TagsMd:           cbor.TagsForbidden,
+		MaxArrayElements: MaxRegistrations,
+	}.DecMode())
+)
+
+// must returns v; the error of a fixed mode is a mistake in this file.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// file keeps a Snapshot on disk. What is at path is always a whole one, the
+// last that save has returned nil for. No file is the empty Snapshot.
+type file struct {
+	path  string
+	disk  disk
+	image []byte // what is at path, nil for no file
+	lost  bool   // what is at path is uncertain: the last put has failed
+}
+
+// load returns what the file holds.
+func (f *file) load() (Snapshot, error) {
+	image, err := f.disk.read(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		f.image, f.lost = nil, false
+		return Snapshot{}, nil
+	}
+	var s Snapshot
+	if err == nil {
+		s, err = decodeFile(image)
+	}
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("can't load reservations from %q: %w", f.path, err)
+	}
+	f.image, f.lost = image, false
+	return s, nil
+}
+
+// save puts s on the disk if it asks for that with APTPL, and otherwise takes
+// away what is there. On an error what was there before is there still, or is
+// put back if the disk lets it.
+func (f *file) save(s Snapshot) error {
+	var image []byte
+	if s.APTPL {
+		image = encodeFile(s)
+	}
+	if !f.lost && bytes.Equal(image, f.image) {
+		return nil
+	}
+	if err := f.put(image); err != nil {
+		back := f.put(f.image)
+		f.lost = back != nil
+		return fmt.Errorf("can't save reservations to %q: %w", f.path, errors.Join(err, back))
+	}
+	f.image, f.lost = image, false
+	return nil
+}
+
+// put makes image the content of the file, nil for no file, so that a crash
+// leaves either what was there or image.
+func (f *file) put(image []byte) error {
+	if image == nil {
+		if err := f.disk.remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return f.disk.syncDir(filepath.Dir(f.path))
+	}
+	temporary := f.path + ".tmp"
+	if err := f.disk.write(temporary, image); err != nil {
+		return err
+	}
+	if err := f.disk.rename(temporary, f.path); err != nil {
+		return err
+	}
+	return f.disk.syncDir(filepath.Dir(f.path))
+}
+
+// encodeFile returns s as the content of a file.
+func encodeFile(s Snapshot) []byte {
+	payload := must(encoder.Marshal(s))
+	b := append([]byte(nil), fileMagic...)
+	b = binary.BigEndian.AppendUint32(b, fileVersion)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))
+	b = append(b, payload...)
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// decodeFile returns what the content of a file says.
+func decodeFile(b []byte) (Snapshot, error) {
+	if len(b) < fileHeader+fileTrailer || string(b[:len(fileMagic)]) != fileMagic {
+		return Snapshot{}, errors.New("not a file of reservations, or cut short")
+	}
+	if v := binary.BigEndian.Uint32(b[len(fileMagic):]); v != fileVersion {
+		return Snapshot{}, fmt.Errorf("version %d, want %d", v, fileVersion)
+	}
+	length := binary.BigEndian.Uint32(b[len(fileMagic)+4:])
+	if uint64(length) != uint64(len(b)-fileHeader-fileTrailer) {
+		return Snapshot{}, fmt.Errorf("%d bytes, want %d", len(b), uint64(length)+uint64(fileHeader+fileTrailer))
+	}
+	end := len(b) - fileTrailer
+	if binary.BigEndian.Uint32(b[end:]) != crc32.Checksum(b[:end], castagnoli) {
+		return Snapshot{}, errors.New("wrong checksum")
+	}
+	var s Snapshot
+	if err := decoder.Unmarshal(b[fileHeader:end], &s); err != nil {
+		return Snapshot{}, err
+	}
+	if s.Reserved != nil {
+		return Snapshot{}, errors.New("an SPC-2 reservation, which does not persist")
+	}
+	return s, s.validate()
+}
+
+// disk is what the operating system does for a file.
+type disk struct {
+	read    func(path string) ([]byte, error)       // the whole file, of at most maxFile bytes
+	write   func(path string, content []byte) error // the whole file, on stable storage
+	rename  func(from, to string) error             // atomically
+	remove  func(path string) error                 //
+	syncDir func(path string) error                 // makes renames and removals there durable
+}
+
+// realDisk is the operating system's.
+var realDisk = disk{
+	read:    readFile,
+	write:   writeFile,
+	rename:  os.Rename,
+	remove:  os.Remove,
+	syncDir: syncDir,
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(b) > maxFile {
+		err = fmt.Errorf("more than %d bytes", maxFile)
+	}
+	return b, err
+}
+
+func writeFile(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

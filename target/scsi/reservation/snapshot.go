@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reservation
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Snapshot is the whole reservation state of a logical unit, to be carried to
+// another process. Fields are only ever added.
+type Snapshot struct {
+	// Reserved is the nexus that holds an SPC-2 reservation, nil for none.
+	Reserved *Nexus `cbor:"1,keyasint,omitempty"`
+	// Registrations are in the order in which they were made.
+	Registrations []Registration `cbor:"2,keyasint,omitempty"`
+	// Type is the persistent reservation's, zero for none.
+	Type Type `cbor:"3,keyasint,omitempty"`
+	// Holder is the nexus that holds the persistent reservation: nil if there
+	// is none, or if its type makes every registered nexus the holder.
+	Holder *Nexus `cbor:"4,keyasint,omitempty"`
+	// Generation is PRGENERATION.
+	Generation uint32 `cbor:"5,keyasint,omitempty"`
+	// APTPL says that registrations and reservation persist through power
+	// loss.
+	APTPL bool `cbor:"6,keyasint,omitempty"`
+}
+
+// Registration is a nexus and the reservation key that it has registered.
+type Registration struct {
+	Nexus Nexus  `cbor:"1,keyasint"`
+	Key   uint64 `cbor:"2,keyasint"`
+}
+
+// validate says what in s contradicts itself or SPC-4.
+func (s *Snapshot) validate() error {
+	if n := len(s.Registrations); n > MaxRegistrations {
+		return fmt.Errorf("%d registrations, more than %d", n, MaxRegistrations)
+	}
+	seen := make(map[Nexus]bool, len(s.Registrations))
+	for _, r := range s.Registrations {
+		switch {
+		case !validName(r.Nexus.Initiator):
+			return fmt.Errorf("registration of %q, which is not an iSCSI name", r.Nexus.Initiator)
+		case r.Key == 0:
+			return fmt.Errorf("registration of %v without a key", r.Nexus)
+		case seen[r.Nexus]:
+			return fmt.Errorf("two registrations of %v", r.Nexus)
+		}
+		seen[r.Nexus] = true
+	}
+	if s.Reserved != nil && !validName(s.Reserved.Initiator) {
+		return fmt.Errorf("reservation of %q, which is not an iSCSI name", s.Reserved.Initiator)
+	}
+	if s.Reserved != nil && len(s.Registrations) > 0 {
+		return errors.New("an SPC-2 reservation and registrations at once")
+	}
+	return s.validateHolder(seen)
+}
+
+// validateHolder says what is wrong with the persistent reservation.
+func (s *Snapshot) validateHolder(registered map[Nexus]bool) error {
+	switch {
+	case s.Type == 0 && s.Holder == nil:
+		return nil
+	case !s.Type.valid():
+		return fmt.Errorf("persistent reservation held with %v", s.Type)
+	case s.Type.allRegistrants() && s.Holder != nil:
+		return fmt.Errorf("one holder of a reservation of type %v", s.Type)
+	case s.Type.allRegistrants() && len(registered) == 0:
+		return fmt.Errorf("no holder of a reservation of type %v", s.Type)
+	case s.Type.allRegistrants():
+		return nil
+	case s.Holder == nil:
+		return fmt.Errorf("no holder of a reservation of type %v", s.Type)
+	case !registered[*s.Holder]:
+		return fmt.Errorf("reservation of %v, which is not registered", *s.Holder)
+	}
+	return nil
+}
+
+// snapshot returns t as a Snapshot that shares nothing with it.
+func (t *table) snapshot() Snapshot {
+	s := Snapshot{
+		Registrations: slices.Clone(t.regs),
+		Type:          t.typ,
+		Generation:    t.generation,
+		APTPL:         t.aptpl,
+	}
+	if t.typ != 0 && !t.typ.allRegistrants() {
+		s.Holder = new(t.holder)
+	}
+	return s
+}
+
+// tableOf returns the persistent part of s, which is valid.
+func tableOf(s Snapshot) table {
+	t := table{
+		regs:       slices.Clone(s.Registrations),
+		typ:        s.Type,
+		generation: s.Generation,
+		aptpl:      s.APTPL,
+	}
+	if s.Holder != nil {
+		t.holder = *s.Holder
+	}
+	return t
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config reads what an administrator wrote into the one [Config] that
+// the target runs on. It understands three languages: its own YAML, the
+// targets.conf of tgt, and the JSON of gotgt.
+//
+// A file is read strictly. A key or directive that is unknown, misplaced or not
+// supported is an error with file, line and column, and all errors of a file
+// are reported together ([Errors]).
+package config
+
+import (
+	"fmt"
+	"time"
+)
+
+// DefaultPortals are the addresses to listen on when neither the
+// configuration, nor the command line, nor passed sockets name any: every
+// address of the host, as tgt does.
+var DefaultPortals = []string{"0.0.0.0:3260", "[::]:3260"}
+
+// Config is a complete configuration. One that comes from [Load] has passed
+// [Config.Validate] and has every default filled in; one made in code needs
+// [Config.SetDefaults] first.
+type Config struct {
+	// Files are the files that it was read from, in the order of reading, the
+	// included ones among them.
+	Files []string
+
+	// PortalGroups say where to listen. None: see [DefaultPortals].
+	PortalGroups []PortalGroup
+
+	// Discovery is what a discovery session has to prove.
+	Discovery Auth
+
+	// Targets are in the order of the file; from a targets.conf in the order
+	// of their names, because tgt numbers them so.
+	Targets []Target
+
+	// Limits bound what initiators can make the daemon use.
+	Limits Limits
+
+	// IgnoreErrors makes the daemon start without the logical units that it
+	// cannot open, instead of not at all.
+	IgnoreErrors bool
+
+	// Warnings are what is permitted but should be looked at.
+	// [Config.Validate] renews them.
+	Warnings Errors
+
+	notes  Errors // warnings of the parser
+	places places
+}
+
+// PortalGroup is a set of portals that share a target portal group tag
+// (RFC 7143 4.4.1). A session's connections stay within one portal group.
+type PortalGroup struct {
+	Tag     uint16 // unique, at least 1
+	Portals []Portal
+}
+
+// Portal is one place to listen. Exactly one of its fields is set.
+type Portal struct {
+	Address string // IP address and TCP port, as in "192.0.2.1:3260" or "[2001:db8::1]:3260"
+	Socket  string // name of a listening socket that the service manager passes (LISTEN_FDNAMES)
+}
+
+// Auth says who may log in and how either side proves who it is (CHAP,
+// RFC 7143 12.1).
+type Auth struct {
+	// Users are the accounts of initiators. None: no proof is asked.
+	Users []Account
+
+	// Outgoing is the account with which the target proves itself to an
+	// initiator that asks it to. It needs Users. nil: the target cannot.
+	Outgoing *Account
+
+	// Algorithms are the hashes that may be used, of [CHAPAlgorithms]; the
+	// initiator chooses among them. Default: all.
+	Algorithms []string
+}
+
+// CHAPAlgorithms are the names of the hashes that CHAP may use here.
+var CHAPAlgorithms = []string{"md5", "sha1", "sha256", "sha3-256"}
+
+// Account is a CHAP name and what proves it.
+type Account struct {
+	User string // 1 to 255 bytes
+
+	// Secret is 1 to 255 bytes; fewer than 12 raise a warning (RFC 7143 12.1.3).
+	Secret Secret
+
+	// SecretFile is where Secret was read from; empty when it stands in the
+	// configuration itself. No one but the file's owner may have access to it.
+	SecretFile string
+}
+
+// Secret is a CHAP secret. However it is printed, it prints as "***"; a
+// conversion to string reveals it.
+type Secret string
+
+// String returns "***".
+func (Secret) String() string { return "***" }
+
+// GoString returns "***".
+func (Secret) GoString() string { return "***" }
+
+// Format prints "***" whatever the verb.
+func (Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, "***") }
+
+// MarshalText returns "***", so that no encoder lets a secret out.
+func (Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }
+
+// Limits bound what initiators can make the daemon use. A zero is the default.
+type Limits struct {
+	Sessions     int           // sessions at a time, discovery sessions among them; default 1024
+	Connections  int           // TCP connections at a time; default 4096
+	Logins       int           // connections that have not finished their login; default 128
+	LoginTimeout time.Duration // from accept to the end of the login; default 15 s
+	Memory       int64         // bytes of buffers for commands under way; default 1 GiB
+}
+
+// Target is one iSCSI target.
+type Target struct {
+	// Name is the iSCSI name, in lower case: iqn., eui. or naa. (RFC 7143 4.2.7).
+	Name string
+
+	// TID is the number that tgtadm would know the target by, from 1. Default:
+	// the next free one, in the order of Targets.
+	TID int
+
+	// Alias is a name for people (TargetAlias), at most 255 bytes.
+	Alias string
+
+	// Offline refuses all logins: the service is not available now.
+	Offline bool
+
+	// LUNs are in the order of the file. LUN 0 is a controller if no one uses
+	// the number.
+	LUNs []LUN
+
+	// Access says which initiators may log in and see the target.
+	Access Access
+
+	// Auth is what they have to prove.
+	Auth Auth
+
+	// PortalGroups are the tags of the portal groups that offer the target.
+	// None: all.
+	PortalGroups []uint16
+
+	Parameters Parameters
+
+	Pos Pos // where the target was written
+}
+
+// Parameters bound what the target agrees to in a login (RFC 7143 13) and how
+// it treats a session. A zero or nil is the default.
+type Parameters struct {
+	// MaxRecvDataSegmentLength is what the target declares that it takes in
+	// one PDU, in bytes, 512 to 16777215; default 262144.
+	MaxRecvDataSegmentLength int
+
+	// MaxXmitDataSegmentLength is the most that the target sends in one PDU,
+	// in bytes, however much the initiator would take; default: no bound but
+	// the initiator's.
+	MaxXmitDataSegmentLength int
+
+	MaxBurstLength   int // bytes, 512 to 16777215; default 1048576
+	FirstBurstLength int // bytes, 512 to MaxBurstLength; default 262144
+
+	InitialR2T    bool  // no unsolicited Data-Out PDUs; default: the initiator decides
+	ImmediateData *bool // data in the command PDU is welcome; default true
+
+	MaxOutstandingR2T int // R2Ts of one task at a time, 1 to 65535; default 8
+	MaxConnections    int // connections of one session, 1 to 8; default 8
+
+	// HeaderDigest and DataDigest are the values that the target agrees to,
+	// of "CRC32C" and "None"; the initiator chooses among them. "CRC32C"
+	// alone insists on the digest. Default: both.
+	HeaderDigest []string
+	DataDigest   []string
+
+	DefaultTime2Wait   *int // seconds, 0 to 3600; default 2
+	DefaultTime2Retain *int // seconds, 0 to 3600; default 20
+
+	// QueueDepth is the most commands of one session under way at a time, the
+	// widest CmdSN window, 1 to 4096; default 128.
+	QueueDepth int
+
+	// NOPInterval is the silence after which the target asks whether the
+	// initiator still lives (NOP-In); default 15 s, negative: never.
+	NOPInterval time.Duration
+
+	// NOPTimeout is how long the target waits for the answer before it closes
+	// the connection; default 10 s.
+	NOPTimeout time.Duration
+}
+
+// LUN is one logical unit.
+type LUN struct {
+	Number uint16 // 0 to 16383
+
+	// Backend is what holds the blocks: "file" (the default: a regular file or
+	// a block device), "ram", or "gotgt:NAME" for a plug-in that is registered
+	// with gotgt.
+	Backend string
+
+	// Path is what the backend opens: for "file" an absolute path.
+	Path string
+
+	// Size in bytes: of a RAM disk, or of a file that Create makes. A file
+	// that is there keeps the size that it has.
+	Size int64
+
+	// Create makes the file, sparse and Size bytes long, if it is missing.
+	Create bool
+
+	ReadOnly bool // every write is refused
+
+	// WriteCache lets a write be answered before it is on stable storage;
+	// default true. An initiator's flush and FUA are honoured either way.
+	WriteCache *bool
+
+	BlockSize int   // bytes of a logical block, 512 or 4096; default 512
+	Thin      *bool // UNMAP frees space; default: whether the backend can
+	Direct    bool  // past the page cache (O_DIRECT)
+	Sync      bool  // each write is on stable storage before it is answered (O_SYNC)
+
+	// IO is the engine that moves the data, "sync" or "uring". Empty: the best
+	// for the backend.
+	IO string
+
+	// AllowInUse opens a block device though the system uses it.
+	AllowInUse bool
+
+	// What the logical unit says about itself. SCSIID is the designator in T10
+	// format of VPD page 83h, at most 36 bytes; Serial is that of page 80h, at
+	// most 36 bytes. NAA is the NAA designator of page 83h, 16 or 32 hexadecimal
+	// digits. They default to values that depend on nothing but the target's
+	// name and the LUN, or, from a targets.conf, to those that tgt has.
+	SCSIID string
+	Serial string
+	NAA    string
+
+	Vendor   string // at most 8 bytes; default "IET"
+	Product  string // at most 16 bytes; default "VIRTUAL-DISK"
+	Revision string // at most 4 bytes; default "0001"
+
+	Removable       bool // removable medium
+	Offline         bool // the medium is not there: NOT READY
+	DescriptorSense bool // sense data in descriptor format (D_SENSE) from the start
+
+	// Geometry that READ CAPACITY (16) and the Block Limits page report. Zero
+	// or nil: what the backend says.
+	PhysicalBlockExponent      *int   // 2^n logical blocks are a physical one, 0 to 15
+	LowestAlignedLBA           uint16 // 0 to 16383
+	OptimalTransferGranularity uint16 // logical blocks
+	OptimalTransferLength      uint32 // logical blocks
+
+	// ModePages are mode pages to present beside or in place of the usual.
+	ModePages []ModePage
+
+	// Options are the backend's own, by name.
+	Options map[string]string
+
+	Pos Pos // where the logical unit was written
+}
+
+// ModePage is a mode page's contents after its header (SPC-4 7.5).
+type ModePage struct {
+	Page    uint8 // 0 to 3Eh
+	Subpage uint8 // 0 to FEh
+	Data    []byte
+}
+
+// Where returns the place at which the value with the given path was written,
+// such as "targets[0].luns[1].path", or that of the innermost value around it
+// that was. It is for messages about what only shows when the configuration is
+// put to use.
+func (c *Config) Where(path string) Pos {
+	return c.places.find(path).pos
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// The identification of a logical unit unless the configuration has another:
+// that of tgt, which initiators' rules know.
+const (
+	defaultVendor   = "IET"
+	defaultProduct  = "VIRTUAL-DISK"
+	defaultRevision = "0001"
+)
+
+// SetDefaults replaces each zero value by its default, as the fields'
+// documentation gives it. What has no default, such as a path, it leaves for
+// [Config.Validate]. Done twice, it changes nothing.
+func (c *Config) SetDefaults() {
+	c.Limits.setDefaults()
+	setDefault(&c.Discovery.Algorithms, CHAPAlgorithms)
+	taken := map[int]bool{}
+	for _, t := range c.Targets {
+		taken[t.TID] = true
+	}
+	tid := 1
+	for i := range c.Targets {
+		t := &c.Targets[i]
+		if t.TID == 0 {
+			for taken[tid] {
+				tid++
+			}
+			t.TID, taken[tid] = tid, true
+		}
+		t.setDefaults()
+	}
+}
+
+func (l *Limits) setDefaults() {
+	orDefault(&l.Sessions, 1024)
+	orDefault(&l.Connections, 4096)
+	orDefault(&l.Logins, 128)
+	orDefault(&l.LoginTimeout, 15*time.Second)
+	orDefault(&l.Memory, 1<<30)
+}
+
+func (t *Target) setDefaults() {
+	t.Access.setDefaults()
+	setDefault(&t.Auth.Algorithms, CHAPAlgorithms)
+	t.Parameters.setDefaults()
+	for i := range t.LUNs {
+		t.LUNs[i].setDefaults(t.Name)
+	}
+}
+
+func (p *Parameters) setDefaults() {
+	orDefault(&p.MaxRecvDataSegmentLength, 256<<10)
+	orDefault(&p.MaxBurstLength, 1<<20)
+	orDefault(&p.FirstBurstLength, min(256<<10, p.MaxBurstLength))
+	orDefault(&p.MaxOutstandingR2T, 8)
+	orDefault(&p.MaxConnections, maxConnections)
+	orDefault(&p.QueueDepth, 128)
+	orDefault(&p.NOPInterval, 15*time.Second)
+	orDefault(&p.NOPTimeout, 10*time.Second)
+	if p.ImmediateData == nil {
+		p.ImmediateData = new(true)
+	}
+	if p.DefaultTime2Wait == nil {
+		p.DefaultTime2Wait = new(2)
+	}
+	if p.DefaultTime2Retain == nil {
+		p.DefaultTime2Retain = new(20)
+	}
+	setDefault(&p.HeaderDigest, digests)
+	setDefault(&p.DataDigest, digests)
+}
+
+func (l *LUN) setDefaults(target string) {
+	orDefault(&l.Backend, "file")
+	orDefault(&l.BlockSize, 512)
+	orDefault(&l.Vendor, defaultVendor)
+	orDefault(&l.Product, defaultProduct)
+	orDefault(&l.Revision, defaultRevision)
+	if l.WriteCache == nil {
+		l.WriteCache = new(!l.Sync)
+	}
+	id := identity(target, l.Number)
+	orDefault(&l.Serial, id)
+	orDefault(&l.SCSIID, fmt.Sprintf("%-8s%s", defaultVendor, id))
+	orDefault(&l.NAA, "3"+id[1:])
+}
+
+// identity derives 16 hexadecimal digits from what names a logical unit for
+// good: its target and its number. The TID is no part of it, for that changes
+// when another target comes or goes.
+func identity(target string, lun uint16) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s,lun,%d", target, lun))
+	return hex.EncodeToString(sum[:8])
+}
+
+func orDefault[T comparable](p *T, value T) {
+	var zero T
+	if *p == zero {
+		*p = value
+	}
+}
+
+func setDefault(p *[]string, value []string) {
+	if len(*p) == 0 {
+		*p = slices.Clone(value)
+	}
+}

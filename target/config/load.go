@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// maxFileSize is the largest configuration file in bytes.
+const maxFileSize = 4 << 20
+
+// Load reads the configuration file at path, fills in the defaults and
+// validates the result. An error is an [Errors] with everything that is wrong.
+func Load(path string) (*Config, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, Errors{{Pos: Pos{File: path}, Err: err}}
+	}
+	cfg, errs := parse(path, data)
+	errs = append(errs, cfg.validate().without(errs)...)
+	if len(errs) > 0 {
+		errs.sort(cfg.Files)
+		return nil, errs
+	}
+	return cfg, nil
+}
+
+// Parse reads a configuration from memory and fills in the defaults, but does
+// not validate it. name is the file's name, for messages and for what is
+// relative to it; includes and secret files are read from the file system. The
+// format is told by the extension, .yaml, .yml, .conf or .json, or else by the
+// contents. An error is an [Errors].
+func Parse(name string, data []byte) (*Config, error) {
+	if len(data) > maxFileSize {
+		return nil, Errors{{Pos: Pos{File: name}, Err: errTooLarge}}
+	}
+	cfg, errs := parse(name, data)
+	if len(errs) > 0 {
+		errs.sort(cfg.Files)
+		return nil, errs
+	}
+	return cfg, nil
+}
+
+// parse reads a configuration of any format as far as it can.
+func parse(name string, data []byte) (*Config, Errors) {
+	var cfg *Config
+	var errs Errors
+	switch format(name, data) {
+	case formatTGT:
+		cfg, errs = parseTGT(name, data)
+	case formatGotgt:
+		cfg, errs = parseGotgt(name, data)
+	default:
+		cfg, errs = parseYAMLConfig(name, data)
+	}
+	cfg.SetDefaults()
+	return cfg, errs
+}
+
+// fileFormat is the language of a configuration file.
+type fileFormat int
+
+const (
+	formatYAML fileFormat = iota
+	formatTGT
+	formatGotgt
+)
+
+// format tells the language of a file by its extension, or else by the first
+// character that is not in a comment: "{" begins JSON and "<" a block of
+// targets.conf, "include" and "default-driver" are directives of the latter.
+func format(name string, data []byte) fileFormat {
+	switch filepath.Ext(name) {
+	case ".yaml", ".yml":
+		return formatYAML
+	case ".conf":
+		return formatTGT
+	case ".json":
+		return formatGotgt
+	}
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 || line[0] == '#' {
+			continue
+		}
+		word, _, more := bytes.Cut(line, []byte(" "))
+		switch {
+		case line[0] == '{':
+			return formatGotgt
+		case line[0] == '<', more && globalDirectives[string(word)] != nil:
+			return formatTGT
+		}
+		return formatYAML
+	}
+	return formatYAML
+}
+
+var errTooLarge = fmt.Errorf("is larger than %d bytes", maxFileSize)
+
+// readFile reads a configuration file, one of bounded size.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, cause(err, "can't open the configuration")
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	switch {
+	case err != nil:
+		return nil, cause(err, "can't read the configuration")
+	case len(data) > maxFileSize:
+		return nil, errTooLarge
+	}
+	return data, nil
+}
+
+// directory is the absolute path of the directory that a file is in, which
+// relative paths in the file start from.
+func directory(name string) string {
+	dir := filepath.Dir(name)
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return dir
+}

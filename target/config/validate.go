@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Bounds of what a configuration may ask for.
+const (
+	maxTargets     = 16384
+	maxConnections = 8            // of one session
+	maxLUN         = 16383        // the largest in flat space addressing (SAM-5 4.7.7.3)
+	maxDataSegment = 1<<24 - 1    // RFC 7143 13.12 to 13.14
+	minDataSegment = 512          // the same
+	maxSize        = int64(1)<<62 // bytes of a logical unit
+	minMemory      = 64 << 20     // bytes for commands under way
+	maxAlias       = 255          // bytes, RFC 7143 13.7 and 6.1
+	minSecret      = 12           // bytes, 96 bits, RFC 7143 12.1.3
+)
+
+// digests are the values of HeaderDigest and DataDigest (RFC 7143 13.1).
+var digests = []string{"CRC32C", "None"}
+
+var errMissing = errors.New("is missing")
+
+// Validate reports everything that is wrong with a configuration whose
+// defaults are filled in, as an [Errors], and puts into c.Warnings what is
+// merely doubtful. It looks at the file system: a backing store must be there
+// and may stand behind one logical unit only.
+func (c *Config) Validate() error {
+	errs := c.validate()
+	errs.sort(c.Files)
+	return errs.orNil()
+}
+
+func (c *Config) validate() Errors {
+	v := &validator{cfg: c}
+	v.portalGroups()
+	v.auth(c.Discovery, "discovery")
+	v.limits()
+	v.targets()
+	c.Warnings = append(slices.Clone(c.notes), v.warnings...)
+	c.Warnings.sort(c.Files)
+	return v.errs
+}
+
+type validator struct {
+	cfg      *Config
+	errs     Errors
+	warnings Errors
+	stores   stores
+}
+
+func (v *validator) fail(path, format string, args ...any) {
+	v.errs = append(v.errs, v.cfg.places.errorf(path, format, args...))
+}
+
+func (v *validator) warn(path, format string, args ...any) {
+	v.warnings = append(v.warnings, v.cfg.places.errorf(path, format, args...))
+}
+
+// missing fails because there is no value at path.
+func (v *validator) missing(path string) {
+	v.fail(path, "%w", errMissing)
+}
+
+// between fails unless lo <= n <= hi.
+func (v *validator) between(path string, n, lo, hi int64) {
+	if n < lo || n > hi {
+		v.fail(path, "%d is not in the range from %d to %d", n, lo, hi)
+	}
+}
+
+// duration fails unless d is a time that makes sense.
+func (v *validator) duration(path string, d time.Duration) {
+	if d < time.Millisecond || d > maxDuration {
+		v.fail(path, "must be a time from 1ms to 24h")
+	}
+}
+
+// oneOf fails unless s is one of the choices.
+func (v *validator) oneOf(path, s string, choices []string) {
+	if !slices.Contains(choices, s) {
+		v.fail(path, "%q is none of %s", s, strings.Join(choices, ", "))
+	}
+}
+
+// before names where a value that now comes again was first.
+func (v *validator) before(path string) string {
+	if p := v.cfg.Where(path).String(); p != "" {
+		return p
+	}
+	return path
+}
+
+func (v *validator) portalGroups() {
+	tags, portals := map[uint16]string{}, map[Portal]string{}
+	for i, g := range v.cfg.PortalGroups {
+		at := fmt.Sprintf("portal-groups[%d]", i)
+		switch first, twice := tags[g.Tag]; {
+		case g.Tag == 0:
+			v.fail(at+".tag", "must be a number from 1 to 65535")
+		case twice:
+			v.fail(at+".tag", "portal group %d is defined already at %s", g.Tag, v.before(first))
+		default:
+			tags[g.Tag] = at + ".tag"
+		}
+		if len(g.Portals) == 0 {
+			v.missing(at+".portals")
+		}
+		for j, p := range g.Portals {
+			v.portal(p, fmt.Sprintf("%s.portals[%d]", at, j), portals)
+		}
+	}
+}
+
+func (v *validator) portal(p Portal, at string, known map[Portal]string) {
+	if (p.Address == "") == (p.Socket == "") {
+		v.fail(at, "must have an address or the name of a socket, one of the two")
+		return
+	}
+	if p.Address != "" {
+		if _, err := ParsePortal(p.Address); err != nil {
+			v.fail(at+".address", "%w", err)
+			return
+		}
+		if strings.HasSuffix(p.Address, ":0") {
+			return // the system chooses the port, each time another
+		}
+	}
+	if len(p.Socket) > 255 || strings.ContainsAny(p.Socket, ":\x00\n") {
+		v.fail(at+".socket", "%q can't be the name of a passed socket", p.Socket)
+	}
+	if first, twice := known[p]; twice {
+		v.fail(at, "is the same portal as at %s", v.before(first))
+		return
+	}
+	known[p] = at
+}
+
+func (v *validator) limits() {
+	l := v.cfg.Limits
+	v.between("limits.sessions", int64(l.Sessions), 1, 1<<16)
+	v.between("limits.connections", int64(l.Connections), 1, 1<<16)
+	v.between("limits.logins", int64(l.Logins), 1, 1<<16)
+	v.duration("limits.login-timeout", l.LoginTimeout)
+	if l.Memory < minMemory {
+		v.fail("limits.memory", "must be at least %s", FormatSize(minMemory))
+	}
+}
+
+// auth checks one set of accounts.
+func (v *validator) auth(a Auth, at string) {
+	names := map[string]string{}
+	for i, u := range a.Users {
+		path := fmt.Sprintf("%s.users[%d]", at, i)
+		v.account(u, path)
+		if first, twice := names[u.User]; twice && u.User != "" {
+			v.fail(path+".user", "%q has an account already at %s", u.User, v.before(first))
+		}
+		names[u.User] = path + ".user"
+	}
+	for i, s := range a.Algorithms {
+		v.oneOf(fmt.Sprintf("%s.algorithms[%d]", at, i), s, CHAPAlgorithms)
+	}
+	if a.Outgoing == nil {
+		return
+	}
+	path := at + ".outgoing"
+	v.account(*a.Outgoing, path)
+	if len(a.Users) == 0 {
+		v.fail(path, "the target proves itself only to initiators that have proved themselves: users are missing")
+	}
+	for _, u := range a.Users {
+		if u.Secret == a.Outgoing.Secret && u.Secret != "" {
+			v.fail(path+".secret", "is the secret of user %q as well: the two directions need different secrets (RFC 7143 12.1.3)", u.User)
+		}
+	}
+}
+
+func (v *validator) account(a Account, at string) {
+	if a.User == "" {
+		v.missing(at+".user")
+	}
+	if len(a.User) > 255 || strings.ContainsRune(a.User, 0) {
+		v.fail(at+".user", "must be 1 to 255 bytes without NUL")
+	}
+	at += ".secret"
+	if a.SecretFile != "" {
+		at += "-file"
+	}
+	switch n := len(a.Secret); {
+	case n == 0:
+		v.missing(at)
+	case n > maxSecret:
+		v.fail(at, "a secret has at most %d bytes", maxSecret)
+	case n < minSecret:
+		v.warn(at, "a secret of %d bytes is weak, and some initiators refuse it: use at least %d (RFC 7143 12.1.3)", n, minSecret)
+	}
+}

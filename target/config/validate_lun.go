@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"cmp"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// gotgtPrefix begins the backend name of a plug-in registered with gotgt.
+const gotgtPrefix = "gotgt:"
+
+func (v *validator) luns(t *Target, at string) {
+	numbers, naas := map[uint16]string{}, map[string]string{}
+	for i := range t.LUNs {
+		l, at := &t.LUNs[i], fmt.Sprintf("%s.luns[%d]", at, i)
+		if first, twice := numbers[l.Number]; twice {
+			v.fail(at+".lun", "LUN %d is defined already at %s", l.Number, v.before(first))
+		}
+		if first, twice := naas[l.NAA]; twice {
+			v.fail(at+".naa", "%s is the identifier of the logical unit at %s already", l.NAA, v.before(first))
+		}
+		numbers[l.Number], naas[l.NAA] = at+".lun", at+".naa"
+		v.lun(l, at)
+		v.store(t, l, at)
+	}
+}
+
+func (v *validator) lun(l *LUN, at string) {
+	v.between(at+".lun", int64(l.Number), 0, maxLUN)
+	if l.BlockSize != 512 && l.BlockSize != 4096 {
+		v.fail(at+".block-size", "%d is neither 512 nor 4096", l.BlockSize)
+	}
+	if l.IO != "" {
+		v.oneOf(at+".io", l.IO, []string{"sync", "uring"})
+	}
+	if l.Sync && l.WriteCache != nil && *l.WriteCache {
+		v.fail(at+".write-cache", "can't be on together with sync")
+	}
+	v.identity(l, at)
+	if e := l.PhysicalBlockExponent; e != nil {
+		v.between(at+".physical-block-exponent", int64(*e), 0, 15)
+	}
+	v.between(at+".lowest-aligned-lba", int64(l.LowestAlignedLBA), 0, 1<<14-1)
+	for i, p := range l.ModePages {
+		v.modePage(p, fmt.Sprintf("%s.mode-pages[%d]", at, i))
+		same := func(q ModePage) bool { return q.Page == p.Page && q.Subpage == p.Subpage }
+		if slices.ContainsFunc(l.ModePages[:i], same) {
+			v.fail(fmt.Sprintf("%s.mode-pages[%d]", at, i), "mode page %02Xh, subpage %02Xh is given twice", p.Page, p.Subpage)
+		}
+	}
+}
+
+// identity checks what the logical unit says about itself, fields of printable
+// ASCII of fixed width (SPC-4 4.3.1).
+func (v *validator) identity(l *LUN, at string) {
+	for _, f := range []struct {
+		key, value string
+		width      int
+	}{
+		{"scsi-id", l.SCSIID, 36}, {"serial", l.Serial, 36},
+		{"vendor", l.Vendor, 8}, {"product", l.Product, 16}, {"revision", l.Revision, 4},
+	} {
+		if len(f.value) > f.width {
+			v.fail(at+"."+f.key, "%q has %d characters, more than %d", f.value, len(f.value), f.width)
+		}
+		if strings.ContainsFunc(f.value, func(r rune) bool { return r < ' ' || r > '~' }) {
+			v.fail(at+"."+f.key, "%q has characters in it that are not printable ASCII", f.value)
+		}
+	}
+	if _, err := ParseNAA(l.NAA); err != nil {
+		v.fail(at+".naa", "%w", err)
+	}
+}
+
+// modePage checks a mode page's numbers and length: the length byte of a page
+// counts what follows it (SPC-4 7.5.7).
+func (v *validator) modePage(p ModePage, at string) {
+	v.between(at+".page", int64(p.Page), 0, 0x3E)
+	v.between(at+".subpage", int64(p.Subpage), 0, 0xFE)
+	if len(p.Data) == 0 || len(p.Data) > 255 {
+		v.fail(at+".data", "%q has %d bytes: a mode page has 1 to 255", hex.EncodeToString(p.Data), len(p.Data))
+	}
+}
+
+// store checks what holds the blocks.
+func (v *validator) store(t *Target, l *LUN, at string) {
+	plugin, isPlugin := strings.CutPrefix(l.Backend, gotgtPrefix)
+	switch {
+	case l.Backend == "file":
+		v.file(t, l, at)
+	case l.Backend == "ram":
+		v.size(l, at)
+		if l.Path != "" {
+			v.fail(at+".path", "a RAM disk has no path")
+		}
+		if l.Create || l.Direct || l.Sync || l.AllowInUse || l.IO != "" {
+			v.fail(at, "create, direct, sync, io and allow-in-use have no meaning for a RAM disk")
+		}
+	case isPlugin && plugin != "":
+		v.path(l, at)
+	default:
+		v.fail(at+".backend", "%q is none of file, ram, gotgt:NAME", l.Backend)
+	}
+	if !isPlugin && len(l.Options) > 0 {
+		v.fail(at+".options", "backend %s has no options", l.Backend)
+	}
+}
+
+// path checks that there is one.
+func (v *validator) path(l *LUN, at string) bool {
+	switch {
+	case l.Path == "":
+		v.missing(at+".path")
+	case strings.ContainsRune(l.Path, 0):
+		v.fail(at+".path", "%q has a NUL in it", l.Path)
+	default:
+		return true
+	}
+	return false
+}
+
+// size checks a size that something is to be made with.
+func (v *validator) size(l *LUN, at string) {
+	switch bs := int64(cmp.Or(l.BlockSize, 512)); {
+	case l.Size == 0:
+		v.missing(at+".size")
+	case l.Size < bs || l.Size > maxSize:
+		v.fail(at+".size", "%d bytes is not a possible size", l.Size)
+	case l.Size%bs != 0:
+		v.fail(at+".size", "%d bytes is not a multiple of the block size, %d", l.Size, bs)
+	}
+}

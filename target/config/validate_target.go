@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+func (v *validator) targets() {
+	if len(v.cfg.Targets) > maxTargets {
+		v.fail("targets", "%d targets, more than %d", len(v.cfg.Targets), maxTargets)
+		return
+	}
+	names, tids := map[string]string{}, map[int]string{}
+	for i := range v.cfg.Targets {
+		t, at := &v.cfg.Targets[i], fmt.Sprintf("targets[%d]", i)
+		if first, twice := names[t.Name]; twice && t.Name != "" {
+			v.fail(at+".name", "target %q is defined already at %s", t.Name, v.before(first))
+		}
+		if first, twice := tids[t.TID]; twice {
+			v.fail(at+".tid", "%d is the TID of the target at %s already", t.TID, v.before(first))
+		}
+		names[t.Name], tids[t.TID] = at+".name", at+".tid"
+		v.target(t, at)
+	}
+	if len(v.cfg.Targets) == 0 {
+		v.warn("targets", "there are no targets")
+	}
+}
+
+func (v *validator) target(t *Target, at string) {
+	v.name(t.Name, at+".name")
+	v.between(at+".tid", int64(t.TID), 1, 65535)
+	if len(t.Alias) > maxAlias || strings.ContainsRune(t.Alias, 0) {
+		v.fail(at+".alias", "must be at most %d bytes without NUL", maxAlias)
+	}
+	v.access(t.Access, at+".access")
+	v.auth(t.Auth, at+".auth")
+	v.parameters(&t.Parameters, at+".parameters")
+	for i, tag := range t.PortalGroups {
+		path := fmt.Sprintf("%s.portal-groups[%d]", at, i)
+		if !slices.ContainsFunc(v.cfg.PortalGroups, func(g PortalGroup) bool { return g.Tag == tag }) {
+			v.fail(path, "there is no portal group %d", tag)
+		}
+		if slices.Contains(t.PortalGroups[:i], tag) {
+			v.fail(path, "portal group %d is given twice", tag)
+		}
+	}
+	v.luns(t, at)
+}
+
+func (v *validator) name(name, at string) {
+	if name == "" {
+		v.missing(at)
+	} else if err := checkName(name); err != nil {
+		v.fail(at, "%w", err)
+	} else if strings.Contains(name, "_") {
+		v.warn(at, "%q has a \"_\" in it, which RFC 3722 forbids in iSCSI names: some initiators refuse it", name)
+	}
+}
+
+func (v *validator) access(a Access, at string) {
+	for i, p := range a.Addresses {
+		if !p.IsValid() {
+			v.fail(fmt.Sprintf("%s.addresses[%d]", at, i), "is not an address or a network")
+		}
+	}
+	for i, s := range a.Initiators {
+		if _, err := path.Match(s, ""); err != nil || s == "" {
+			v.fail(fmt.Sprintf("%s.initiators[%d]", at, i), "%q is not an initiator's name or a pattern", s)
+		}
+	}
+}
+
+func (v *validator) parameters(p *Parameters, at string) {
+	v.between(at+".max-recv-data-segment-length", int64(p.MaxRecvDataSegmentLength), minDataSegment, maxDataSegment)
+	if p.MaxXmitDataSegmentLength != 0 {
+		v.between(at+".max-xmit-data-segment-length", int64(p.MaxXmitDataSegmentLength), minDataSegment, maxDataSegment)
+	}
+	v.between(at+".max-burst-length", int64(p.MaxBurstLength), minDataSegment, maxDataSegment)
+	v.between(at+".first-burst-length", int64(p.FirstBurstLength), minDataSegment, maxDataSegment)
+	if p.FirstBurstLength > p.MaxBurstLength {
+		v.fail(at+".first-burst-length", "%d is more than MaxBurstLength, %d (RFC 7143 13.14)", p.FirstBurstLength, p.MaxBurstLength)
+	}
+	v.between(at+".max-outstanding-r2t", int64(p.MaxOutstandingR2T), 1, 65535)
+	v.between(at+".max-connections", int64(p.MaxConnections), 1, maxConnections)
+	v.between(at+".queue-depth", int64(p.QueueDepth), 1, 4096)
+	if p.DefaultTime2Wait != nil {
+		v.between(at+".default-time2wait", int64(*p.DefaultTime2Wait), 0, 3600)
+	}
+	if p.DefaultTime2Retain != nil {
+		v.between(at+".default-time2retain", int64(*p.DefaultTime2Retain), 0, 3600)
+	}
+	v.digests(p.HeaderDigest, at+".header-digest")
+	v.digests(p.DataDigest, at+".data-digest")
+	if p.NOPInterval >= 0 {
+		v.duration(at+".nop-interval", p.NOPInterval)
+	} else if p.NOPInterval != -1*time.Nanosecond {
+		v.fail(at+".nop-interval", "must be a time or off")
+	}
+	v.duration(at+".nop-timeout", p.NOPTimeout)
+}
+
+func (v *validator) digests(list []string, at string) {
+	for i, s := range list {
+		path := fmt.Sprintf("%s[%d]", at, i)
+		v.oneOf(path, s, digests)
+		if slices.Contains(list[:i], s) {
+			v.fail(path, "%s is given twice", s)
+		}
+	}
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// sizeUnits are the units of a size, all powers of 1024 as in tgt, largest
+// first. A number may be followed by the unit alone, by "iB" or by "B".
+const sizeUnits = "PTGMK"
+
+// ParseSize parses a number of bytes, at least 0: "1073741824", "1GiB", "512MiB",
+// "10G". K, M, G, T and P count in powers of 1024, with and without iB.
+func ParseSize(s string) (int64, error) {
+	digits := strings.TrimRight(s, "PTGMKpgtmkiB")
+	unit := s[len(digits):]
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 || digits[0] == '+' {
+		if errors.Is(err, strconv.ErrRange) {
+			return 0, fmt.Errorf("%s is too large", s)
+		}
+		return 0, fmt.Errorf("%q is not a size such as 1GiB, 512MiB or 4096", s)
+	}
+	shift := 0
+	if unit != "" && unit != "B" {
+		i := strings.Index(sizeUnits, strings.ToUpper(unit[:1]))
+		if rest := unit[1:]; i < 0 || rest != "" && rest != "iB" && rest != "B" {
+			return 0, fmt.Errorf("%q is not a size such as 1GiB, 512MiB or 4096", s)
+		}
+		shift = 10 * (len(sizeUnits) - i)
+	}
+	if n > math.MaxInt64>>shift {
+		return 0, fmt.Errorf("%s is too large", s)
+	}
+	return n << shift, nil
+}
+
+// FormatSize prints a number of bytes so that [ParseSize] returns the same, in
+// the largest unit that divides it.
+func FormatSize(n int64) string {
+	for i := range sizeUnits {
+		if shift := 10 * (len(sizeUnits) - i); n != 0 && n&(1<<shift-1) == 0 {
+			return fmt.Sprintf("%d%ciB", n>>shift, sizeUnits[i])
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// fileSize is a size in a file.
+type fileSize int64
+
+func (s *fileSize) parse(text string, _ bool) error {
+	n, err := ParseSize(text)
+	*s = fileSize(n)
+	return err
+}
+
+// MarshalYAML writes a size with its unit.
+func (s fileSize) MarshalYAML() (any, error) { return FormatSize(int64(s)), nil }
+
+// fileDuration is a time span in a file: "15s", "1m30s", or a number of seconds.
+type fileDuration time.Duration
+
+func (d *fileDuration) parse(text string, _ bool) error {
+	span, err := parseDuration(text)
+	*d = fileDuration(span)
+	return err
+}
+
+// MarshalYAML writes a time span with its unit, a negative one as "off".
+func (d fileDuration) MarshalYAML() (any, error) {
+	if d < 0 {
+		return "off", nil
+	}
+	return time.Duration(d).String(), nil
+}
+
+// maxDuration bounds every time span: a day.
+const maxDuration = 24 * time.Hour
+
+// parseDuration parses a time span; "off" is -1.
+func parseDuration(text string) (time.Duration, error) {
+	if text == "off" {
+		return -1, nil
+	}
+	span, err := time.ParseDuration(text)
+	if seconds, numErr := strconv.ParseUint(text, 10, 32); numErr == nil {
+		span, err = time.Duration(seconds)*time.Second, nil
+	}
+	if err != nil || span < time.Millisecond || span > maxDuration {
+		return 0, fmt.Errorf("%q is not a time such as 15s, from 1ms to 24h", text)
+	}
+	return span, nil
+}
+
+// fileSecret is a secret in a file. Its errors never quote it.
+type fileSecret Secret
+
+func (s *fileSecret) parse(text string, quoted bool) error {
+	if !quoted {
+		return errors.New("must be text: put it into quotes")
+	}
+	*s = fileSecret(text)
+	return nil
+}
+
+// fileHex is hexadecimal text, which may look like a number to YAML.
+type fileHex string
+
+func (h *fileHex) parse(text string, _ bool) error {
+	*h = fileHex(strings.ToLower(strings.TrimPrefix(text, "0x")))
+	return nil
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+// These are the YAML file's own types. Their fields and their order are what
+// docs/configuration.md describes; [Config] is what the program runs on.
+
+type fileConfig struct {
+	IgnoreErrors bool              `yaml:"ignore-errors,omitempty"`
+	PortalGroups []filePortalGroup `yaml:"portal-groups,omitempty"`
+	Discovery    *fileAuth         `yaml:"discovery,omitempty"`
+	Limits       *fileLimits       `yaml:"limits,omitempty"`
+	Targets      []fileTarget      `yaml:"targets,omitempty"`
+}
+
+type filePortalGroup struct {
+	Tag     uint16       `yaml:"tag"`
+	Portals []filePortal `yaml:"portals"`
+}
+
+type filePortal struct {
+	Address string `yaml:"address,omitempty"`
+	Socket  string `yaml:"socket,omitempty"`
+}
+
+type fileAuth struct {
+	Users      []fileAccount `yaml:"users,omitempty"`
+	Outgoing   *fileAccount  `yaml:"outgoing,omitempty"`
+	Algorithms []string      `yaml:"algorithms,omitempty"`
+}
+
+type fileAccount struct {
+	User       string      `yaml:"user"`
+	Secret     *fileSecret `yaml:"secret,omitempty"`
+	SecretFile string      `yaml:"secret-file,omitempty"`
+}
+
+type fileLimits struct {
+	Sessions     int          `yaml:"sessions,omitempty"`
+	Connections  int          `yaml:"connections,omitempty"`
+	Logins       int          `yaml:"logins,omitempty"`
+	LoginTimeout fileDuration `yaml:"login-timeout,omitempty"`
+	Memory       fileSize     `yaml:"memory,omitempty"`
+}
+
+type fileTarget struct {
+	Name         string          `yaml:"name"`
+	TID          int             `yaml:"tid,omitempty"`
+	Alias        string          `yaml:"alias,omitempty"`
+	Offline      bool            `yaml:"offline,omitempty"`
+	PortalGroups []uint16        `yaml:"portal-groups,omitempty"`
+	Access       *fileAccess     `yaml:"access,omitempty"`
+	Auth         *fileAuth       `yaml:"auth,omitempty"`
+	Parameters   *fileParameters `yaml:"parameters,omitempty"`
+	LUNs         []fileLUN       `yaml:"luns,omitempty"`
+}
+
+type fileAccess struct {
+	Addresses  []string `yaml:"addresses,omitempty"`
+	Initiators []string `yaml:"initiators,omitempty"`
+}
+
+type fileParameters struct {
+	MaxRecvDataSegmentLength fileSize     `yaml:"max-recv-data-segment-length,omitempty"`
+	MaxXmitDataSegmentLength fileSize     `yaml:"max-xmit-data-segment-length,omitempty"`
+	MaxBurstLength           fileSize     `yaml:"max-burst-length,omitempty"`
+	FirstBurstLength         fileSize     `yaml:"first-burst-length,omitempty"`
+	InitialR2T               bool         `yaml:"initial-r2t,omitempty"`
+	ImmediateData            *bool        `yaml:"immediate-data,omitempty"`
+	MaxOutstandingR2T        int          `yaml:"max-outstanding-r2t,omitempty"`
+	MaxConnections           int          `yaml:"max-connections,omitempty"`
+	HeaderDigest             []string     `yaml:"header-digest,omitempty"`
+	DataDigest               []string     `yaml:"data-digest,omitempty"`
+	DefaultTime2Wait         *int         `yaml:"default-time2wait,omitempty"`
+	DefaultTime2Retain       *int         `yaml:"default-time2retain,omitempty"`
+	QueueDepth               int          `yaml:"queue-depth,omitempty"`
+	NOPInterval              fileDuration `yaml:"nop-interval,omitempty"`
+	NOPTimeout               fileDuration `yaml:"nop-timeout,omitempty"`
+}
+
+type fileLUN struct {
+	Number     *uint16           `yaml:"lun"`
+	Backend    string            `yaml:"backend,omitempty"`
+	Path       string            `yaml:"path,omitempty"`
+	Size       fileSize          `yaml:"size,omitempty"`
+	Create     bool              `yaml:"create,omitempty"`
+	Options    map[string]string `yaml:"options,omitempty"`
+	ReadOnly   bool              `yaml:"read-only,omitempty"`
+	WriteCache *bool             `yaml:"write-cache,omitempty"`
+	BlockSize  int               `yaml:"block-size,omitempty"`
+	Thin       *bool             `yaml:"thin,omitempty"`
+	Direct     bool              `yaml:"direct,omitempty"`
+	Sync       bool              `yaml:"sync,omitempty"`
+	IO         string            `yaml:"io,omitempty"`
+	AllowInUse bool              `yaml:"allow-in-use,omitempty"`
+
+	SCSIID   string  `yaml:"scsi-id,omitempty"`
+	Serial   string  `yaml:"serial,omitempty"`
+	NAA      fileHex `yaml:"naa,omitempty"`
+	Vendor   string  `yaml:"vendor,omitempty"`
+	Product  string  `yaml:"product,omitempty"`
+	Revision string  `yaml:"revision,omitempty"`
+
+	Removable       bool `yaml:"removable,omitempty"`
+	Offline         bool `yaml:"offline,omitempty"`
+	DescriptorSense bool `yaml:"descriptor-sense,omitempty"`
+
+	PhysicalBlockExponent      *int           `yaml:"physical-block-exponent,omitempty"`
+	LowestAlignedLBA           uint16         `yaml:"lowest-aligned-lba,omitempty"`
+	OptimalTransferGranularity uint16         `yaml:"optimal-transfer-granularity,omitempty"`
+	OptimalTransferLength      uint32         `yaml:"optimal-transfer-length,omitempty"`
+	ModePages                  []fileModePage `yaml:"mode-pages,omitempty"`
+}
+
+type fileModePage struct {
+	Page    uint8   `yaml:"page"`
+	Subpage uint8   `yaml:"subpage,omitempty"`
+	Data    fileHex `yaml:"data"`
+}

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+
+PREFIX  ?= /usr
+DESTDIR ?=
+GO      ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOFLAGS_BUILD := -trimpath -ldflags '-X main.version=$(VERSION)'
+
+# What `make run` serves, and where.
+DISK   ?= busybox.img
+TARGET ?= iqn.2015-02.com.stu31:t1
+LISTEN ?= 127.0.0.1:3260
+
+.PHONY: help build run test check bench bench-quick install clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the programs into bin/
+	$(GO) build $(GOFLAGS_BUILD) -o bin/ ./cmd/...
+
+run: build ## serve busybox.img on 127.0.0.1:3260 until Ctrl-C (DISK=, TARGET=, LISTEN=)
+	@test/scripts/run.sh "$(DISK)" "$(TARGET)" "$(LISTEN)"
+
+test: ## run every check and test, with real initiators; installs what it needs when root
+	@test/scripts/deps.sh test
+	@$(GO) run ./test/cmd/gate test
+
+check: ## gofmt, go vet, staticcheck, govulncheck
+	@$(GO) run ./test/cmd/gate check
+
+bench: ## compare with tgt and gotgt, side by side; installs what it needs when root
+	@test/scripts/deps.sh bench
+	@$(GO) run ./bench
+
+bench-quick: ## the same comparison in under 3 minutes
+	@test/scripts/deps.sh bench
+	@$(GO) run ./bench -quick
+
+install: build ## install under DESTDIR and PREFIX
+	@test/scripts/install.sh "$(DESTDIR)" "$(PREFIX)"
+
+clean: ## remove what was built, and the demonstration disk
+	rm -rf bin busybox.img

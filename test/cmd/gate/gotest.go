@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sort"
+	"strings"
+)
+
+// event is one line of `go test -json` (see `go doc test2json`).
+type event struct {
+	Action      string
+	Package     string
+	ImportPath  string // of a build-output event
+	Test        string
+	Output      string
+	FailedBuild string // on the fail event of a package that did not compile
+}
+
+// maxOutput bounds what is kept of one test's output: its end is what tells.
+const maxOutput = 64 << 10
+
+// results reads a stream of events and counts. Every test and subtest is one,
+// a package that fails without a failing test is one (it did not compile, or its
+// TestMain found a leak), and a skipped test has failed: it shows nothing.
+type results struct {
+	count
+	failures []string          // in the order in which they came
+	output   map[string][]byte // of what has not ended yet, by package and test
+	failedIn map[string]bool   // packages with a failed test
+}
+
+func newResults() *results {
+	return &results{
+		output:   make(map[string][]byte),
+		failedIn: make(map[string]bool),
+	}
+}
+
+// read takes all events from r. A line that is no event is what a broken tool
+// printed; it is shown among the failures.
+func (r *results) read(in io.Reader) error {
+	lines := bufio.NewReaderSize(in, 1<<20)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			var e event
+			if json.Unmarshal(line, &e) != nil {
+				r.failures = append(r.failures, string(line))
+			} else {
+				r.take(e)
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("can't read the test's events: %w", err)
+		}
+	}
+}
+
+func (r *results) take(e event) {
+	key := e.Package + " " + e.Test
+	switch e.Action {
+	case "output":
+		r.keep(key, e.Output)
+	case "build-output":
+		r.keep(e.ImportPath, e.Output)
+	case "pass":
+		if e.Test != "" {
+			r.passed++
+		}
+		delete(r.output, key)
+	case "skip":
+		if e.Test != "" { // a package without tests is skipped too
+			r.fail(e, "skipped", r.output[key])
+		}
+		delete(r.output, key)
+	case "fail":
+		switch {
+		case e.Test != "":
+			r.fail(e, "failed", r.output[key])
+		case e.FailedBuild != "":
+			r.fail(e, "does not compile", r.output[e.FailedBuild])
+		case !r.failedIn[e.Package]:
+			r.fail(e, "failed", r.output[key])
+		}
+		delete(r.output, key)
+	}
+}
+
+func (r *results) keep(key, text string) {
+	b := append(r.output[key], text...)
+	if len(b) > maxOutput {
+		b = append(b[:0], b[len(b)-maxOutput/2:]...)
+	}
+	r.output[key] = b
+}
+
+func (r *results) fail(e event, what string, output []byte) {
+	r.failed++
+	r.failedIn[e.Package] = true
+	name := strings.TrimSpace(e.Package + " " + e.Test)
+	r.failures = append(r.failures, fmt.Sprintf("--- %s: %s\n%s", what, name, output))
+}
+
+// goTest runs `go test -json` with args and counts what it reports.
+func goTest(ctx context.Context, w io.Writer, packages []string, args ...string) count {
+	args = append([]string{"test", "-json"}, args...)
+	cmd := command(ctx, "go", append(args, packages...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		fmt.Fprintf(w, "can't run go test: %v\n", err)
+		return one(false)
+	}
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintf(w, "can't run go test: %v\n", err)
+		return one(false)
+	}
+	r := newResults()
+	readErr := r.read(out)
+	err = cmd.Wait()
+	for _, f := range r.failures {
+		fmt.Fprint(w, f)
+	}
+	if readErr != nil {
+		fmt.Fprintln(w, readErr)
+		r.failed++
+	}
+	if err != nil && r.failed == 0 {
+		fmt.Fprintf(w, "go test: %v\n", err)
+		r.failed++
+	}
+	return r.count
+}
+
+// listPackages gives the import paths that match the patterns.
+func listPackages(ctx context.Context, patterns ...string) ([]string, error) {
+	out, err := command(ctx, "go", append([]string{"list"}, patterns...)...).Output()
+	if err != nil {
+		return nil, fmt.Errorf("can't list packages: %w", err)
+	}
+	packages := strings.Fields(string(out))
+	sort.Strings(packages)
+	return packages, nil
+}

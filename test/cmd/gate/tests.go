@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// peerTests is the package that drives real initiators. It runs last and alone:
+// it is the longest, and nothing else should take the processor from it.
+const peerTests = "/test/peers"
+
+// tests are the steps that run the code.
+func tests(fuzzTime time.Duration) []step {
+	return []step{
+		{"unit tests", unitTests},
+		{"fuzzing", func(ctx context.Context, w io.Writer) count { return fuzz(ctx, w, fuzzTime) }},
+		program("systemd units", false, "systemd/verify.sh"),
+		{"real peers", func(ctx context.Context, w io.Writer) count {
+			return goTest(ctx, w, []string{"." + peerTests}, "-count=1", "-timeout=8m")
+		}},
+	}
+}
+
+func unitTests(ctx context.Context, w io.Writer) count {
+	all, err := listPackages(ctx, "./...")
+	if err != nil {
+		fmt.Fprintln(w, err)
+		return one(false)
+	}
+	var packages []string
+	for _, p := range all {
+		if !strings.HasSuffix(p, peerTests) {
+			packages = append(packages, p)
+		}
+	}
+	return goTest(ctx, w, packages, "-race", "-timeout=4m")
+}
+
+// fuzzTarget is a fuzz test and the folder of its package.
+type fuzzTarget struct{ dir, name string }
+
+// fuzz runs each fuzz target of the module for the given time. Go's fuzzer takes
+// one target of one package at a time.
+func fuzz(ctx context.Context, w io.Writer, d time.Duration) count {
+	targets, err := fuzzTargets(".")
+	if err != nil {
+		fmt.Fprintln(w, err)
+		return one(false)
+	}
+	var total count
+	for _, t := range targets {
+		out, err := command(ctx, "go", "test", "-run=^$", "-fuzz=^"+t.name+"$",
+			"-fuzztime="+d.String(), "./"+t.dir).CombinedOutput()
+		if err != nil {
+			fmt.Fprintf(w, "--- failed: %s %s\n%s", t.dir, t.name, out)
+		}
+		total.add(one(err == nil))
+	}
+	return total
+}
+
+// fuzzTargets finds the fuzz tests below root by reading the test files: asking
+// `go test -list` would build every package's tests to learn the same.
+func fuzzTargets(root string) ([]fuzzTarget, error) {
+	var targets []fuzzTarget
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && (entry.Name() == "testdata" || strings.HasPrefix(entry.Name(), ".") && path != root) {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, decl := range file.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok && f.Recv == nil && strings.HasPrefix(f.Name.Name, "Fuzz") {
+				dir, err := filepath.Rel(root, filepath.Dir(path))
+				if err != nil {
+					return err
+				}
+				targets = append(targets, fuzzTarget{dir, f.Name.Name})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("can't look for fuzz tests: %w", err)
+	}
+	return targets, nil
+}

@@ -1,0 +1,63 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# deps.sh SET: makes sure that the programs which SET (run, test, bench) uses are there.
+# As root on Debian it installs the missing ones; otherwise it names them and fails.
+set -eu
+
+# Each entry is PROGRAM:PACKAGE; a PROGRAM with a slash is a file that must exist.
+run='mke2fs:e2fsprogs busybox:busybox-static'
+bench='iscsi-perf:libiscsi-bin qemu-img:qemu-utils tgtd:tgt istgt:istgt
+	/usr/share/doc/qemu-block-extra:qemu-block-extra'
+tests="$run
+	iscsi-test-cu:libiscsi-bin qemu-img:qemu-utils tgtd:tgt
+	/usr/share/doc/qemu-block-extra:qemu-block-extra
+	e2fsck:e2fsprogs systemd-analyze:systemd nginx:nginx-light
+	gcc:gcc /usr/include/stdlib.h:libc6-dev"
+
+case ${1-} in
+run) want=$run ;;
+test) want=$tests ;;
+bench) want=$bench ;;
+*) echo "usage: deps.sh run|test|bench" >&2; exit 2 ;;
+esac
+
+# Debian keeps these out of an ordinary user's PATH.
+PATH=$PATH:/usr/sbin:/sbin
+
+lacking() {
+	for entry in $want; do
+		program=${entry%%:*}
+		case $program in
+		/*) [ -e "$program" ] ;;
+		*) command -v "$program" >/dev/null 2>&1 ;;
+		esac || echo "${entry##*:}"
+	done | sort -u | tr '\n' ' '
+}
+
+packages=$(lacking)
+[ -n "$packages" ] || exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+	echo "These packages are missing: $packages" >&2
+	echo "As root: apt-get install --no-install-recommends $packages" >&2
+	exit 1
+fi
+
+echo "Installing $packages"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+# A test machine needs the programs, not their services.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+	trap 'rm -f "$log" /usr/sbin/policy-rc.d' EXIT
+	printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+	chmod 755 /usr/sbin/policy-rc.d
+fi
+# shellcheck disable=SC2086 # a list of words
+if ! { apt-get update && apt-get install -y --no-install-recommends $packages; } >"$log" 2>&1; then
+	tail -n 20 "$log" >&2
+	echo "Could not install $packages" >&2
+	exit 1
+fi
+packages=$(lacking)
+[ -z "$packages" ] || { echo "Installed, and yet not found: $packages" >&2; exit 1; }

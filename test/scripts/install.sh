@@ -1,0 +1,44 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# install.sh DESTDIR PREFIX: puts the programs, units, manual pages and the example
+# configuration in place. A configuration that is already there is left alone.
+set -eu
+cd "$(dirname "$0")/../.."
+dest=$1 prefix=$2
+
+put() { # MODE DIRECTORY FILE...
+	mode=$1 dir=$dest$2
+	shift 2
+	install -d "$dir"
+	for file; do
+		install -m "$mode" "$file" "$dir/"
+		echo "$dir/$(basename "$file")"
+	done
+}
+
+put 755 "$prefix/bin" bin/gotgtd bin/upgraded
+put 644 "$prefix/share/man/man8" docs/man/*.8
+put 644 "$prefix/share/doc/gotgtd" README.md CHANGELOG.md LICENSE docs/*.md
+put 644 "$prefix/share/doc/gotgtd/examples" docs/examples/*
+
+units=$(mktemp -d)
+trap 'rm -rf "$units"' EXIT
+for unit in systemd/*.service systemd/*.socket; do
+	sed "s|/usr/bin/|$prefix/bin/|g" "$unit" >"$units/$(basename "$unit")"
+done
+put 644 "$prefix/lib/systemd/system" "$units"/*
+for kind in sysusers tmpfiles; do
+	for file in systemd/*.$kind systemd/$kind.d/*.conf; do
+		[ -e "$file" ] || continue
+		install -d "$dest$prefix/lib/$kind.d"
+		install -m 644 "$file" "$dest$prefix/lib/$kind.d/$(basename "${file%.*}").conf"
+		echo "$dest$prefix/lib/$kind.d/$(basename "${file%.*}").conf"
+	done
+done
+
+config=$dest/etc/gotgtd/gotgtd.yaml
+if [ ! -e "$config" ]; then
+	install -d -m 755 "$dest/etc/gotgtd"
+	install -m 640 docs/examples/gotgtd.yaml "$config"
+	echo "$config"
+fi

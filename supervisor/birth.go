@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A birth is a successor from the moment tableflip is asked for it until it is
+// ready or gone.
+type birth struct {
+	p    *Process
+	conn *net.UnixConn
+	done chan struct{} // closed when tableflip's Upgrade has returned
+	err  error         // what it returned; valid after done
+}
+
+// startBirth makes the socket pair and has tableflip start the successor with
+// one end of it.
+func (p *Process) startBirth() (*birth, error) {
+	conn, child, err := socketPair()
+	if err != nil {
+		return nil, fmt.Errorf("can't make the handoff socket: %w", err)
+	}
+	defer child.Close()
+	if err := p.sendWill(conn); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	fd, err := dupFD(child)
+	if err == nil {
+		err = p.slot.put(fd)
+		_ = unix.Close(fd)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("can't hand on the handoff socket: %w", err)
+	}
+	b := &birth{p: p, conn: conn, done: make(chan struct{})}
+	go func() {
+		defer close(b.done)
+		b.err = explain(p.upg.Upgrade())
+	}()
+	return b, nil
+}
+
+// socketPair makes the handoff socket: this process's end, which reports the
+// credentials of who writes to it, and the successor's.
+func socketPair() (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	child := os.NewFile(uintptr(fds[1]), handoffName)
+	own := os.NewFile(uintptr(fds[0]), handoffName)
+	defer own.Close()
+	if err := unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
+		_ = child.Close()
+		return nil, nil, err
+	}
+	conn, err := net.FileConn(own)
+	if err != nil {
+		_ = child.Close()
+		return nil, nil, err
+	}
+	return conn.(*net.UnixConn), child, nil
+}
+
+// attach waits for the successor's Start. On an error the successor has been
+// killed and reaped.
+func (b *birth) attach(ctx context.Context) (*os.Process, error) {
+	type greeting struct {
+		pid int
+		err error
+	}
+	greeted := make(chan greeting, 1)
+	go func() {
+		pid, err := readGreeting(b.conn)
+		greeted <- greeting{pid, err}
+	}()
+	var process *os.Process
+	var err error
+	select {
+	case g := <-greeted:
+		if err = g.err; err == nil {
+			process, err = childProcess(g.pid)
+		}
+	case <-b.done:
+		err = b.err
+		b.abandonRead(func() { <-greeted })
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+		b.abandonRead(func() { <-greeted })
+	}
+	if err != nil {
+		b.abort()
+		if b.err != nil && !errors.Is(b.err, errKilled) {
+			err = b.err
+		}
+	}
+	// By now the successor has its own descriptor, or is gone.
+	if emptyErr := b.p.slot.empty(); emptyErr != nil {
+		b.p.log.Error("handoff descriptor not released", "err", emptyErr)
+	}
+	if err != nil {
+		_ = b.conn.Close()
+	}
+	return process, err
+}
+
+// abandonRead ends a read on the socket and waits for the reader.
+func (b *birth) abandonRead(wait func()) {
+	_ = b.conn.SetReadDeadline(time.Unix(1, 0))
+	wait()
+}
+
+// abort kills the successor that has not attached, and waits until it is
+// reaped. tableflip doesn't tell its PID, so it is searched for.
+func (b *birth) abort() {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-b.done:
+			return
+		case <-tick.C:
+		}
+		for _, process := range findSuccessors() {
+			_ = process.Kill()
+			_ = process.Release()
+		}
+	}
+}
+
+// watched runs f with a context that ends when the successor dies.
+func (b *birth) watched(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-b.done:
+			if b.err != nil {
+				cancel(b.err)
+			}
+		case <-ctx.Done():
+		}
+	}()
+	err := f(ctx)
+	cancel(nil)
+	<-ended
+	return err
+}
+
+// readGreeting reads the word of the successor's Start and returns the PID
+// that the kernel vouches for.
+func readGreeting(conn *net.UnixConn) (int, error) {
+	buf := make([]byte, len(attachWord)+1)
+	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+	n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
+	if err != nil {
+		return 0, fmt.Errorf("the successor closed the handoff socket: %w", err)
+	}
+	if string(buf[:n]) != attachWord {
+		return 0, fmt.Errorf("the successor answered %q", buf[:n])
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil {
+		return 0, fmt.Errorf("can't read the successor's credentials: %w", err)
+	}
+	if len(messages) != 1 {
+		return 0, fmt.Errorf("the successor's answer came with %d control messages, not 1", len(messages))
+	}
+	cred, err := unix.ParseUnixCredentials(&messages[0])
+	if err != nil {
+		return 0, fmt.Errorf("can't read the successor's credentials: %w", err)
+	}
+	return int(cred.Pid), setPassCred(conn, 0)
+}
+
+func setPassCred(conn *net.UnixConn, value int) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var optErr error
+	if err := raw.Control(func(fd uintptr) {
+		optErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, value)
+	}); err != nil {
+		return err
+	}
+	return optErr
+}
+
+// childProcess returns a handle on a child of this process. A PID can be used
+// again by another process; the check after the handle is opened rules it out.
+func childProcess(pid int) (*os.Process, error) {
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return nil, fmt.Errorf("can't hold on to successor %d: %w", pid, err)
+	}
+	if parentOf(pid) != os.Getpid() {
+		_ = process.Release()
+		return nil, fmt.Errorf("process %d answered in the successor's place", pid)
+	}
+	return process, nil
+}
+
+// findSuccessors returns handles on the children that tableflip has started.
+func findSuccessors() []*os.Process {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var found []*os.Process
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || parentOf(pid) != os.Getpid() {
+			continue
+		}
+		process, err := childProcess(pid)
+		if err != nil {
+			continue
+		}
+		environ, err := os.ReadFile("/proc/" + e.Name() + "/environ")
+		if err != nil || !bytes.Contains(environ, []byte(tableflipVariable+"=")) {
+			_ = process.Release()
+			continue
+		}
+		found = append(found, process)
+	}
+	return found
+}
+
+// parentOf returns the parent's PID, or 0 if the process is gone.
+func parentOf(pid int) int {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	// The command's name, in parentheses, may contain anything.
+	_, rest, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
+	fields := strings.Fields(rest)
+	if len(fields) < 2 {
+		return 0
+	}
+	parent, _ := strconv.Atoi(fields[1])
+	return parent
+}
+
+// errKilled is a successor's death by SIGKILL.
+var errKilled = errors.New("the successor was killed by signal 9")
+
+// explain turns the texts of tableflip's errors, which wrap nothing, into what
+// an administrator can act on.
+func explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	binary := os.Args[0]
+	if _, status, found := strings.Cut(text, " exited: "); found {
+		if status == "signal: killed" {
+			return errKilled
+		}
+		if signal, found := strings.CutPrefix(status, "signal: "); found {
+			return fmt.Errorf("the successor was killed by a signal (%s) before it was ready", signal)
+		}
+		return fmt.Errorf("the successor exited with %s before it was ready", status)
+	}
+	for _, known := range []struct {
+		part string
+		err  error
+	}{
+		{"exec format error", fmt.Errorf("binary %s is for another architecture, or is no program: %w", binary, unix.ENOEXEC)},
+		{"permission denied", fmt.Errorf("binary %s is not executable: %w", binary, unix.EACCES)},
+		{"no such file or directory", fmt.Errorf("binary %s is missing: %w", binary, unix.ENOENT)},
+		{"executable file not found", fmt.Errorf("binary %s is missing: %w", binary, unix.ENOENT)},
+		{"text file busy", fmt.Errorf("binary %s is being written: %w", binary, unix.ETXTBSY)},
+		{" exited", errors.New("the successor exited with exit status 0 before it was ready")},
+		{"timed out", errors.New("the successor was not ready in time")},
+		{"parent hasn't exited", errors.New("the generation before this one has not exited yet")},
+		{"not ready yet", errors.New("this generation is not ready itself yet")},
+		{"upgrade in progress", ErrUpgrading},
+		{"already upgraded", ErrHandedOver},
+		{"terminating", errors.New("the process is ending")},
+	} {
+		if strings.Contains(text, known.part) {
+			return known.err
+		}
+	}
+	return fmt.Errorf("can't start the successor: %w", err)
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cloudflare/tableflip"
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+)
+
+// DefaultUpgradeTimeout is how long a successor may take to take over.
+const DefaultUpgradeTimeout = 30 * time.Second
+
+// GenerationVariable is the environment variable in which a service manager
+// that counts generations itself (upgraded does) tells a process its number.
+const GenerationVariable = "SUPERVISOR_GENERATION"
+
+// tableflipVariable marks a process that tableflip has started.
+const tableflipVariable = "TABLEFLIP_HAS_PARENT_7DIU3"
+
+// Options say how a process is supervised. The zero value is valid.
+type Options struct {
+	// Log receives what has no caller to be returned to. Nil means none.
+	Log *slog.Logger
+
+	// UpgradeTimeout bounds the time from the start of a successor to the end
+	// of the hand-over. Zero means DefaultUpgradeTimeout.
+	UpgradeTimeout time.Duration
+
+	// os is what the operating system does; its zero value means the real one.
+	os system
+}
+
+// upgrader is the part of tableflip.Upgrader that a Process uses.
+type upgrader interface {
+	HasParent() bool
+	File(name string) (*os.File, error)
+	AddFile(name string, file *os.File) error
+	Ready() error
+	Upgrade() error
+	Stop()
+}
+
+// system holds what a Process wants of the operating system, for fakes.
+type system struct {
+	newUpgrader func(tableflip.Options) (upgrader, error)
+	activation  func() []*os.File
+	getenv      func(string) string
+	unsetenv    func(string) error
+}
+
+func (s system) withDefaults() system {
+	if s.newUpgrader == nil {
+		s.newUpgrader = func(o tableflip.Options) (upgrader, error) { return tableflip.New(o) }
+	}
+	if s.activation == nil {
+		s.activation = func() []*os.File { return activation.Files(true) }
+	}
+	if s.getenv == nil {
+		s.getenv = os.Getenv
+	}
+	if s.unsetenv == nil {
+		s.unsetenv = os.Unsetenv
+	}
+	return s
+}
+
+// A Process is the running generation of a daemon. Its methods may be called
+// from any goroutine.
+type Process struct {
+	log        *slog.Logger
+	timeout    time.Duration
+	upg        upgrader
+	slot       *slot
+	notify     notifier
+	watchdog   time.Duration
+	generation int
+	pred       *net.UnixConn
+	stored     []Stored
+
+	mu        sync.Mutex // protects what follows
+	listeners []*heldListener
+	hooks     []hook
+	state     upgradeState
+
+	exitOnce sync.Once
+	exitErr  error
+}
+
+// hook is a function to run when the process ends.
+type hook struct {
+	name string
+	run  func(context.Context) error
+}
+
+// Start finds out how the process was started and takes up what it was given.
+// It must be called once, before the daemon starts any process of its own. It
+// takes LISTEN_* and WATCHDOG_PID out of the environment, because they are
+// meant for this process and not for its successor.
+func Start(o Options) (*Process, error) {
+	sys := o.os.withDefaults()
+	p := &Process{log: o.Log, timeout: o.UpgradeTimeout, generation: 1}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.timeout <= 0 {
+		p.timeout = DefaultUpgradeTimeout
+	}
+	var err error
+	// The bound that counts is p.timeout. tableflip's own comes after it,
+	// since it would kill a successor that has taken over already.
+	p.upg, err = sys.newUpgrader(tableflip.Options{UpgradeTimeout: 2*p.timeout + time.Minute})
+	if err != nil {
+		return nil, fmt.Errorf("can't take up the predecessor's files: %w", err)
+	}
+	if err := p.readEnvironment(sys); err != nil {
+		p.upg.Stop()
+		return nil, err
+	}
+	if p.upg.HasParent() {
+		err = p.takeInheritance()
+	} else {
+		p.takeActivation(sys.activation())
+		p.slot, err = newSlot(p.upg)
+	}
+	if err != nil {
+		p.upg.Stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// readEnvironment reads the service manager's variables, and takes away those
+// that name this process or its predecessor.
+func (p *Process) readEnvironment(sys system) error {
+	if p.upg.HasParent() {
+		// tableflip's two pipes would leak into the daemon's children.
+		unix.CloseOnExec(3)
+		unix.CloseOnExec(4)
+		// What the predecessor forgot to clear was never meant for us.
+		for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"} {
+			if err := sys.unsetenv(name); err != nil {
+				return err
+			}
+		}
+	}
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		p.log.Warn("watchdog settings are not usable", "err", err)
+	}
+	p.watchdog = interval
+	p.notify = newNotifier(sys.getenv("NOTIFY_SOCKET"))
+	if n, err := strconv.Atoi(sys.getenv(GenerationVariable)); err == nil && n > 0 {
+		p.generation = n
+	}
+	for _, name := range []string{"WATCHDOG_PID", tableflipVariable, GenerationVariable} {
+		if err := sys.unsetenv(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Generation is 1 for the first process of a service and one more for each
+// successor. Under a service manager that counts, it goes on counting across
+// restarts.
+func (p *Process) Generation() int { return p.generation }
+
+// Predecessor is the SOCK_SEQPACKET socket to the generation that started
+// this one, or nil if there is none. The caller owns it and closes it.
+func (p *Process) Predecessor() *net.UnixConn { return p.pred }
+
+// Ready tells the predecessor and the service manager that this process
+// serves. A successor calls it after it has told its predecessor that it has
+// taken over. Listeners that the predecessor had bound and that this process
+// has not asked for with Listen are closed.
+func (p *Process) Ready(status string) error {
+	p.dropUnclaimed()
+	if err := p.upg.Ready(); err != nil {
+		// The hand-over is done; a predecessor that has gone already is no
+		// reason not to serve.
+		p.log.Warn("the predecessor could not be told of readiness", "err", err)
+	}
+	state := fmt.Sprintf("MAINPID=%d\nREADY=1", os.Getpid())
+	if status != "" {
+		state += "\nSTATUS=" + oneLine(status)
+	}
+	return p.notify.send(state)
+}
+
+// AtExit registers a function that Exit runs, whether the process ends for
+// good or because a successor has taken over. name is for error messages.
+func (p *Process) AtExit(name string, run func(context.Context) error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hooks = append(p.hooks, hook{name, run})
+}
+
+// Exit runs the AtExit functions in the order in which they were registered,
+// and lets go of the listeners. A hook that fails does not keep the next from
+// running; all errors are returned joined. Further calls do nothing more and
+// return what the first one did.
+func (p *Process) Exit(ctx context.Context) error {
+	p.exitOnce.Do(func() { p.exitErr = p.exit(ctx) })
+	return p.exitErr
+}
+
+func (p *Process) exit(ctx context.Context) error {
+	p.mu.Lock()
+	hooks := p.hooks
+	moved := p.state == handedOver
+	p.mu.Unlock()
+	var errs []error
+	if !moved {
+		errs = append(errs, p.Stopping(""))
+	}
+	for _, h := range hooks {
+		if err := h.run(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", h.name, err))
+		}
+	}
+	p.closeListeners(!moved)
+	p.upg.Stop()
+	p.slot.close()
+	return errors.Join(errs...)
+}

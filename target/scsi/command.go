@@ -15,6 +15,7 @@ type Status uint8
 const (
 	Good                Status = 0x00
 	CheckCondition      Status = 0x02
+	ConditionMet        Status = 0x04
 	Busy                Status = 0x08
 	ReservationConflict Status = 0x18
 	TaskSetFull         Status = 0x28
@@ -70,4 +71,71 @@ type Command struct {
 	senseBuf [252]byte
 	// The rest of the executor's own state follows here.
 	exec execState
+}
+
+// execState is what Prepare leaves for the executor.
+type execState struct {
+	nexus  *Nexus
+	it     *itl       // nil for commands answered without a logical unit
+	op     *operation // nil once the command is done in Prepare
+	lba    uint64
+	blocks uint32
+	direct bool // the command addresses blocks: lba and blocks count
+	fua    bool
+}
+
+// Reset makes c ready for another command. Its Pool stays; its In, which the
+// transport has released, is forgotten.
+func (c *Command) Reset() {
+	pool := c.Pool
+	c.CDB = [16]byte{}
+	c.LUN = 0
+	c.OutExpected, c.InExpected = 0, 0
+	c.Direction, c.Length = NoData, 0
+	c.Out, c.In, c.InLength = nil, nil, 0
+	c.Status, c.Sense = Good, nil
+	c.done = false
+	c.exec = execState{}
+	c.Pool = pool
+}
+
+// Done reports whether the command has ended: Status, Sense and In are final.
+func (c *Command) Done() bool { return c.done }
+
+// LBA returns the first block and the number of blocks that the command
+// addresses; ok is false for a command that addresses none. It is for reports
+// and logs, and valid after [Nexus.Prepare].
+func (c *Command) LBA() (lba uint64, blocks uint32, ok bool) {
+	return c.exec.lba, c.exec.blocks, c.exec.direct
+}
+
+// good ends the command with GOOD.
+func (c *Command) good() {
+	c.Status = Good
+	c.done = true
+}
+
+// endWith ends the command with a status that carries no sense data.
+func (c *Command) endWith(s Status) {
+	c.dropIn()
+	c.Status = s
+	c.done = true
+}
+
+// dropIn gives back data-in that will not be sent.
+func (c *Command) dropIn() {
+	c.In.Release()
+	c.In, c.InLength = nil, 0
+}
+
+// reply ends the command with GOOD and as much of data as the CDB's allocation
+// length allows.
+func (c *Command) reply(data []byte, allocation uint32) {
+	n := min(uint32(len(data)), allocation)
+	c.InLength = n
+	if n = min(n, c.InExpected); n > 0 {
+		c.In = c.Pool.Get(int(n))
+		copy(c.In.B, data)
+	}
+	c.good()
 }

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scsi
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/gotgtd/gotgtd/target/scsi/reservation"
+)
+
+// An attachment is a logical unit's place on a device, and what depends on
+// that place. It never changes.
+type attachment struct {
+	dev          *Device
+	number       uint16
+	scsiID       string
+	serial       string
+	naa          [8]byte
+	reservations reservation.State
+}
+
+func newAttachment(d *Device, n uint16, lu *LogicalUnit) (*attachment, error) {
+	a := &attachment{dev: d, number: n, scsiID: lu.opts.SCSIID, serial: lu.opts.Serial, naa: lu.opts.NAA}
+	setDefault(&a.scsiID, fmt.Sprintf("IET     %04x%04x", d.opts.TID, n))
+	setDefault(&a.serial, fmt.Sprintf("beaf%d%d", d.opts.TID, n))
+	if a.naa == ([8]byte{}) {
+		a.naa = localNAA(d.opts.Name, n)
+	}
+	var err error
+	a.reservations, err = a.newReservations(d)
+	return a, err
+}
+
+// localNAA derives an NAA locally assigned designator (SPC-4 7.8.6.6.4) from
+// the target's name and the LUN, so that it survives restarts and a change of
+// the target's number.
+func localNAA(name string, n uint16) [8]byte {
+	sum := sha256.Sum256(binary.BigEndian.AppendUint16([]byte(name+"\x00"), n))
+	id := [8]byte(sum[:8])
+	id[0] = 0x30 | id[0]&0x0f
+	return id
+}
+
+// removalPrevented reports whether any nexus prevents removal of the medium of
+// logical unit n.
+func (d *Device) removalPrevented(n uint16) bool {
+	for _, nx := range d.openNexuses() {
+		if it := nx.unit(n); it != nil && it.prevent.Load() {
+			return true
+		}
+	}
+	return false
+}

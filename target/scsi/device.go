@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scsi
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+)
+
+// DeviceOptions say what a Device is. All but Name may be zero.
+type DeviceOptions struct {
+	Name     string       // iSCSI name of the target
+	TID      int          // the target's number, part of default SCSI IDs and serial numbers
+	StateDir string       // folder for reservations that persist through power loss (APTPL); "" means that they can't
+	Log      *slog.Logger // nil means slog.Default()
+
+	// AbortTasks aborts every task of the victim on the logical unit and
+	// returns once none is left: the transport's part of PREEMPT AND ABORT.
+	// It is called on the goroutine that executes the command. nil means that
+	// there is nothing to abort.
+	AbortTasks func(victim NexusID, lun LUN)
+}
+
+// A Device is a SCSI target device: logical units, the ports that lead to
+// them, and the I_T nexuses through which initiators use them. It is safe for
+// concurrent use.
+type Device struct {
+	opts DeviceOptions
+	log  *slog.Logger
+
+	// Reservation state calls back for ports and nexuses, so it is never
+	// called with mu held.
+	mu      sync.RWMutex
+	ports   []targetPort            // protected by mu, ordered by tag
+	units   map[uint16]*LogicalUnit // protected by mu
+	nexuses map[NexusID]*Nexus      // protected by mu
+}
+
+// targetPort is one target port of the device.
+type targetPort struct {
+	tag  uint16 // relative target port identifier
+	name string // SCSI port name, "iqn...,t,0x0001"
+}
+
+// NewDevice returns a device without logical units.
+func NewDevice(o DeviceOptions) (*Device, error) {
+	if o.Name == "" {
+		return nil, errors.New("scsi: a device needs a name")
+	}
+	log := o.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	return &Device{
+		opts:    o,
+		log:     log.With("target", o.Name),
+		units:   make(map[uint16]*LogicalUnit),
+		nexuses: make(map[NexusID]*Nexus),
+	}, nil
+}
+
+// AddTargetPort makes a target port known by its relative target port
+// identifier (the portal group tag) and its SCSI port name. A second call
+// with the same tag renames the port.
+func (d *Device) AddTargetPort(tag uint16, name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i, ok := slices.BinarySearchFunc(d.ports, tag, func(p targetPort, tag uint16) int { return cmp.Compare(p.tag, tag) })
+	if ok {
+		d.ports[i].name = name
+		return
+	}
+	d.ports = slices.Insert(d.ports, i, targetPort{tag, name})
+}
+
+// portName returns the SCSI port name of a target port, "" for an unknown one.
+func (d *Device) portName(tag uint16) string {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, p := range d.ports {
+		if p.tag == tag {
+			return p.name
+		}
+	}
+	return ""
+}
+
+// portTags returns the relative identifiers of the target ports in order.
+func (d *Device) portTags() []uint16 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	tags := make([]uint16, len(d.ports))
+	for i, p := range d.ports {
+		tags[i] = p.tag
+	}
+	return tags
+}
+
+// Attach makes lu the logical unit with number n, at most [MaxLUN]. Initiators
+// that are there already learn of it by REPORTED LUNS DATA HAS CHANGED. A
+// logical unit belongs to one device at a time.
+func (d *Device) Attach(n uint16, lu *LogicalUnit) error {
+	if n > MaxLUN {
+		return fmt.Errorf("can't attach LUN %d to %s: the highest is %d", n, d.opts.Name, MaxLUN)
+	}
+	home, err := newAttachment(d, n, lu)
+	if err != nil {
+		return fmt.Errorf("can't attach LUN %d to %s: %w", n, d.opts.Name, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.units[n] != nil {
+		return fmt.Errorf("can't attach LUN %d to %s: the number is taken", n, d.opts.Name)
+	}
+	if !lu.home.CompareAndSwap(nil, home) {
+		return fmt.Errorf("can't attach LUN %d to %s: the logical unit is attached already", n, d.opts.Name)
+	}
+	d.units[n] = lu
+	for _, nx := range d.nexuses {
+		nx.addUnit(n, &itl{lu: lu, home: home})
+		nx.raiseAll(ascReportedLUNsChanged)
+	}
+	return nil
+}
+
+// Detach takes logical unit n away and returns it; closing it is the caller's.
+// Commands under way finish, later ones end with LOGICAL UNIT NOT SUPPORTED,
+// and initiators learn of it by REPORTED LUNS DATA HAS CHANGED on the rest.
+func (d *Device) Detach(n uint16) (*LogicalUnit, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	lu := d.units[n]
+	if lu == nil {
+		return nil, fmt.Errorf("can't detach LUN %d from %s: there is none", n, d.opts.Name)
+	}
+	delete(d.units, n)
+	lu.home.Store(nil)
+	for _, nx := range d.nexuses {
+		nx.removeUnit(n)
+		nx.raiseAll(ascReportedLUNsChanged)
+	}
+	return lu, nil
+}
+
+// A NumberedUnit is a logical unit with its number on the device.
+type NumberedUnit struct {
+	Number uint16
+	Unit   *LogicalUnit
+}
+
+// LogicalUnits returns the device's logical units ordered by number.
+func (d *Device) LogicalUnits() []NumberedUnit {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	out := make([]NumberedUnit, 0, len(d.units))
+	for n, lu := range d.units {
+		out = append(out, NumberedUnit{n, lu})
+	}
+	slices.SortFunc(out, func(a, b NumberedUnit) int { return cmp.Compare(a.Number, b.Number) })
+	return out
+}
+
+// LogicalUnit returns logical unit n, nil if there is none.
+func (d *Device) LogicalUnit(n uint16) *LogicalUnit {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.units[n]
+}
+
+// Open begins an I_T nexus. POWER ON, RESET, OR BUS DEVICE RESET OCCURRED is
+// pending on each logical unit for it. A nexus of the same id that is still
+// open is closed first: the new one takes its place.
+func (d *Device) Open(id NexusID) *Nexus {
+	d.lockWithout(id)
+	defer d.mu.Unlock()
+	nx := d.newNexusLocked(id)
+	nx.raiseAll(ascPowerOnOrReset)
+	return nx
+}
+
+// lockWithout locks mu at a moment when no nexus of that id is open.
+func (d *Device) lockWithout(id NexusID) {
+	for {
+		d.mu.Lock()
+		old := d.nexuses[id]
+		if old == nil {
+			return
+		}
+		d.mu.Unlock()
+		old.Close()
+	}
+}
+
+// Lookup returns the open I_T nexus of that id: how a session that was handed
+// over finds the nexus that [Device.Restore] brought back.
+func (d *Device) Lookup(id NexusID) (nx *Nexus, ok bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	nx, ok = d.nexuses[id]
+	return nx, ok
+}
+
+func (d *Device) newNexusLocked(id NexusID) *Nexus {
+	nx := &Nexus{id: id, dev: d}
+	units := make(map[uint16]*itl, len(d.units))
+	for n, lu := range d.units {
+		units[n] = &itl{lu: lu, home: lu.home.Load()}
+	}
+	nx.units.Store(&units)
+	d.nexuses[id] = nx
+	return nx
+}
+
+// openNexuses returns the I_T nexuses that are open.
+func (d *Device) openNexuses() []*Nexus {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	out := make([]*Nexus, 0, len(d.nexuses))
+	for _, nx := range d.nexuses {
+		out = append(out, nx)
+	}
+	return out
+}
+
+// raise establishes a unit attention condition on logical unit n for every
+// nexus but one (nil: for every nexus).
+func (d *Device) raise(n uint16, code uint16, except *Nexus) {
+	for _, nx := range d.openNexuses() {
+		if nx == except {
+			continue
+		}
+		if it := nx.unit(n); it != nil {
+			it.raise(code)
+		}
+	}
+}
+
+// LogicalUnitReset is the device server's part of a LOGICAL UNIT RESET, after
+// the transport has aborted the tasks: SPC-2 reservations go, mode pages
+// return to their defaults, removal is no longer prevented, and a unit
+// attention tells every I_T nexus, the one that asked included (SAM-5 6.3.3).
+// It reports whether there is such a logical unit.
+func (d *Device) LogicalUnitReset(lun LUN, by *Nexus) bool {
+	n, ok := lun.Number()
+	if !ok {
+		return false
+	}
+	lu := d.LogicalUnit(n)
+	if lu == nil {
+		return false
+	}
+	d.log.Info("logical unit reset", "lun", n, "by", by.String())
+	d.resetUnit(n, lu, ascBusDeviceReset)
+	return true
+}
+
+// TargetReset is LogicalUnitReset for every logical unit; a cold reset is
+// reported as POWER ON OCCURRED.
+func (d *Device) TargetReset(by *Nexus, cold bool) {
+	code := uint16(ascBusDeviceReset)
+	if cold {
+		code = ascPowerOn
+	}
+	d.log.Info("target reset", "cold", cold, "by", by.String())
+	for _, u := range d.LogicalUnits() {
+		d.resetUnit(u.Number, u.Unit, code)
+	}
+}
+
+func (d *Device) resetUnit(n uint16, lu *LogicalUnit, code uint16) {
+	home := lu.home.Load()
+	if home == nil {
+		return // detached meanwhile
+	}
+	home.reservations.Reset()
+	lu.resetModes()
+	for _, nx := range d.openNexuses() {
+		if it := nx.unit(n); it != nil {
+			it.prevent.Store(false)
+			it.raise(code)
+		}
+	}
+}

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scsi
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gotgtd/gotgtd/target/storage"
+)
+
+// LogicalUnitOptions say what a logical unit is. Store must be there for a
+// disk; the rest may be zero.
+type LogicalUnitOptions struct {
+	Store      storage.Store // what holds the blocks; the logical unit closes it
+	BlockSize  int           // bytes in a logical block, 512 or 4096; 0 means 512
+	ReadOnly   bool          // writes end with WRITE PROTECTED; always so when the store is read-only
+	WriteCache bool          // writes may be reported done before they are on stable storage (WCE)
+	Thin       bool          // thin provisioned: UNMAP and the like free space, where the store can
+	Removable  bool          // removable medium, which START STOP UNIT can eject
+	Online     bool          // false: every command that needs the medium ends with NOT READY
+	Log        *slog.Logger  // nil means slog.Default()
+
+	// Identity. The defaults are tgt's, made of the target's number and the LUN.
+	SCSIID   string  // T10 vendor designator, at most 128 bytes; "" means "IET     " and %04x%04x
+	Serial   string  // unit serial number, at most 128 bytes; "" means "beaf%d%d"
+	Vendor   string  // T10 vendor identification, at most 8 bytes; "" means IET
+	Product  string  // product identification, at most 16 bytes; "" means VIRTUAL-DISK
+	Revision string  // product revision level, at most 4 bytes; "" means 0001
+	NAA      [8]byte // NAA designator; zero means one derived from the target's name and the LUN
+}
+
+// The bits of LogicalUnit.state.
+const (
+	stateOffline     = 1 << iota // taken offline by the operator
+	stateEjected                 // no medium after START STOP UNIT with LOEJ
+	stateReadOnly                // write-protected by configuration or store
+	stateSWP                     // software write protect, Control mode page
+	stateDSense                  // descriptor format sense data, Control mode page
+	stateWCE                     // write cache enabled, Caching mode page
+	stateFlushFailed             // a flush failed: what was written before it may be lost
+)
+
+// A LogicalUnit is a disk over a backing store, or a controller without one.
+// It is safe for concurrent use.
+type LogicalUnit struct {
+	opts       LogicalUnitOptions
+	controller bool
+	log        *slog.Logger
+	blockSize  uint32
+	shift      uint8 // blockSize == 1<<shift
+	store      storage.Store
+	try        storage.TryReader     // nil: the store can't tell
+	durable    storage.DurableWriter // nil: WriteAt and Flush do it
+	discarder  storage.Discarder     // nil: not thin
+	zeroer     storage.Zeroer        // nil: zeros are written
+	mapper     storage.Mapper        // nil: all is mapped
+
+	state  atomic.Uint32 // state bits
+	blocks atomic.Uint64 // capacity
+	home   atomic.Pointer[attachment]
+	stats  counters
+	errs   errorLog
+
+	// medium is held shared by every command that reads or changes blocks,
+	// and exclusively by those that must be atomic against all of them
+	// (COMPARE AND WRITE, ORWRITE), and by Close.
+	medium sync.RWMutex
+	closed bool // protected by medium
+
+	modes sync.Mutex // serializes changes of mode pages
+}
+
+// NewLogicalUnit returns a disk over o.Store.
+func NewLogicalUnit(o LogicalUnitOptions) (*LogicalUnit, error) {
+	if o.Store == nil {
+		return nil, errors.New("scsi: a disk needs a backing store")
+	}
+	if o.BlockSize == 0 {
+		o.BlockSize = 512
+	}
+	if o.BlockSize != 512 && o.BlockSize != 4096 {
+		return nil, fmt.Errorf("scsi: block size %d is neither 512 nor 4096", o.BlockSize)
+	}
+	lu, err := newUnit(o, false)
+	if err != nil {
+		return nil, err
+	}
+	lu.blockSize, lu.shift = 512, 9
+	if o.BlockSize == 4096 {
+		lu.blockSize, lu.shift = 4096, 12
+	}
+	info := o.Store.Info()
+	if info.Size < int64(o.BlockSize) {
+		return nil, fmt.Errorf("scsi: backing store %q is smaller than one block: %d bytes", info.Path, info.Size)
+	}
+	lu.blocks.Store(uint64(info.Size) >> lu.shift)
+	lu.try, _ = o.Store.(storage.TryReader)
+	lu.durable, _ = o.Store.(storage.DurableWriter)
+	lu.zeroer, _ = o.Store.(storage.Zeroer)
+	lu.mapper, _ = o.Store.(storage.Mapper)
+	if o.Thin && info.Granularity > 0 {
+		lu.discarder, _ = o.Store.(storage.Discarder)
+	}
+	lu.set(stateOffline, !o.Online)
+	lu.set(stateReadOnly, o.ReadOnly || info.ReadOnly)
+	lu.set(stateWCE, o.WriteCache)
+	return lu, nil
+}
+
+// NewController returns a storage array controller, which holds no blocks: what
+// LUN 0 is when nothing else is there. Of o it uses the identity and the log.
+func NewController(o LogicalUnitOptions) (*LogicalUnit, error) {
+	o.Store = nil
+	if o.Product == "" {
+		o.Product = "Controller"
+	}
+	return newUnit(o, true)
+}
+
+// newUnit checks the options that disks and controllers share.
+func newUnit(o LogicalUnitOptions, controller bool) (*LogicalUnit, error) {
+	setDefault(&o.Vendor, "IET")
+	setDefault(&o.Product, "VIRTUAL-DISK")
+	setDefault(&o.Revision, "0001")
+	for _, f := range []struct {
+		name, value string
+		limit       int
+	}{
+		{"SCSI ID", o.SCSIID, 128}, {"serial number", o.Serial, 128},
+		{"vendor", o.Vendor, 8}, {"product", o.Product, 16}, {"revision", o.Revision, 4},
+	} {
+		if len(f.value) > f.limit {
+			return nil, fmt.Errorf("scsi: %s %q is longer than %d bytes", f.name, f.value, f.limit)
+		}
+		for _, r := range []byte(f.value) {
+			if r < 0x20 || r > 0x7e {
+				return nil, fmt.Errorf("scsi: %s %q holds more than printable ASCII", f.name, f.value)
+			}
+		}
+	}
+	log := o.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	return &LogicalUnit{opts: o, controller: controller, log: log, store: o.Store}, nil
+}
+
+func setDefault(s *string, value string) {
+	if *s == "" {
+		*s = value
+	}
+}
+
+// has reports whether any of the state bits is set.
+func (lu *LogicalUnit) has(bits uint32) bool { return lu.state.Load()&bits != 0 }
+
+// set sets or clears state bits.
+func (lu *LogicalUnit) set(bits uint32, on bool) {
+	if on {
+		lu.state.Or(bits)
+	} else {
+		lu.state.And(^bits)
+	}
+}
+
+// refuses returns the sense data of an operation that the logical unit's
+// state forbids now.
+func (lu *LogicalUnit) refuses(op *operation) (s sense, refused bool) {
+	st := lu.state.Load()
+	if st&(stateOffline|stateEjected|stateReadOnly|stateSWP) == 0 {
+		return sense{}, false
+	}
+	switch {
+	case op.flags&opNeedsMedium != 0 && st&stateEjected != 0:
+		return sense{key: keyNotReady, code: ascMediumNotPresent}, true
+	case op.flags&opNeedsMedium != 0 && st&stateOffline != 0:
+		return sense{key: keyNotReady, code: ascManualIntervention}, true
+	case op.flags&opWrites != 0 && st&stateReadOnly != 0:
+		return sense{key: keyDataProtect, code: ascWriteProtected}, true
+	case op.flags&opWrites != 0 && st&stateSWP != 0:
+		return sense{key: keyDataProtect, code: ascSoftwareWriteProtected}, true
+	}
+	return sense{}, false
+}
+
+// UnitInfo is what an operator sees of a logical unit.
+type UnitInfo struct {
+	Type           string // "disk" or "controller"
+	SCSIID         string
+	Serial         string
+	NAA            string // in hexadecimal
+	Size           int64  // bytes
+	BlockSize      int    // bytes; 1 for a controller
+	Online         bool
+	Removable      bool
+	PreventRemoval bool // some nexus prevents removal
+	ReadOnly       bool // write-protected by configuration, store or initiator
+	WriteCache     bool
+	Thin           bool
+	FlushFailed    bool   // a flush failed since the store was opened
+	StoreType      string // as tgt names it; "null" for a controller
+	StorePath      string // "" when there is nothing to name
+}
+
+// Info returns the properties of the logical unit. Its identifiers are empty
+// as long as it is not attached and has only default ones.
+func (lu *LogicalUnit) Info() UnitInfo {
+	st := lu.state.Load()
+	info := UnitInfo{
+		Type:      "disk",
+		SCSIID:    lu.opts.SCSIID,
+		Serial:    lu.opts.Serial,
+		Online:    st&(stateOffline|stateEjected) == 0,
+		Removable: lu.opts.Removable,
+	}
+	if home := lu.home.Load(); home != nil {
+		info.SCSIID, info.Serial, info.NAA = home.scsiID, home.serial, fmt.Sprintf("%x", home.naa)
+		info.PreventRemoval = home.dev.removalPrevented(home.number)
+	}
+	if lu.controller {
+		info.Type, info.BlockSize, info.StoreType = "controller", 1, "null"
+		return info
+	}
+	si := lu.store.Info()
+	info.StoreType, info.StorePath = si.Type, si.Path
+	info.BlockSize = int(lu.blockSize)
+	info.Size = int64(lu.blocks.Load() << lu.shift)
+	info.ReadOnly = st&(stateReadOnly|stateSWP) != 0
+	info.WriteCache = st&stateWCE != 0
+	info.FlushFailed = st&stateFlushFailed != 0
+	info.Thin = lu.discarder != nil
+	return info
+}
+
+// Counters returns what was moved to and from this logical unit.
+func (lu *LogicalUnit) Counters() Counters { return lu.stats.load() }
+
+// SetReadOnly changes the write protection. A store opened read-only stays
+// protected.
+func (lu *LogicalUnit) SetReadOnly(on bool) {
+	if lu.controller {
+		return
+	}
+	lu.set(stateReadOnly, on || lu.store.Info().ReadOnly)
+}
+
+// Refresh notices that the backing store has another size now. Initiators
+// learn of it by CAPACITY DATA HAS CHANGED.
+func (lu *LogicalUnit) Refresh() error {
+	r, ok := lu.store.(storage.Refresher)
+	if !ok {
+		return nil
+	}
+	lu.medium.Lock()
+	defer lu.medium.Unlock()
+	if lu.closed {
+		return errors.New("can't refresh a closed logical unit")
+	}
+	size, err := r.Refresh()
+	if err != nil {
+		return fmt.Errorf("can't refresh backing store %q: %w", lu.store.Info().Path, err)
+	}
+	if size < int64(lu.blockSize) {
+		return fmt.Errorf("backing store %q is smaller than one block now: %d bytes", lu.store.Info().Path, size)
+	}
+	if blocks := uint64(size) >> lu.shift; lu.blocks.Swap(blocks) != blocks {
+		lu.raise(ascCapacityChanged, nil)
+	}
+	return nil
+}
+
+// raise establishes a unit attention condition for every nexus but one.
+func (lu *LogicalUnit) raise(code uint16, except *Nexus) {
+	if home := lu.home.Load(); home != nil {
+		home.dev.raise(home.number, code, except)
+	}
+}
+
+// Flush brings what was written to stable storage. Once it has failed it goes
+// on failing, as does every flush that an initiator asks for: what was lost
+// stays lost until the store is reopened.
+func (lu *LogicalUnit) Flush() error {
+	if lu.controller {
+		return nil
+	}
+	lu.medium.RLock()
+	defer lu.medium.RUnlock()
+	if lu.closed {
+		return nil
+	}
+	return lu.flushLocked()
+}
+
+// Close waits for commands under way, flushes, and closes the store. Commands
+// that come later end with LOGICAL UNIT NOT SUPPORTED.
+func (lu *LogicalUnit) Close() error {
+	if lu.controller {
+		return nil
+	}
+	lu.medium.Lock()
+	defer lu.medium.Unlock()
+	if lu.closed {
+		return nil
+	}
+	lu.closed = true
+	var err error
+	if !lu.has(stateReadOnly) {
+		err = lu.flushLocked()
+	}
+	return errors.Join(err, lu.store.Close())
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scsi
+
+import (
+	"encoding/binary"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/gotgtd/gotgtd/target/scsi/reservation"
+)
+
+// reservationOperations are RESERVE and RELEASE (SPC-2 7.17, 7.21), and
+// PERSISTENT RESERVE IN and OUT (SPC-4 6.15, 6.16).
+func reservationOperations() []operation {
+	ops := []operation{
+		{code: 0x16, action: noAction, access: reservation.Reserve, usage: "\x00\x00\x00\x00", prepare: prepareReserve, run: runReserve},
+		{code: 0x17, action: noAction, access: reservation.Release, usage: "\x00\x00\x00\x00", prepare: prepareReserve, run: runRelease},
+		{code: 0x56, action: noAction, access: reservation.Reserve, usage: "\x00\x00\x00\x00\x00\x00\x00\x00", prepare: prepareReserve, run: runReserve},
+		{code: 0x57, action: noAction, access: reservation.Release, usage: "\x00\x00\x00\x00\x00\x00\x00\x00", prepare: prepareReserve, run: runRelease},
+	}
+	for action := range 4 {
+		ops = append(ops, operation{code: 0x5e, action: action, access: reservation.PRIn, usage: "\x1f\x00\x00\x00\x00\x00\xff\xff",
+			prepare: prepareDataIn, run: runPersistentIn})
+	}
+	for action := range 9 {
+		usage := "\x1f\xff\x00\x00\xff\xff\xff\xff"
+		ops = append(ops, operation{code: 0x5f, action: action, access: reservation.PROut, usage: usage,
+			prepare: preparePersistentOut, run: runPersistentOut})
+	}
+	return ops
+}
+
+// newReservations returns the reservation state of a logical unit, with what
+// persisted through power loss.
+func (a *attachment) newReservations(d *Device) (reservation.State, error) {
+	o := reservation.Options{
+		Ports: d.portTags,
+		Nexuses: func() []reservation.Nexus {
+			open := d.openNexuses()
+			keys := make([]reservation.Nexus, len(open))
+			for i, nx := range open {
+				keys[i] = nx.reservationKey()
+			}
+			return keys
+		},
+	}
+	if d.opts.StateDir != "" {
+		// iSCSI names have no slash, but this one comes from a configuration.
+		name := strings.ReplaceAll(d.opts.Name, "/", "_")
+		o.File = filepath.Join(d.opts.StateDir, name+"-lun"+strconv.Itoa(int(a.number))+".reservations")
+	}
+	return reservation.New(o)
+}
+
+// reservationKey returns the nexus as reservations know it.
+func (n *Nexus) reservationKey() reservation.Nexus { return reservation.Nexus(n.id) }
+
+// prepareReserve refuses what SPC-2 has beyond the whole logical unit and the
+// initiator's own port: extents (obsolete) and third parties.
+func prepareReserve(c *Command) {
+	if c.CDB[1] != 0 {
+		c.fail(badCDB(1))
+	}
+}
+
+func runReserve(c *Command) {
+	if c.exec.it.home.reservations.Reserve(c.exec.nexus.reservationKey()) {
+		c.endWith(ReservationConflict)
+		return
+	}
+	c.good()
+}
+
+func runRelease(c *Command) {
+	if c.exec.it.home.reservations.Release(c.exec.nexus.reservationKey()) {
+		c.endWith(ReservationConflict)
+		return
+	}
+	c.good()
+}
+
+func runPersistentIn(c *Command) {
+	r := c.exec.it.home.reservations.In(c.exec.nexus.reservationKey(), c.CDB[:10])
+	if c.persistentDone(r) {
+		c.reply(r.Data, uint32(len(r.Data)))
+	}
+}
+
+func preparePersistentOut(c *Command) {
+	c.Direction = DataOut
+	n := binary.BigEndian.Uint32(c.CDB[5:])
+	if n > uint32(reservation.MaxParameterList) {
+		c.fail(illegal(ascParameterListLength))
+		return
+	}
+	c.Length = n
+}
+
+func runPersistentOut(c *Command) {
+	r := c.exec.it.home.reservations.Out(c.exec.nexus.reservationKey(), c.CDB[:10], c.Out)
+	if !c.persistentDone(r) {
+		return
+	}
+	it := c.exec.it
+	for _, victim := range r.Abort {
+		it.home.dev.abort(it.home.number, NexusID(victim))
+	}
+	for _, at := range r.Attention {
+		if nx, ok := it.home.dev.Lookup(NexusID(at.Nexus)); ok {
+			if other := nx.unit(it.home.number); other != nil {
+				other.raise(uint16(at.ASC)<<8 | uint16(at.ASCQ))
+			}
+		}
+	}
+	c.good()
+}
+
+// persistentDone reports whether r is a success; if not, the command has
+// ended.
+func (c *Command) persistentDone(r reservation.Result) bool {
+	switch {
+	case r.Conflict:
+		c.endWith(ReservationConflict)
+		return false
+	case r.Sense != nil:
+		s := sense{key: r.Sense.Key, code: uint16(r.Sense.ASC)<<8 | uint16(r.Sense.ASCQ), bit: -1}
+		if r.Sense.Field >= 0 {
+			s.field = uint16(r.Sense.Field)
+			switch s.code {
+			case ascInvalidFieldInCDB:
+				s.where = inCDB
+			case ascInvalidFieldInParam:
+				s.where = inParam
+			}
+		}
+		c.fail(s)
+		return false
+	}
+	return true
+}
+
+// abort ends the tasks of a nexus on logical unit n, and its prevention of
+// removal (SPC-4 5.13.11.2.6).
+func (d *Device) abort(n uint16, victim NexusID) {
+	if nx, ok := d.Lookup(victim); ok {
+		if it := nx.unit(n); it != nil {
+			it.prevent.Store(false)
+		}
+	}
+	if d.opts.AbortTasks != nil {
+		d.opts.AbortTasks(victim, MakeLUN(n))
+	}
+}

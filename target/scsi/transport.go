@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scsi
+
+// The conditions of an ABORTED COMMAND that a transport finds (RFC 7143 11.4.7.2).
+const (
+	UnexpectedUnsolicitedData uint16 = 0x0c0c // data that was not asked for and not agreed on
+	IncorrectAmountOfData     uint16 = 0x0c0d // more or less data than asked for
+	ProtocolServiceCRCError   uint16 = 0x4705 // a digest that does not match
+	DataPhaseError            uint16 = 0x4b00 // data out of sequence
+)
+
+const keyAbortedCommand = 0xb
+
+// Abort ends a command that its transport can't bring to execution: CHECK
+// CONDITION, ABORTED COMMAND with one of the codes above. It may follow a
+// Prepare and replaces what that found.
+func (c *Command) Abort(code uint16) { c.fail(sense{key: keyAbortedCommand, code: code}) }

@@ -152,11 +152,15 @@ func decodeFile(b []byte) (Snapshot, error) {
 
 // disk is what the operating system does for a file.
 type disk struct {
-	read    func(path string) ([]byte, error)       // the whole file, of at most maxFile bytes
-	write   func(path string, content []byte) error // the whole file, on stable storage
-	rename  func(from, to string) error             // atomically
-	remove  func(path string) error                 //
-	syncDir func(path string) error                 // makes renames and removals there durable
+	// read returns the whole file, of at most maxFile bytes.
+	read func(path string) ([]byte, error)
+	// write makes content the whole file, on stable storage.
+	write func(path string, content []byte) error
+	// rename and remove happen whole or not at all, even in a crash.
+	rename func(from, to string) error
+	remove func(path string) error
+	// syncDir makes renames and removals in the directory durable.
+	syncDir func(path string) error
 }
 
 // realDisk is the operating system's.

@@ -29,12 +29,15 @@ var _ State = (*Local)(nil)
 // file that can't be read or is damaged is an error that names it: it might
 // have held a reservation that protects data. It is for the administrator to
 // remove it.
-func New(o Options) (*Local, error) {
+func New(o Options) (*Local, error) { return open(o, realDisk) }
+
+// open is New with that disk.
+func open(o Options, d disk) (*Local, error) {
 	l := &Local{options: o}
 	if o.File == "" {
 		return l, nil
 	}
-	l.file = &file{path: o.File, disk: realDisk}
+	l.file = &file{path: o.File, disk: d}
 	s, err := l.file.load()
 	if err != nil {
 		return nil, err

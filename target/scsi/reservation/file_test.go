@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reservation
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var errDisk = errors.New("the disk has failed")
+
+// memoryDisk is a disk in memory. It fails for good once left steps are done,
+// if left is not nil, and a write that fails has written cut bytes.
+type memoryDisk struct {
+	files map[string][]byte
+	left  *int
+	cut   int
+	steps int
+}
+
+// step counts an operation and says whether it fails.
+func (m *memoryDisk) step() error {
+	m.steps++
+	if m.left == nil {
+		return nil
+	}
+	if *m.left--; *m.left < 0 {
+		return errDisk
+	}
+	return nil
+}
+
+func (m *memoryDisk) disk() disk {
+	return disk{
+		read: func(path string) ([]byte, error) {
+			if b, found := m.files[path]; found {
+				return bytes.Clone(b), nil
+			}
+			return nil, fs.ErrNotExist
+		},
+		write: func(path string, content []byte) error {
+			err := m.step()
+			if err != nil {
+				content = content[:min(m.cut, len(content))]
+			}
+			m.files[path] = bytes.Clone(content)
+			return err
+		},
+		rename: func(from, to string) error {
+			if err := m.step(); err != nil {
+				return err
+			}
+			m.files[to] = m.files[from]
+			delete(m.files, from)
+			return nil
+		},
+		remove: func(path string) error {
+			if err := m.step(); err != nil {
+				return err
+			}
+			if _, found := m.files[path]; !found {
+				return fs.ErrNotExist
+			}
+			delete(m.files, path)
+			return nil
+		},
+		syncDir: func(string) error { return m.step() },
+	}
+}
+
+// persistent returns what of l's state a power loss leaves.
+func persistent(l *Local) Snapshot {
+	s := l.Snapshot()
+	s.Generation, s.Reserved = 0, nil
+	if !s.APTPL {
+		return Snapshot{}
+	}
+	return s
+}
+
+// TestPersistence: what is there after a restart, with the real disk.
+func TestPersistence(t *testing.T) {
+	o := Options{File: filepath.Join(t.TempDir(), "lun")}
+	l := newLocal(t, o)
+	register(t, l, nexusC, 3)
+	if _, err := os.Stat(o.File); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("a file without APTPL: %v", err)
+	}
+	// APTPL counts for the registrations that are there already.
+	good(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagAPTPL)))
+	reserve(t, l, nexusA, 1, WriteExclusiveRegistrantsOnly)
+
+	again := newLocal(t, o)
+	wantKeys(t, again, map[Nexus]uint64{nexusC: 3, nexusA: 1})
+	wantHeld(t, again, WriteExclusiveRegistrantsOnly, nexusA)
+	wantGeneration(t, again, 0)
+	if !again.Check(nexusB, Write) || again.Check(nexusC, Write) {
+		t.Error("conflicts are not those of before")
+	}
+	if info, err := os.Stat(o.File); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("file: %v, %v", info, err)
+	}
+
+	good(t, out(again, nexusA, actionRegister, 0, basicList(1, 1, 0)))
+	if _, err := os.Stat(o.File); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is still there without APTPL: %v", err)
+	}
+	wantKeys(t, newLocal(t, o), map[Nexus]uint64{})
+}
+
+// TestRealDiskFails: a directory that is gone is sense data, and no change.
+func TestRealDiskFails(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	l := newLocal(t, Options{File: filepath.Join(dir, "lun")})
+	refused(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagAPTPL)), &Sense{0x04, 0x44, 0x00, -1})
+	wantKeys(t, l, map[Nexus]uint64{})
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	good(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagAPTPL)))
+	wantKeys(t, newLocal(t, l.options), map[Nexus]uint64{nexusA: 1})
+}
+
+// changes are commands that a file is written or removed for.
+var changes = map[string]func(l *Local) Result{
+	"reserve": func(l *Local) Result { return out(l, nexusA, actionReserve, ExclusiveAccess, basicList(1, 0, 0)) },
+	"register": func(l *Local) Result {
+		return out(l, nexusB, actionRegister, 0, basicList(0, 2, flagAPTPL))
+	},
+	"clear":         func(l *Local) Result { return out(l, nexusA, actionClear, 0, basicList(1, 0, 0)) },
+	"without APTPL": func(l *Local) Result { return out(l, nexusA, actionRegister, 0, basicList(1, 1, 0)) },
+}
+
+// prepared returns a Local on m with A registered and APTPL set, and what will
+// be there if it loses power.
+func prepared(t *testing.T, m *memoryDisk) *Local {
+	t.Helper()
+	l, err := open(Options{File: "d/lun"}, m.disk())
+	if err != nil {
+		t.Fatal(err)
+	}
+	good(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagAPTPL)))
+	return l
+}
+
+// TestCrash loses power at every step of a change, and at every byte of its
+// write: what is there afterwards is the old state or the new one, and the new
+// one once the command has ended with GOOD.
+func TestCrash(t *testing.T) {
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			m := &memoryDisk{files: map[string][]byte{}}
+			l := prepared(t, m)
+			before, files, steps := persistent(l), maps.Clone(m.files), m.steps
+			good(t, change(l))
+			after, size := persistent(l), len(m.files["d/lun"])
+			steps = m.steps - steps
+			if steps < 2 {
+				t.Fatalf("%d steps to go through", steps)
+			}
+			for left := range steps + 1 {
+				for cut := range size + 1 {
+					m := &memoryDisk{files: maps.Clone(files), left: new(left), cut: cut}
+					l, err := open(Options{File: "d/lun"}, m.disk())
+					if err != nil {
+						t.Fatal(err)
+					}
+					r := change(l)
+					m.left = nil // power is back
+					survivor, err := open(Options{File: "d/lun"}, m.disk())
+					if err != nil {
+						t.Fatalf("step %d, cut %d: %v", left, cut, err)
+					}
+					got := persistent(survivor)
+					if failed := r.Sense != nil; failed != (left < steps) {
+						t.Fatalf("step %d: failed %t", left, failed)
+					}
+					if !cmp.Equal(got, after) && (r.Sense == nil || !cmp.Equal(got, before)) {
+						t.Fatalf("step %d, cut %d: %+v", left, cut, got)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestWriteFailure fails one step of a change: the state is unchanged, on the
+// disk too, and the next change is kept.
+func TestWriteFailure(t *testing.T) {
+	for name, change := range changes {
+		for fails := range 3 {
+			t.Run(name, func(t *testing.T) {
+				m := &memoryDisk{files: map[string][]byte{}}
+				l := prepared(t, m)
+				before := l.Snapshot()
+				real, steps := m.disk(), 0
+				flaky := func(do func() error) error {
+					if steps++; steps == fails+1 {
+						return errDisk
+					}
+					return do()
+				}
+				l.file.disk.write = func(p string, b []byte) error { return flaky(func() error { return real.write(p, b) }) }
+				l.file.disk.rename = func(a, b string) error { return flaky(func() error { return real.rename(a, b) }) }
+				l.file.disk.remove = func(p string) error { return flaky(func() error { return real.remove(p) }) }
+				l.file.disk.syncDir = func(p string) error { return flaky(func() error { return real.syncDir(p) }) }
+				if r := change(l); r.Sense == nil && steps > fails {
+					t.Fatal("GOOD though a step has failed")
+				} else if r.Sense != nil {
+					if d := cmp.Diff(before, l.Snapshot()); d != "" {
+						t.Fatalf("state (-before +after):\n%s", d)
+					}
+					checkDisk(t, m, l)
+					good(t, change(l))
+				}
+				checkDisk(t, m, l)
+			})
+		}
+	}
+}
+
+// checkDisk fails the test unless m holds what l would have after a restart.
+func checkDisk(t *testing.T, m *memoryDisk, l *Local) {
+	t.Helper()
+	survivor, err := open(Options{File: "d/lun"}, m.disk())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(persistent(l), persistent(survivor)); d != "" {
+		t.Fatalf("on disk (-want +got):\n%s", d)
+	}
+}
+
+// TestDamagedFile: a file that is cut anywhere, or has any bit flipped, is an
+// error that names it.
+func TestDamagedFile(t *testing.T) {
+	m := &memoryDisk{files: map[string][]byte{}}
+	l := prepared(t, m)
+	reserve(t, l, nexusA, 1, WriteExclusive)
+	whole := m.files["d/lun"]
+	damaged := func(b []byte) {
+		t.Helper()
+		m.files["d/lun"] = b
+		if _, err := open(Options{File: "d/lun"}, m.disk()); err == nil || !strings.Contains(err.Error(), `"d/lun"`) {
+			t.Fatalf("% x: error %v", b, err)
+		}
+	}
+	for n := range whole {
+		damaged(whole[:n])
+		for bit := range 8 {
+			b := bytes.Clone(whole)
+			b[n] ^= 1 << bit
+			damaged(b)
+		}
+	}
+	damaged(append(bytes.Clone(whole), 0))
+	damaged(encodeFile(Snapshot{Reserved: &nexusA}))
+	damaged(encodeFile(Snapshot{Type: WriteExclusive}))
+}
+
+func TestReadFileLimit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lun")
+	if err := os.WriteFile(path, make([]byte, maxFile+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(Options{File: path}); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := New(Options{File: filepath.Dir(path)}); err == nil {
+		t.Error("a directory is taken for a file")
+	}
+}

@@ -4,6 +4,7 @@ package reservation
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 )
 
@@ -151,6 +152,40 @@ func TestCheckAllocates(t *testing.T) {
 	if n := testing.AllocsPerRun(100, check); n != 0 {
 		t.Errorf("%v allocations with a reservation", n)
 	}
+}
+
+// TestConcurrent changes the state while others look: Check sees one state or
+// the other, never a mixture. B is registered throughout.
+func TestConcurrent(t *testing.T) {
+	l := newLocal(t, Options{})
+	register(t, l, nexusB, 2)
+	stop := make(chan struct{})
+	var lookers sync.WaitGroup
+	for range 2 {
+		lookers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if l.Check(nexusB, Write) || !l.Check(nexusC, Reserve) {
+					t.Error("a conflict where there is none, or none where there is one")
+					return
+				}
+				l.In(nexusC, inCDB(actionReadFullStatus, 0xffff))
+				l.Snapshot()
+			}
+		})
+	}
+	for range 200 {
+		register(t, l, nexusA, 1)
+		reserve(t, l, nexusA, 1, ExclusiveAccessRegistrantsOnly)
+		good(t, out(l, nexusB, actionPreempt, WriteExclusiveAllRegistrants, basicList(2, 1, 0)), gone(nexusA))
+		good(t, out(l, nexusB, actionRelease, WriteExclusiveAllRegistrants, basicList(2, 0, 0)))
+	}
+	close(stop)
+	lookers.Wait()
 }
 
 func BenchmarkCheck(b *testing.B) {

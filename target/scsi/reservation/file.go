@@ -115,8 +115,10 @@ func (f *file) put(image []byte) error {
 }
 
 // encodeFile returns s as the content of a file.
-func encodeFile(s Snapshot) []byte {
-	payload := must(encoder.Marshal(s))
+func encodeFile(s Snapshot) []byte { return frame(must(encoder.Marshal(s))) }
+
+// frame puts header and trailer around payload.
+func frame(payload []byte) []byte {
 	b := append([]byte(nil), fileMagic...)
 	b = binary.BigEndian.AppendUint32(b, fileVersion)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))

@@ -227,6 +227,19 @@ func TestWriteFailure(t *testing.T) {
 	}
 }
 
+// TestWriteFailureUnmended: if what was there can't be put back either, the
+// next command that ends with GOOD does, even if it changes nothing.
+func TestWriteFailureUnmended(t *testing.T) {
+	m := &memoryDisk{files: map[string][]byte{}}
+	l := prepared(t, m)
+	m.left = new(2) // write and rename, then nothing more
+	refused(t, changes["reserve"](l), &Sense{0x04, 0x44, 0x00, -1})
+	m.left = nil
+	wantHeld(t, l, 0, Nexus{})
+	good(t, out(l, nexusA, actionRegister, 0, basicList(1, 1, flagAPTPL)))
+	checkDisk(t, m, l)
+}
+
 // checkDisk fails the test unless m holds what l would have after a restart.
 func checkDisk(t *testing.T, m *memoryDisk, l *Local) {
 	t.Helper()
@@ -264,6 +277,12 @@ func TestDamagedFile(t *testing.T) {
 	damaged(append(bytes.Clone(whole), 0))
 	damaged(encodeFile(Snapshot{Reserved: &nexusA}))
 	damaged(encodeFile(Snapshot{Type: WriteExclusive}))
+	damaged(frame([]byte("not CBOR")))
+
+	// It is no less of an error once the logical unit is in use.
+	if err := l.Restore(l.Snapshot()); err == nil || !strings.Contains(err.Error(), `"d/lun"`) {
+		t.Errorf("Restore: error %v", err)
+	}
 }
 
 func TestReadFileLimit(t *testing.T) {

@@ -67,9 +67,9 @@ func (t *table) anyOtherKey(nexuses []Nexus, key uint64) bool {
 	})
 }
 
-// specified returns the nexuses that SPEC_I_PT names, each once and without
-// n's initiator port. One that is registered is an error (SPC-4 table 67,
-// footnote b), as is an initiator device of which no port is known.
+// specified returns the nexuses that SPEC_I_PT names, each once; n may be among
+// them. One that is registered is an error (SPC-4 table 67, footnote b), as is
+// an initiator device of which no port is known.
 func (t *table) specified(n Nexus, r *request, s surroundings) ([]Nexus, *Sense) {
 	registered := make(map[Nexus]bool, len(t.regs))
 	for _, g := range t.regs {
@@ -83,7 +83,7 @@ func (t *table) specified(n Nexus, r *request, s surroundings) ([]Nexus, *Sense)
 			return nil, invalidParameter(basicListLength + 4)
 		}
 		for _, p := range ports {
-			if seen[p] || p.sameInitiatorPort(n) {
+			if seen[p] {
 				continue
 			}
 			seen[p] = true

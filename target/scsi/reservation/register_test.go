@@ -249,6 +249,8 @@ func TestRegistrationLimit(t *testing.T) {
 	for i := range MaxRegistrations - 2 {
 		ids = append(ids, portID(port(i)))
 	}
+	tooMany := append(ids, portID(nexusA), portID(nexusB), portID(nexusC))
+	refused(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagSpecPorts, tooMany...)), full)
 	good(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagSpecPorts, ids...)))
 	refused(t, out(l, nexusB, actionRegister, 0, basicList(0, 1, flagSpecPorts, portID(nexusC))), full)
 	refused(t, out(l, nexusB, actionRegister, 0, basicList(0, 1, flagAllPorts)), full)

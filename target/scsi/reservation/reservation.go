@@ -133,11 +133,11 @@ type State interface {
 	// is: true for RESERVATION CONFLICT. It takes no lock and allocates
 	// nothing.
 	Check(n Nexus, a Access) bool
-	// Reserve is RESERVE of the whole logical unit (SPC-2 7.21), with the
-	// exceptions of SPC-4 5.13.3 for registered nexuses. True is RESERVATION
-	// CONFLICT, false is GOOD.
+	// Reserve is SPC-2's RESERVE of the whole logical unit, with the exceptions
+	// of SPC-4 5.13.3 for registered nexuses. True is RESERVATION CONFLICT,
+	// false is GOOD.
 	Reserve(n Nexus) bool
-	// Release is RELEASE of the whole logical unit (SPC-2 7.17), likewise.
+	// Release is SPC-2's RELEASE of the whole logical unit, likewise.
 	Release(n Nexus) bool
 	// In carries out PERSISTENT RESERVE IN (SPC-4 6.15). The CDB has 10 bytes
 	// or more.

@@ -22,7 +22,7 @@ func (v *view) conflicts(n Nexus, a Access) bool {
 	case Reserve, Release:
 		// SPC-2 5.5.1: a conflict while any nexus is registered. SPC-4 5.13.3
 		// (CRH): GOOD, with no effect, for those who have full access anyway.
-		return v.typ == 0 || !v.full(n)
+		return !v.full(n)
 	case Read:
 		return v.typ != 0 && !v.typ.readable() && !v.full(n)
 	default: // Write

@@ -18,6 +18,8 @@ const (
 	defaultRevision = "0001"
 )
 
+const defaultNOPInterval = 15 * time.Second
+
 // SetDefaults replaces each zero value by its default, as the fields'
 // documentation gives it. What has no default, such as a path, it leaves for
 // [Config.Validate]. Done twice, it changes nothing.
@@ -65,7 +67,7 @@ func (p *Parameters) setDefaults() {
 	orDefault(&p.MaxOutstandingR2T, 8)
 	orDefault(&p.MaxConnections, maxConnections)
 	orDefault(&p.QueueDepth, 128)
-	orDefault(&p.NOPInterval, 15*time.Second)
+	orDefault(&p.NOPInterval, defaultNOPInterval)
 	orDefault(&p.NOPTimeout, 10*time.Second)
 	if p.ImmediateData == nil {
 		p.ImmediateData = new(true)

@@ -80,14 +80,16 @@ func (l Errors) orNil() error {
 	return l
 }
 
-// sort puts the errors into the order of the files, line by line.
-func (l Errors) sort(files []string) {
+// sorted returns the errors in the order of the files, line by line, without
+// repetitions.
+func (l Errors) sorted(files []string) Errors {
 	slices.SortStableFunc(l, func(a, b *Error) int {
 		return cmp.Or(
 			cmp.Compare(slices.Index(files, a.Pos.File), slices.Index(files, b.Pos.File)),
 			cmp.Compare(a.Pos.Line, b.Pos.Line),
 			cmp.Compare(a.Pos.Column, b.Pos.Column))
 	})
+	return slices.CompactFunc(l, func(a, b *Error) bool { return a.Error() == b.Error() })
 }
 
 // without leaves out the errors about a value that others has an error about

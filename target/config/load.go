@@ -23,8 +23,7 @@ func Load(path string) (*Config, error) {
 	cfg, errs := parse(path, data)
 	errs = append(errs, cfg.validate().without(errs)...)
 	if len(errs) > 0 {
-		errs.sort(cfg.Files)
-		return nil, errs
+		return nil, errs.sorted(cfg.Files)
 	}
 	return cfg, nil
 }
@@ -40,8 +39,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	}
 	cfg, errs := parse(name, data)
 	if len(errs) > 0 {
-		errs.sort(cfg.Files)
-		return nil, errs
+		return nil, errs.sorted(cfg.Files)
 	}
 	return cfg, nil
 }
@@ -88,11 +86,11 @@ func format(name string, data []byte) fileFormat {
 		if len(line) == 0 || line[0] == '#' {
 			continue
 		}
-		word, _, more := bytes.Cut(line, []byte(" "))
+		word := string(bytes.Fields(line)[0])
 		switch {
 		case line[0] == '{':
 			return formatGotgt
-		case line[0] == '<', more && globalDirectives[string(word)] != nil:
+		case line[0] == '<', word == "include", globalDirectives[word] != nil:
 			return formatTGT
 		}
 		return formatYAML

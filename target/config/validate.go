@@ -13,14 +13,14 @@ import (
 // Bounds of what a configuration may ask for.
 const (
 	maxTargets     = 16384
-	maxConnections = 8            // of one session
-	maxLUN         = 16383        // the largest in flat space addressing (SAM-5 4.7.7.3)
-	maxDataSegment = 1<<24 - 1    // RFC 7143 13.12 to 13.14
-	minDataSegment = 512          // the same
-	maxSize        = int64(1)<<62 // bytes of a logical unit
-	minMemory      = 64 << 20     // bytes for commands under way
-	maxAlias       = 255          // bytes, RFC 7143 13.7 and 6.1
-	minSecret      = 12           // bytes, 96 bits, RFC 7143 12.1.3
+	maxConnections = 8              // of one session
+	maxLUN         = 16383          // the largest in flat space addressing (SAM-5 4.7.7.3)
+	maxDataSegment = 1<<24 - 1      // RFC 7143 13.12 to 13.14
+	minDataSegment = 512            // the same
+	maxSize        = int64(1) << 62 // bytes of a logical unit
+	minMemory      = 64 << 20       // bytes for commands under way
+	maxAlias       = 255            // bytes, RFC 7143 13.7 and 6.1
+	minSecret      = 12             // bytes, 96 bits, RFC 7143 12.1.3
 )
 
 // digests are the values of HeaderDigest and DataDigest (RFC 7143 13.1).
@@ -33,9 +33,7 @@ var errMissing = errors.New("is missing")
 // merely doubtful. It looks at the file system: a backing store must be there
 // and may stand behind one logical unit only.
 func (c *Config) Validate() error {
-	errs := c.validate()
-	errs.sort(c.Files)
-	return errs.orNil()
+	return c.validate().sorted(c.Files).orNil()
 }
 
 func (c *Config) validate() Errors {
@@ -44,8 +42,7 @@ func (c *Config) validate() Errors {
 	v.auth(c.Discovery, "discovery")
 	v.limits()
 	v.targets()
-	c.Warnings = append(slices.Clone(c.notes), v.warnings...)
-	c.Warnings.sort(c.Files)
+	c.Warnings = append(slices.Clone(c.notes), v.warnings...).sorted(c.Files)
 	return v.errs
 }
 
@@ -111,7 +108,7 @@ func (v *validator) portalGroups() {
 			tags[g.Tag] = at + ".tag"
 		}
 		if len(g.Portals) == 0 {
-			v.missing(at+".portals")
+			v.missing(at + ".portals")
 		}
 		for j, p := range g.Portals {
 			v.portal(p, fmt.Sprintf("%s.portals[%d]", at, j), portals)
@@ -185,7 +182,7 @@ func (v *validator) auth(a Auth, at string) {
 
 func (v *validator) account(a Account, at string) {
 	if a.User == "" {
-		v.missing(at+".user")
+		v.missing(at + ".user")
 	}
 	if len(a.User) > 255 || strings.ContainsRune(a.User, 0) {
 		v.fail(at+".user", "must be 1 to 255 bytes without NUL")

@@ -78,4 +78,3 @@ func identifyStore(path string, mayBeMissing bool) (store, error) {
 	}
 	return store{}, cause(errors.New("it is neither a regular file nor a block device"), "can't serve %q", path)
 }
-

@@ -114,7 +114,7 @@ func (v *validator) store(t *Target, l *LUN, at string) {
 func (v *validator) path(l *LUN, at string) bool {
 	switch {
 	case l.Path == "":
-		v.missing(at+".path")
+		v.missing(at + ".path")
 	case strings.ContainsRune(l.Path, 0):
 		v.fail(at+".path", "%q has a NUL in it", l.Path)
 	default:
@@ -127,7 +127,7 @@ func (v *validator) path(l *LUN, at string) bool {
 func (v *validator) size(l *LUN, at string) {
 	switch bs := int64(cmp.Or(l.BlockSize, 512)); {
 	case l.Size == 0:
-		v.missing(at+".size")
+		v.missing(at + ".size")
 	case l.Size < bs || l.Size > maxSize:
 		v.fail(at+".size", "%d bytes is not a possible size", l.Size)
 	case l.Size%bs != 0:

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"encoding/hex"
+	"fmt"
+	"reflect"
+
+	"github.com/goccy/go-yaml"
+)
+
+// YAML returns the configuration in the native format, without what is the
+// default anyway. [Parse] makes the same Config of it, provided that it has
+// the secrets: without withSecrets those that stand in the configuration
+// itself are left out, and have to be filled in by hand.
+func (c *Config) YAML(withSecrets bool) ([]byte, error) {
+	w := &yamlWriter{withSecrets}
+	data, err := yaml.MarshalWithOptions(w.config(c), yaml.IndentSequence(true))
+	if err != nil {
+		return nil, fmt.Errorf("can't write the configuration as YAML: %w", err)
+	}
+	return data, nil
+}
+
+// yamlWriter makes the YAML file's types out of a Config.
+type yamlWriter struct {
+	withSecrets bool
+}
+
+func (w *yamlWriter) config(c *Config) *fileConfig {
+	f := &fileConfig{IgnoreErrors: c.IgnoreErrors, Discovery: w.auth(c.Discovery), Limits: w.limits(c.Limits)}
+	for _, g := range c.PortalGroups {
+		fg := filePortalGroup{Tag: g.Tag}
+		for _, p := range g.Portals {
+			fg.Portals = append(fg.Portals, filePortal(p))
+		}
+		f.PortalGroups = append(f.PortalGroups, fg)
+	}
+	for i := range c.Targets {
+		f.Targets = append(f.Targets, w.target(&c.Targets[i]))
+	}
+	return f
+}
+
+func (w *yamlWriter) limits(l Limits) *fileLimits {
+	var def Limits
+	def.setDefaults()
+	omitDefaults(&l, &def)
+	return orNil(fileLimits{l.Sessions, l.Connections, l.Logins, fileDuration(l.LoginTimeout), fileSize(l.Memory)})
+}
+
+func (w *yamlWriter) auth(a Auth) *fileAuth {
+	f := fileAuth{}
+	for _, u := range a.Users {
+		f.Users = append(f.Users, w.account(u))
+	}
+	if a.Outgoing != nil {
+		f.Outgoing = new(w.account(*a.Outgoing))
+	}
+	if !reflect.DeepEqual(a.Algorithms, CHAPAlgorithms) {
+		f.Algorithms = a.Algorithms
+	}
+	return orNil(f)
+}
+
+func (w *yamlWriter) account(a Account) fileAccount {
+	f := fileAccount{User: a.User, SecretFile: a.SecretFile}
+	if w.withSecrets && a.SecretFile == "" {
+		f.Secret = new(fileSecret(a.Secret))
+	}
+	return f
+}
+
+func (w *yamlWriter) target(t *Target) fileTarget {
+	f := fileTarget{
+		Name: t.Name, TID: t.TID, Alias: t.Alias, Offline: t.Offline,
+		PortalGroups: t.PortalGroups, Auth: w.auth(t.Auth), Parameters: w.parameters(t.Parameters),
+	}
+	if len(t.Access.Addresses)+len(t.Access.Initiators) > 0 {
+		f.Access = &fileAccess{Initiators: t.Access.Initiators}
+		if t.Access.All {
+			f.Access.Addresses = append(f.Access.Addresses, "ALL")
+		}
+		for _, p := range t.Access.Addresses {
+			f.Access.Addresses = append(f.Access.Addresses, prefixString(p))
+		}
+	}
+	for _, l := range t.LUNs {
+		f.LUNs = append(f.LUNs, w.lun(l, t.Name))
+	}
+	return f
+}
+
+func (w *yamlWriter) parameters(p Parameters) *fileParameters {
+	var def Parameters
+	def.setDefaults()
+	def.FirstBurstLength = min(def.FirstBurstLength, p.MaxBurstLength)
+	omitDefaults(&p, &def)
+	return orNil(fileParameters{
+		MaxRecvDataSegmentLength: fileSize(p.MaxRecvDataSegmentLength),
+		MaxXmitDataSegmentLength: fileSize(p.MaxXmitDataSegmentLength),
+		MaxBurstLength:           fileSize(p.MaxBurstLength),
+		FirstBurstLength:         fileSize(p.FirstBurstLength),
+		InitialR2T:               p.InitialR2T,
+		ImmediateData:            p.ImmediateData,
+		MaxOutstandingR2T:        p.MaxOutstandingR2T,
+		MaxConnections:           p.MaxConnections,
+		HeaderDigest:             p.HeaderDigest,
+		DataDigest:               p.DataDigest,
+		DefaultTime2Wait:         p.DefaultTime2Wait,
+		DefaultTime2Retain:       p.DefaultTime2Retain,
+		QueueDepth:               p.QueueDepth,
+		NOPInterval:              fileDuration(p.NOPInterval),
+		NOPTimeout:               fileDuration(p.NOPTimeout),
+	})
+}
+
+func (w *yamlWriter) lun(l LUN, target string) fileLUN {
+	number := l.Number
+	def := LUN{Number: number, Sync: l.Sync}
+	def.setDefaults(target)
+	def.Sync = false
+	omitDefaults(&l, &def)
+	f := fileLUN{
+		Number: &number, Backend: l.Backend, Path: l.Path, Size: fileSize(l.Size), Create: l.Create, Options: l.Options,
+		ReadOnly: l.ReadOnly, WriteCache: l.WriteCache, BlockSize: l.BlockSize, Thin: l.Thin,
+		Direct: l.Direct, Sync: l.Sync, IO: l.IO, AllowInUse: l.AllowInUse,
+		SCSIID: l.SCSIID, Serial: l.Serial, NAA: fileHex(l.NAA),
+		Vendor: l.Vendor, Product: l.Product, Revision: l.Revision,
+		Removable: l.Removable, Offline: l.Offline, DescriptorSense: l.DescriptorSense,
+		PhysicalBlockExponent: l.PhysicalBlockExponent, LowestAlignedLBA: l.LowestAlignedLBA,
+		OptimalTransferGranularity: l.OptimalTransferGranularity,
+		OptimalTransferLength:      l.OptimalTransferLength,
+	}
+	for _, p := range l.ModePages {
+		f.ModePages = append(f.ModePages, fileModePage{p.Page, p.Subpage, fileHex(hex.EncodeToString(p.Data))})
+	}
+	return f
+}
+
+// omitDefaults makes each field of v zero that is as in def.
+func omitDefaults[T any](v, def *T) {
+	value, usual := reflect.ValueOf(v).Elem(), reflect.ValueOf(def).Elem()
+	for i := range value.NumField() {
+		if reflect.DeepEqual(value.Field(i).Interface(), usual.Field(i).Interface()) {
+			value.Field(i).SetZero()
+		}
+	}
+}
+
+// orNil returns nil for a section of the file with nothing in it.
+func orNil[T any](section T) *T {
+	if reflect.ValueOf(section).IsZero() {
+		return nil
+	}
+	return &section
+}

@@ -114,25 +114,28 @@ func (s *file) Flush() error {
 	return nil
 }
 
+// sync is fdatasync(2), and the check that it was of any use.
 func (s *file) sync() error {
-	fd := int(s.fd.Load())
 	for {
-		err := unix.Fdatasync(fd)
-		if err == unix.EINTR {
-			continue
+		err := unix.Fdatasync(int(s.fd.Load()))
+		if err == nil {
+			return s.named()
 		}
-		if err != nil {
+		if err != unix.EINTR {
 			return err
 		}
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			return err
-		}
-		return s.vanished(&st)
 	}
 }
 
-// vanished returns ENOENT when the file has lost its last name.
+// named returns ENOENT when the file has lost its last name.
+func (s *file) named() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(s.fd.Load()), &st); err != nil {
+		return err
+	}
+	return s.vanished(&st)
+}
+
 func (s *file) vanished(st *unix.Stat_t) error {
 	if s.linked && st.Nlink == 0 {
 		return unix.ENOENT

@@ -56,10 +56,13 @@ func (s *file) WriteAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// WriteDurableAt writes p at off and returns when it is on stable storage.
+// WriteDurableAt writes p at off and returns when it is on stable storage. As
+// with Flush, a file that has been unlinked is ENOENT.
 func (s *file) WriteDurableAt(p []byte, off int64) (int, error) {
 	n, err := s.write(p, off, unix.RWF_DSYNC)
-	if err != nil && unsupported(err) {
+	if err == nil {
+		err = s.named()
+	} else if unsupported(err) {
 		if n, err = s.write(p, off, 0); err == nil {
 			err = s.sync()
 		}

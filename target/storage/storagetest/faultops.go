@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package storagetest
+
+import (
+	"github.com/gotgtd/gotgtd/target/storage"
+)
+
+// Info returns the properties of the store beneath, with this one's size.
+func (s *FaultStore) Info() storage.Info {
+	info := s.under.Info()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info.Size = s.size
+	return info
+}
+
+// ReadAt implements storage.Store.
+func (s *FaultStore) ReadAt(p []byte, off int64) (n int, err error) {
+	err = s.call(Read, off, int64(len(p)), func() error {
+		n, err = s.under.ReadAt(p, off)
+		return err
+	})
+	return n, err
+}
+
+// TryReadAt implements storage.TryReader. Without one beneath every call would
+// block.
+func (s *FaultStore) TryReadAt(p []byte, off int64) (n int, err error) {
+	err = s.call(TryRead, off, int64(len(p)), func() error {
+		try, ok := s.under.(storage.TryReader)
+		if !ok {
+			return storage.ErrWouldBlock
+		}
+		n, err = try.TryReadAt(p, off)
+		return err
+	})
+	return n, err
+}
+
+// WriteAt implements storage.Store.
+func (s *FaultStore) WriteAt(p []byte, off int64) (n int, err error) {
+	err = s.call(Write, off, int64(len(p)), func() error {
+		n, err = s.under.WriteAt(p, off)
+		return err
+	})
+	return n, err
+}
+
+// WriteDurableAt implements storage.DurableWriter.
+func (s *FaultStore) WriteDurableAt(p []byte, off int64) (n int, err error) {
+	err = s.call(WriteDurable, off, int64(len(p)), func() error {
+		if d, ok := s.under.(storage.DurableWriter); ok {
+			n, err = d.WriteDurableAt(p, off)
+			return err
+		}
+		if n, err = s.under.WriteAt(p, off); err != nil {
+			return err
+		}
+		return s.under.Flush()
+	})
+	return n, err
+}
+
+// Flush implements storage.Store.
+func (s *FaultStore) Flush() error {
+	return s.call(Flush, 0, 0, s.under.Flush)
+}
+
+// Discard implements storage.Discarder.
+func (s *FaultStore) Discard(off, n int64) error {
+	return s.call(Discard, off, n, func() error {
+		if d, ok := s.under.(storage.Discarder); ok {
+			return d.Discard(off, n)
+		}
+		return s.writeZeros(off, n)
+	})
+}
+
+// WriteZeroes implements storage.Zeroer.
+func (s *FaultStore) WriteZeroes(off, n int64) error {
+	return s.call(WriteZeroes, off, n, func() error {
+		if z, ok := s.under.(storage.Zeroer); ok {
+			return z.WriteZeroes(off, n)
+		}
+		return s.writeZeros(off, n)
+	})
+}
+
+func (s *FaultStore) writeZeros(off, n int64) error {
+	var zeros [64 << 10]byte
+	for n > 0 {
+		m := min(n, int64(len(zeros)))
+		if _, err := s.under.WriteAt(zeros[:m], off); err != nil {
+			return err
+		}
+		off, n = off+m, n-m
+	}
+	return nil
+}
+
+// Extent implements storage.Mapper. Without one beneath all is mapped.
+func (s *FaultStore) Extent(off int64) (n int64, mapped bool, err error) {
+	err = s.call(Extent, off, 1, func() error {
+		s.mu.Lock()
+		left := s.end - off
+		s.mu.Unlock()
+		n, mapped = left, true
+		if m, ok := s.under.(storage.Mapper); ok {
+			n, mapped, err = m.Extent(off)
+			n = min(n, left)
+		}
+		return err
+	})
+	return n, mapped, err
+}
+
+// Refresh implements storage.Refresher: Info tells what SetSize said.
+func (s *FaultStore) Refresh() (size int64, err error) {
+	err = s.call(Refresh, 0, 0, func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.size = s.end
+		size = s.size
+		return nil
+	})
+	return size, err
+}
+
+// Close implements storage.Store.
+func (s *FaultStore) Close() error {
+	return s.call(Close, 0, 0, s.under.Close)
+}

@@ -4,6 +4,7 @@ package reservation
 
 import (
 	"encoding/binary"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -118,6 +119,17 @@ func refused(t testing.TB, r Result, want *Sense) {
 	if d := cmp.Diff(Result{Sense: want}, r); d != "" {
 		t.Fatalf("result (-want +got):\n%s", d)
 	}
+}
+
+// failed fails the test unless r is INTERNAL TARGET FAILURE and says that path
+// could not be written.
+func failed(t testing.TB, r Result, path string) {
+	t.Helper()
+	if r.Err == nil || !strings.Contains(r.Err.Error(), path) {
+		t.Fatalf("error %v does not name %s", r.Err, path)
+	}
+	r.Err = nil
+	refused(t, r, &Sense{0x04, 0x44, 0x00, -1})
 }
 
 // conflicting fails the test unless r is RESERVATION CONFLICT and nothing else.

@@ -127,7 +127,7 @@ func (l *Local) Out(n Nexus, cdb, params []byte) Result {
 		return result
 	}
 	if err := l.keepLocked(&next); err != nil {
-		return fail(internalFailure())
+		return Result{Sense: internalFailure(), Err: err}
 	}
 	l.table = next
 	l.publishLocked()

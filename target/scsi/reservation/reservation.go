@@ -109,10 +109,13 @@ type Attention struct {
 // Result is how a PERSISTENT RESERVE command ends and what the caller is to do
 // for it. The status is RESERVATION CONFLICT if Conflict is set, CHECK
 // CONDITION if Sense is not nil, and GOOD otherwise; only with GOOD are any of
-// the other fields set.
+// the fields after Err set.
 type Result struct {
 	Conflict bool
 	Sense    *Sense
+	// Err is why the state could not be kept, for the log, if Sense says
+	// INTERNAL TARGET FAILURE.
+	Err error
 	// Data is PERSISTENT RESERVE IN's data, not longer than the CDB's
 	// ALLOCATION LENGTH.
 	Data []byte
@@ -173,7 +176,8 @@ type Options struct {
 	// none is known.
 	Nexuses func() []Nexus
 	// File is where registrations and the persistent reservation are kept
-	// while APTPL (activate persist through power loss) asks for it. Empty:
+	// while APTPL (activate persist through power loss) asks for it, of this
+	// logical unit alone; File+".tmp" is used too. Its directory exists. Empty:
 	// APTPL is not supported, and REPORT CAPABILITIES says so.
 	File string
 }

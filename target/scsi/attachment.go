@@ -17,7 +17,7 @@ type attachment struct {
 	number       uint16
 	scsiID       string
 	serial       string
-	naa          [8]byte
+	naa          []byte
 	reservations reservation.State
 }
 
@@ -25,8 +25,9 @@ func newAttachment(d *Device, n uint16, lu *LogicalUnit) (*attachment, error) {
 	a := &attachment{dev: d, number: n, scsiID: lu.opts.SCSIID, serial: lu.opts.Serial, naa: lu.opts.NAA}
 	setDefault(&a.scsiID, fmt.Sprintf("IET     %04x%04x", d.opts.TID, n))
 	setDefault(&a.serial, fmt.Sprintf("beaf%d%d", d.opts.TID, n))
-	if a.naa == ([8]byte{}) {
-		a.naa = localNAA(d.opts.Name, n)
+	if len(a.naa) == 0 {
+		naa := localNAA(d.opts.Name, n)
+		a.naa = naa[:]
 	}
 	var err error
 	a.reservations, err = a.newReservations(d)

@@ -2,7 +2,10 @@
 
 package scsi
 
-import "github.com/gotgtd/gotgtd/target/mem"
+import (
+	"github.com/gotgtd/gotgtd/target/mem"
+	"github.com/gotgtd/gotgtd/target/scsi/reservation"
+)
 
 // LUN is a logical unit number as the eight bytes on the wire, big endian
 // (SAM-5 4.7).
@@ -78,6 +81,7 @@ type execState struct {
 	nexus  *Nexus
 	it     *itl       // nil for commands answered without a logical unit
 	op     *operation // nil once the command is done in Prepare
+	access reservation.Access
 	lba    uint64
 	blocks uint32
 	direct bool // the command addresses blocks: lba and blocks count

@@ -25,12 +25,12 @@ type LogicalUnitOptions struct {
 	Log        *slog.Logger  // nil means slog.Default()
 
 	// Identity. The defaults are tgt's, made of the target's number and the LUN.
-	SCSIID   string  // T10 vendor designator, at most 128 bytes; "" means "IET     " and %04x%04x
-	Serial   string  // unit serial number, at most 128 bytes; "" means "beaf%d%d"
-	Vendor   string  // T10 vendor identification, at most 8 bytes; "" means IET
-	Product  string  // product identification, at most 16 bytes; "" means VIRTUAL-DISK
-	Revision string  // product revision level, at most 4 bytes; "" means 0001
-	NAA      [8]byte // NAA designator; zero means one derived from the target's name and the LUN
+	SCSIID   string // T10 vendor designator, at most 128 bytes; "" means "IET     " and %04x%04x
+	Serial   string // unit serial number, at most 128 bytes; "" means "beaf%d%d"
+	Vendor   string // T10 vendor identification, at most 8 bytes; "" means IET
+	Product  string // product identification, at most 16 bytes; "" means VIRTUAL-DISK
+	Revision string // product revision level, at most 4 bytes; "" means 0001
+	NAA      []byte // NAA designator, 8 or 16 bytes; nil means one derived from the target's name and the LUN
 }
 
 // The bits of LogicalUnit.state.

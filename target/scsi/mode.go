@@ -30,9 +30,13 @@ const (
 // modeOperations are MODE SENSE and MODE SELECT.
 func modeOperations() []operation {
 	return []operation{
+		{code: 0x15, action: noAction, flags: opController | opMedium, access: reservation.Write, usage: "\x10\x00\x00\xff",
+			prepare: prepareModeSelect, run: runModeSelect},
+		{code: opModeSelect10, action: noAction, flags: opController | opMedium, access: reservation.Write, usage: "\x10\x00\x00\x00\x00\x00\xff\xff",
+			prepare: prepareModeSelect, run: runModeSelect},
 		{code: 0x1a, action: noAction, flags: opController, access: reservation.Write, usage: "\x08\xff\xff\xff",
 			prepare: prepareModeSense, run: runModeSense, try: quick(runModeSense)},
-		{code: 0x5a, action: noAction, flags: opController, access: reservation.Write, usage: "\x18\xff\xff\x00\x00\x00\xff\xff",
+		{code: opModeSense10, action: noAction, flags: opController, access: reservation.Write, usage: "\x18\xff\xff\x00\x00\x00\xff\xff",
 			prepare: prepareModeSense, run: runModeSense, try: quick(runModeSense)},
 	}
 }
@@ -131,7 +135,7 @@ func prepareModeSense(c *Command) {
 // runModeSense is MODE SENSE (6) and (10).
 func runModeSense(c *Command) {
 	lu := c.exec.it.lu
-	long := c.CDB[0] == 0x5a
+	long := c.CDB[0] == opModeSense10
 	var descriptor []byte
 	if c.CDB[1]&0x08 == 0 && !lu.controller { // DBD
 		descriptor = lu.blockDescriptor(long && c.CDB[1]&0x10 != 0)

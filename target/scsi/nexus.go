@@ -105,29 +105,19 @@ func (n *Nexus) dropAll(code uint16) {
 // that makes no sense. It changes nothing but a unit attention that it
 // reports. Otherwise it sets Direction and Length. See [Command].
 func (n *Nexus) Prepare(c *Command) {
-	c.exec.nexus = n
-	u, ok := c.LUN.Number()
-	var it *itl
-	if ok {
-		it = n.unit(u)
-	}
-	if it == nil {
-		n.answerWithoutUnit(c, ok && u == 0)
-		return
-	}
-	c.exec.it = it
-	op, s := findOperation(&c.CDB, it.lu.controller)
+	op := n.find(c)
 	if op == nil {
-		c.fail(s)
 		return
 	}
+	it := c.exec.it
 	if it.pending.Load() && op.flags&opIgnoresAttention == 0 {
 		if code, ok := n.takeAttention(it); ok {
 			c.fail(sense{key: keyUnitAttention, code: code})
 			return
 		}
 	}
-	if it.home.reservations.Check(n.reservationKey(), op.access) {
+	c.exec.access = op.accessOf(&c.CDB)
+	if it.home.reservations.Check(n.reservationKey(), c.exec.access) {
 		c.endWith(ReservationConflict)
 		return
 	}
@@ -141,6 +131,27 @@ func (n *Nexus) Prepare(c *Command) {
 	}
 	c.exec.op = op
 	op.prepare(c)
+}
+
+// find looks up the command's logical unit and operation. It returns nil if
+// that ended the command.
+func (n *Nexus) find(c *Command) *operation {
+	c.exec.nexus = n
+	u, ok := c.LUN.Number()
+	var it *itl
+	if ok {
+		it = n.unit(u)
+	}
+	if it == nil {
+		n.answerWithoutUnit(c, ok && u == 0)
+		return nil
+	}
+	c.exec.it = it
+	op, s := it.lu.findOperation(&c.CDB)
+	if op == nil {
+		c.fail(s)
+	}
+	return op
 }
 
 // takeAttention takes the unit attention to report now. REPORTED LUNS DATA HAS
@@ -210,7 +221,7 @@ func (c *Command) admitted() bool {
 		c.fail(illegal(ascUnitNotSupported))
 		return false
 	}
-	if it.home.reservations.Check(c.exec.nexus.reservationKey(), c.exec.op.access) {
+	if it.home.reservations.Check(c.exec.nexus.reservationKey(), c.exec.access) {
 		c.endWith(ReservationConflict)
 		return false
 	}

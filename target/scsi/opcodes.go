@@ -12,7 +12,8 @@ const (
 	opWrites                       // changes the medium: refused when write-protected
 	opMedium                       // holds the medium lock shared while it executes
 	opAlone                        // holds the medium lock alone while it executes
-
+	opThin                         // there only if the logical unit is thin provisioned
+	opEases                        // may do what an SPC reservation lets pass: see accessOf
 )
 
 // opBlocks is what commands that read blocks have in common, opChanges the
@@ -74,7 +75,8 @@ var operations opcodeSet
 
 func init() {
 	for _, group := range [][]operation{
-		primaryOperations(), modeOperations(), blockOperations(), reservationOperations(),
+		primaryOperations(), unitOperations(), modeOperations(), reportOperations(), reservationOperations(),
+		blockOperations(), verifyOperations(), atomicOperations(), provisioningOperations(),
 	} {
 		for _, op := range group {
 			operations.list = append(operations.list, &op)
@@ -85,19 +87,40 @@ func init() {
 
 // findOperation returns the operation that a CDB asks for, or nil and why it
 // is not there.
-func findOperation(cdb *[16]byte, controller bool) (*operation, sense) {
-	ops := operations.byCode[cdb[0]]
+func (lu *LogicalUnit) findOperation(cdb *[16]byte) (*operation, sense) {
 	s := illegal(ascInvalidOpcode)
-	for _, op := range ops {
-		if controller && op.flags&opController == 0 {
-			continue
-		}
-		if op.action == noAction || op.action == int(cdb[1]&0x1f) {
+	for _, op := range operations.byCode[cdb[0]] {
+		switch {
+		case !lu.supports(op):
+		case op.action == noAction || op.action == int(cdb[1]&0x1f):
 			return op, sense{}
+		default:
+			s = badCDBBit(1, 4)
 		}
-		s = badCDBBit(1, 4)
 	}
 	return nil, s
+}
+
+// supports reports whether the logical unit has the operation.
+func (lu *LogicalUnit) supports(op *operation) bool {
+	if lu.controller {
+		return op.flags&opController != 0
+	}
+	return op.flags&opThin == 0 || lu.discarder != nil
+}
+
+// accessOf returns what the command does as far as reservations care. START
+// STOP UNIT that starts, and PREVENT ALLOW MEDIUM REMOVAL that allows, pass
+// where others would not (SPC-4 5.13.1).
+func (op *operation) accessOf(cdb *[16]byte) reservation.Access {
+	if op.flags&opEases != 0 {
+		switch {
+		case op.code == opStartStop && cdb[4]&(powerCondition|startStart) == startStart,
+			op.code == opPreventAllow && cdb[4]&0x03 == 0:
+			return reservation.Probe
+		}
+	}
+	return op.access
 }
 
 // quick makes an operation that never blocks out of its run function.

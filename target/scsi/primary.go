@@ -10,9 +10,14 @@ import (
 
 // Operation codes that more than the table names.
 const (
-	opRequestSense = 0x03
-	opInquiry      = 0x12
-	opReportLUNs   = 0xa0
+	opRequestSense  = 0x03
+	opInquiry       = 0x12
+	opStartStop     = 0x1b
+	opPreventAllow  = 0x1e
+	opModeSelect10  = 0x55
+	opModeSense10   = 0x5a
+	opReportLUNs    = 0xa0
+	opMaintenanceIn = 0xa3
 )
 
 // primaryOperations are the operations of SPC-4 that every logical unit has.

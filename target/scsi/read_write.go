@@ -25,20 +25,20 @@ func blockOperations() []operation {
 	return []operation{
 		{code: 0x08, action: noAction, flags: read, access: reservation.Read, usage: "\x1f\xff\xff\xff",
 			prepare: prepareRead, run: runRead, try: tryRead},
-		{code: 0x28, action: noAction, flags: read, access: reservation.Read, usage: "\xf8\xff\xff\xff\xff\x00\xff\xff",
+		{code: 0x28, action: noAction, flags: read, access: reservation.Read, usage: "\x18\xff\xff\xff\xff\x00\xff\xff",
 			prepare: prepareRead, run: runRead, try: tryRead},
-		{code: 0xa8, action: noAction, flags: read, access: reservation.Read, usage: "\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00",
+		{code: 0xa8, action: noAction, flags: read, access: reservation.Read, usage: "\x18\xff\xff\xff\xff\xff\xff\xff\xff\x00",
 			prepare: prepareRead, run: runRead, try: tryRead},
-		{code: 0x88, action: noAction, flags: read, access: reservation.Read, usage: "\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
+		{code: 0x88, action: noAction, flags: read, access: reservation.Read, usage: "\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
 			prepare: prepareRead, run: runRead, try: tryRead},
 
 		{code: 0x0a, action: noAction, flags: write, access: reservation.Write, usage: "\x1f\xff\xff\xff",
 			prepare: prepareWrite, run: runWrite, try: tryWrite},
-		{code: 0x2a, action: noAction, flags: write, access: reservation.Write, usage: "\xf8\xff\xff\xff\xff\x00\xff\xff",
+		{code: 0x2a, action: noAction, flags: write, access: reservation.Write, usage: "\x18\xff\xff\xff\xff\x00\xff\xff",
 			prepare: prepareWrite, run: runWrite, try: tryWrite},
-		{code: 0xaa, action: noAction, flags: write, access: reservation.Write, usage: "\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00",
+		{code: 0xaa, action: noAction, flags: write, access: reservation.Write, usage: "\x18\xff\xff\xff\xff\xff\xff\xff\xff\x00",
 			prepare: prepareWrite, run: runWrite, try: tryWrite},
-		{code: 0x8a, action: noAction, flags: write, access: reservation.Write, usage: "\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
+		{code: 0x8a, action: noAction, flags: write, access: reservation.Write, usage: "\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
 			prepare: prepareWrite, run: runWrite, try: tryWrite},
 
 		{code: 0x35, action: noAction, flags: opBlocks, access: reservation.Write, usage: "\x02\xff\xff\xff\xff\x00\xff\xff",
@@ -218,11 +218,14 @@ func (c *Command) wholeBlocks() []byte {
 	return c.Out[:n&^int(c.exec.it.lu.blockSize-1)]
 }
 
-// writeOut writes data-out to the blocks that the command addresses, durably
-// if it has FUA set or the write cache is off. It reports whether that was
-// done; if not, the command has failed.
-func (c *Command) writeOut() bool {
-	lu, data := c.exec.it.lu, c.wholeBlocks()
+// writeOut is writeBlocks of data-out.
+func (c *Command) writeOut() bool { return c.writeBlocks(c.wholeBlocks()) }
+
+// writeBlocks writes data to the blocks that the command addresses, durably if
+// it has FUA set or the write cache is off. It reports whether that was done;
+// if not, the command has failed.
+func (c *Command) writeBlocks(data []byte) bool {
+	lu := c.exec.it.lu
 	if len(data) > 0 {
 		if n, err := lu.write(data, int64(c.exec.lba<<lu.shift), c.exec.fua); err != nil {
 			c.failStorage(writing, c.exec.lba+uint64(n)>>lu.shift, err)

@@ -13,6 +13,7 @@ const (
 	keyIllegalRequest = 0x5
 	keyUnitAttention  = 0x6
 	keyDataProtect    = 0x7
+	keyAbortedCommand = 0xb
 	keyMiscompare     = 0xe
 )
 

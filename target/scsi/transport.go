@@ -10,9 +10,25 @@ const (
 	DataPhaseError            uint16 = 0x4b00 // data out of sequence
 )
 
-const keyAbortedCommand = 0xb
-
 // Abort ends a command that its transport can't bring to execution: CHECK
 // CONDITION, ABORTED COMMAND with one of the codes above. It may follow a
 // Prepare and replaces what that found.
 func (c *Command) Abort(code uint16) { c.fail(sense{key: keyAbortedCommand, code: code}) }
+
+// Settle gives a command restored from another process the outcome that it
+// had there. sense is copied, and is empty for any status but CHECK CONDITION.
+func (c *Command) Settle(status Status, sense []byte) {
+	c.Status = status
+	c.Sense = append(c.senseBuf[:0], sense...)
+	c.done = true
+}
+
+// Reprepare is [Nexus.Prepare] for a command that another process has let
+// pass already: unit attentions and reservations that came up since do not
+// concern it. It may still find that its logical unit is gone.
+func (n *Nexus) Reprepare(c *Command) {
+	if op := n.find(c); op != nil {
+		c.exec.op = op
+		op.prepare(c)
+	}
+}

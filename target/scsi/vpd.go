@@ -88,7 +88,7 @@ const (
 // that the command came through, and the target device.
 func (a *attachment) appendDesignators(b []byte, port uint16) []byte {
 	b = appendDesignator(b, codeASCII, ofUnit|designatorT10, []byte(a.scsiID))
-	b = appendDesignator(b, codeBinary, ofUnit|designatorNAA, a.naa[:])
+	b = appendDesignator(b, codeBinary, ofUnit|designatorNAA, a.naa)
 	rel := []byte{0, 0, byte(port >> 8), byte(port)}
 	b = appendDesignator(b, protocolISCSI|codeBinary, ofPort|designatorRelativePort, rel)
 	group := []byte{0, 0, byte(portGroup >> 8), byte(portGroup & 0xff)}
@@ -121,10 +121,10 @@ func scsiName(name string) []byte {
 
 // Limits that the Block Limits page reports, beside MaxTransfer.
 const (
-	maxCompareBlocks   = 255
-	maxWriteSameBytes  = 64 << 20
-	maxUnmapBytes      = 1 << 30 // in one command
-	maxUnmapDescriptor = 256
+	maxCompareBlocks    = 255
+	maxWriteSameBytes   = 64 << 20
+	maxUnmapBytes       = 1 << 30 // in one command
+	maxUnmapDescriptors = 256
 )
 
 // appendBlockLimits appends the Block Limits page's body (SBC-3 6.6.3).
@@ -142,13 +142,10 @@ func (lu *LogicalUnit) appendBlockLimits(b []byte) []byte {
 	be.PutUint32(p[16:], MaxTransfer>>lu.shift)
 	if lu.discarder != nil {
 		be.PutUint32(p[20:], maxUnmapBytes>>lu.shift)
-		be.PutUint32(p[24:], maxUnmapDescriptor)
+		be.PutUint32(p[24:], maxUnmapDescriptors)
 		be.PutUint32(p[28:], granularity)
 		be.PutUint32(p[32:], 0x80000000) // UGAVALID, aligned at block 0
 	}
 	be.PutUint64(p[36:], maxWriteSameBytes>>lu.shift)
 	return b
 }
-
-// portGroup is the one target port group that all target ports are in.
-const portGroup = 1

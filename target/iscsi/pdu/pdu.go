@@ -74,6 +74,9 @@ func (h *BHS) DataSegmentLength() int {
 	return int(h[5])<<16 | int(h[6])<<8 | int(h[7])
 }
 
+// CmdSN returns the command sequence number of an initiator's request.
+func (h *BHS) CmdSN() uint32 { return binary.BigEndian.Uint32(h[24:]) }
+
 // InitiatorTaskTag returns the tag that all PDUs of one task share.
 func (h *BHS) InitiatorTaskTag() uint32 { return binary.BigEndian.Uint32(h[16:]) }
 
@@ -142,11 +145,17 @@ type Sequence struct {
 	MaxCmdSN uint32
 }
 
-func (s *Sequence) encode(h *BHS) {
+func (s *Sequence) encode(h *BHS) { h.PutSequence(*s) }
+
+// PutSequence writes the sequence numbers into an encoded PDU of the target.
+func (h *BHS) PutSequence(s Sequence) {
 	put32(h, 24, s.StatSN)
 	put32(h, 28, s.ExpCmdSN)
 	put32(h, 32, s.MaxCmdSN)
 }
+
+// PutStatSN writes StatSN alone.
+func (h *BHS) PutStatSN(v uint32) { put32(h, 24, v) }
 
 func (s *Sequence) decode(h *BHS) {
 	s.StatSN, s.ExpCmdSN, s.MaxCmdSN = get32(h, 24), get32(h, 28), get32(h, 32)

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+
+	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/iscsi"
+	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
+)
+
+// openStore opens the backing store of a logical unit.
+func openStore(c *config.LUN, successor bool) (storage.Store, error) {
+	switch c.Backend {
+	case "", "file":
+		return storage.OpenFile(storage.Options{
+			Path: c.Path, Size: c.Size, Create: c.Create, ReadOnly: c.ReadOnly,
+			BlockSize: c.BlockSize, Direct: c.Direct, InheritLock: successor,
+		})
+	case "ram":
+		return storage.NewRAM(c.Size), nil
+	}
+	return nil, fmt.Errorf("unknown backend %q", c.Backend)
+}
+
+// newUnit makes the logical unit over an open store.
+func newUnit(c *config.LUN, store storage.Store, log *slog.Logger) (*scsi.LogicalUnit, error) {
+	o := scsi.LogicalUnitOptions{
+		Store: store, BlockSize: c.BlockSize, ReadOnly: c.ReadOnly,
+		WriteCache: (c.WriteCache == nil || *c.WriteCache) && !c.Sync,
+		Thin:       c.Thin == nil || *c.Thin,
+		Removable:  c.Removable, Online: !c.Offline, Log: log,
+		SCSIID: c.SCSIID, Serial: c.Serial, Vendor: c.Vendor, Product: c.Product, Revision: c.Revision,
+	}
+	if c.NAA != "" {
+		b, err := config.ParseNAA(c.NAA)
+		if err != nil {
+			return nil, err
+		}
+		o.NAA = b
+	}
+	return scsi.NewLogicalUnit(o)
+}
+
+func auth(c *config.Auth) iscsi.Auth {
+	var a iscsi.Auth
+	for _, u := range c.Users {
+		a.Users = append(a.Users, iscsi.Account{User: u.User, Secret: string(u.Secret)})
+	}
+	if o := c.Outgoing; o != nil {
+		a.Outgoing = &iscsi.Account{User: o.User, Secret: string(o.Secret)}
+	}
+	a.Algorithms = c.Algorithms
+	return a
+}
+
+func limits(p *config.Parameters) iscsi.Limits {
+	l := iscsi.Limits{
+		MaxRecvDataSegmentLength: uint32(p.MaxRecvDataSegmentLength),
+		MaxXmitDataSegmentLength: uint32(p.MaxXmitDataSegmentLength),
+		MaxBurstLength:           uint32(p.MaxBurstLength),
+		FirstBurstLength:         uint32(p.FirstBurstLength),
+		MaxConnections:           uint16(p.MaxConnections),
+		MaxOutstandingR2T:        uint16(p.MaxOutstandingR2T),
+		InitialR2T:               p.InitialR2T,
+		NoImmediateData:          p.ImmediateData != nil && !*p.ImmediateData,
+		HeaderDigest:             p.HeaderDigest,
+		DataDigest:               p.DataDigest,
+		QueueDepth:               p.QueueDepth,
+		NOPInterval:              p.NOPInterval,
+		NOPTimeout:               p.NOPTimeout,
+	}
+	if p.DefaultTime2Wait != nil {
+		l.DefaultTime2Wait = uint16(*p.DefaultTime2Wait)
+	}
+	if p.DefaultTime2Retain != nil {
+		l.DefaultTime2Retain = uint16(*p.DefaultTime2Retain)
+	}
+	return l
+}
+
+// allowed is the target's access list as a function.
+func allowed(t *config.Target) func(netip.Addr, string) (bool, string) {
+	return func(addr netip.Addr, initiator string) (bool, string) {
+		if t.Access.Allows(addr, initiator) {
+			return true, ""
+		}
+		return false, fmt.Sprintf("initiator %s at %s is not among those allowed: %s", initiator, addr, strings.Join(t.Access.List(), " "))
+	}
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+)
+
+// Reasons for the end of a connection that are nobody's fault.
+var (
+	errShutdown   = errors.New("the target shuts down")
+	errReinstated = errors.New("the session was reinstated")
+	errLoggedOut  = errors.New("logged out")
+	errReplaced   = errors.New("replaced by a new connection with its CID")
+	errReset      = errors.New("the target was reset")
+	errFrozen     = errors.New("frozen") // the reader stops for a handoff; never leaves the package
+)
+
+// A protocolError ends its connection, because what follows in the byte
+// stream can't be trusted (RFC 7143 7.7, format errors).
+type protocolError struct{ what string }
+
+func (e protocolError) Error() string { return "protocol error: " + e.what }
+
+func protocolErrorf(format string, args ...any) error {
+	return protocolError{fmt.Sprintf(format, args...)}
+}
+
+// conn is one TCP connection. Its fields belong to the reading goroutine
+// unless they say otherwise; what login sets is constant afterwards.
+type conn struct {
+	node   *Node
+	nc     *net.TCPConn
+	raw    syscall.RawConn
+	local  netip.AddrPort
+	remote netip.AddrPort
+	group  uint16 // tag of the portal group it came in through
+	born   time.Time
+
+	in      input
+	readFn  func(fd uintptr) bool // in.read, bound once
+	login   *login                // nil in full feature phase
+	inLogin atomic.Bool           // login != nil, for others to look at
+
+	sess         *session // nil during login
+	cid          uint16
+	headerDigest bool
+	dataDigest   bool
+	sendLimit    int         // the initiator's MaxRecvDataSegmentLength, bytes
+	receiveLimit int         // ours
+	loggingOut   atomic.Bool // a logout request has come; nothing counts after it
+
+	out output // has its own lock
+
+	heard  atomic.Uint32 // PDUs received, for liveness
+	ping   pingState     // belongs to the liveness loop
+	closed atomic.Bool
+	ended  error         // why; set once, before closed
+	once   sync.Once     // guards ended
+	done   chan struct{} // closed when nothing of the connection runs any more
+}
+
+func newConn(n *Node, nc *net.TCPConn, group uint16) (*conn, error) {
+	raw, err := nc.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("iscsi: can't use connection: %w", err)
+	}
+	c := &conn{
+		node: n, nc: nc, raw: raw, group: group, born: time.Now(),
+		local:        addrPort(nc.LocalAddr()),
+		remote:       addrPort(nc.RemoteAddr()),
+		sendLimit:    defaultMRDSL,
+		receiveLimit: defaultMRDSL,
+		login:        new(login),
+		done:         make(chan struct{}),
+	}
+	c.readFn = c.read
+	c.inLogin.Store(true)
+	c.out.init(c)
+	return c, nil
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// close ends the connection for a reason; the first reason counts. It never
+// blocks: the reading goroutine notices and cleans up.
+func (c *conn) close(why error) {
+	c.once.Do(func() {
+		c.ended = why
+		c.closed.Store(true)
+		// Another process may hold the socket too while a handoff fails, so
+		// closing alone might send no FIN.
+		_ = c.raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
+		c.nc.Close()
+		c.out.wake()
+	})
+}
+
+// run is the reading goroutine: it lives as long as the connection.
+func (c *conn) run() {
+	defer c.node.removeConn(c)
+	if c.login != nil {
+		c.setLoginDeadline()
+	}
+	for {
+		err := c.serve()
+		if errors.Is(err, errFrozen) {
+			if c.node.freeze.park(c) {
+				continue // thawed
+			}
+			c.retire()
+			return
+		}
+		c.close(err)
+		break
+	}
+	c.logEnd()
+	c.dropBulk()
+	if c.sess != nil {
+		c.sess.connectionLost(c)
+	}
+	c.in.release()
+	c.out.discard()
+	close(c.done)
+}
+
+// retire lets go of the connection after its session has moved to a
+// successor: the file descriptor is closed, the TCP connection goes on.
+func (c *conn) retire() {
+	c.once.Do(func() {
+		c.ended = errFrozen
+		c.closed.Store(true)
+		c.nc.Close()
+	})
+	c.dropBulk()
+	c.in.release()
+	c.out.discard()
+	close(c.done)
+}
+
+func (c *conn) logEnd() {
+	level := c.node.log.Info
+	attrs := []any{"remote", c.remote.String(), "reason", c.ended}
+	if c.sess != nil {
+		attrs = append(attrs, "initiator", c.sess.initiator, "target", c.sess.targetName(), "tsih", c.sess.tsih, "cid", c.cid)
+	}
+	if errors.Is(c.ended, errLoggedOut) {
+		level = c.node.log.Debug
+	}
+	if c.node.logLimit.ok() {
+		level("connection closed", attrs...)
+	}
+}
+
+// serve reads and handles PDUs until something ends that. Output gathers
+// while input lasts and goes out in one piece when it is used up.
+func (c *conn) serve() error {
+	for {
+		if err := c.handleInput(); err != nil {
+			if !errors.Is(err, errFrozen) {
+				c.out.flush() // a last word, such as a login failure
+			}
+			return err
+		}
+		c.out.flush()
+		c.node.memory.serve(c.node)
+		if c.out.finished() {
+			return errLoggedOut
+		}
+		if err := c.raw.Read(c.readFn); err != nil {
+			return c.readError(err)
+		}
+		if err := c.in.err; err != nil {
+			c.in.err = nil
+			return c.readError(err)
+		}
+	}
+}
+
+// readError says what a failed read means.
+func (c *conn) readError(err error) error {
+	switch {
+	case c.node.frozen.Load() && errors.Is(err, os.ErrDeadlineExceeded):
+		return errFrozen
+	case c.closed.Load():
+		return c.ended
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		if c.login != nil {
+			return fmt.Errorf("login not complete after %v", c.node.opt.LoginTimeout)
+		}
+		return errFrozen // a thaw that came before this reader stopped
+	case errors.Is(err, io.EOF):
+		return errors.New("closed by the initiator")
+	}
+	return err
+}
+
+// handleInput handles the whole PDUs that are in the buffer.
+func (c *conn) handleInput() error {
+	for {
+		if c.node.frozen.Load() {
+			return errFrozen
+		}
+		if err := c.out.throttle(); err != nil {
+			return err
+		}
+		ok, err := c.nextPDU()
+		if !ok || err != nil {
+			return err
+		}
+	}
+}
+
+// dispatch handles one whole PDU with intact digests. data is its data
+// segment; it belongs to the input buffer and is gone after the call.
+func (c *conn) dispatch(h *pdu.BHS, data []byte) error {
+	c.heard.Add(1)
+	op := h.Opcode()
+	if c.login != nil {
+		if op != pdu.OpLoginReq {
+			// RFC 7143 6.3: anything else during login ends the connection;
+			// the response says so.
+			c.loginFailed(pdu.InvalidDuringLogin, nil)
+			return protocolErrorf("opcode %#x during login", uint8(op))
+		}
+		var req pdu.LoginRequest
+		req.Decode(h)
+		return c.handleLogin(&req, data)
+	}
+	if c.loggingOut.Load() {
+		return nil // RFC 7143 11.14: nothing counts after a logout request
+	}
+	switch op {
+	case pdu.OpSCSICommand:
+		return c.handleCommand(h, data)
+	case pdu.OpDataOut:
+		return c.handleDataOut(h, data)
+	case pdu.OpNOPOut, pdu.OpTaskMgmtReq, pdu.OpTextReq, pdu.OpLogoutReq:
+		return c.sequence(h, data)
+	case pdu.OpSNACKReq:
+		// RFC 7143 11.16: without error recovery there is nothing to resend.
+		c.reject(pdu.SNACKReject, h)
+		return nil
+	case pdu.OpLoginReq:
+		return protocolErrorf("login request in full feature phase")
+	}
+	c.reject(pdu.CommandNotSupported, h)
+	return nil
+}
+
+// reject answers a PDU with a Reject that carries its header (RFC 7143 11.17).
+func (c *conn) reject(reason pdu.RejectReason, h *pdu.BHS) {
+	p := pdu.Reject{Reason: reason, DataLength: pdu.BHSLen}
+	b := c.node.pool.Get(pdu.BHSLen)
+	copy(b.B, h[:])
+	c.out.sendData(&p, true, b)
+	if c.node.logLimit.ok() {
+		c.node.log.Warn("PDU rejected", "remote", c.remote.String(), "reason", fmt.Sprintf("%#x", uint8(reason)), "opcode", fmt.Sprintf("%#x", h[0]))
+	}
+}

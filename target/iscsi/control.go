@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+)
+
+// logoutRequestSeconds is how long initiators have to log out after the
+// target has asked for it.
+const logoutRequestSeconds = 5
+
+// handleNOPOut answers a NOP-Out (RFC 7143 11.18), unless it is itself the
+// answer to a NOP-In of ours.
+func (c *conn) handleNOPOut(h *pdu.BHS, data []byte) error {
+	var req pdu.NOPOut
+	req.Decode(h)
+	if req.InitiatorTaskTag == pdu.ReservedTag {
+		return nil
+	}
+	data = data[:min(len(data), c.sendLimit)]
+	b := c.node.pool.Get(len(data))
+	copy(b.B, data)
+	c.out.sendData(&pdu.NOPIn{
+		DataLength: uint32(len(data)), LUN: req.LUN,
+		InitiatorTaskTag: req.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag,
+	}, true, b)
+	return nil
+}
+
+// handleLogout handles a Logout Request (RFC 7143 11.14). The response goes
+// out when the tasks that it ends have stopped running and, for a session,
+// after its reservations are released.
+func (c *conn) handleLogout(h *pdu.BHS) error {
+	var req pdu.LogoutRequest
+	req.Decode(h)
+	s := c.sess
+	respond := func(code uint8) {
+		c.out.send(&pdu.LogoutResponse{
+			Response: code, InitiatorTaskTag: req.InitiatorTaskTag,
+			Time2Wait: s.params.DefaultTime2Wait, Time2Retain: 0,
+		}, true)
+	}
+	switch {
+	case req.Reason == pdu.RemoveForRecovery:
+		respond(pdu.LogoutNoRecovery) // RFC 7143 11.15.1: needs ErrorRecoveryLevel 2
+	case req.Reason == pdu.CloseConnection:
+		s.logoutConnection(c, req.CID, respond)
+	case req.Reason == pdu.CloseSession:
+		s.logoutSession(c, respond)
+	default:
+		c.reject(pdu.ProtocolError, h)
+	}
+	return nil
+}
+
+// logoutSession ends the session at its initiator's wish, through c.
+func (s *session) logoutSession(c *conn, respond func(uint8)) {
+	m := newManagement(func() {
+		if s.nexus != nil {
+			s.nexus.Close()
+		}
+		respond(pdu.LogoutSuccess)
+		c.out.finish()
+		c.out.flush()
+	})
+	s.mu.Lock()
+	s.ending = true
+	conns := s.connsLocked()
+	s.abortLocked(func(*task) bool { return true }, m)
+	s.mu.Unlock()
+	for _, o := range conns {
+		o.loggingOut.Store(true)
+		if o != c {
+			o.close(errLoggedOut)
+		}
+	}
+	m.release()
+}
+
+// logoutConnection ends one connection of the session.
+func (s *session) logoutConnection(c *conn, cid uint16, respond func(uint8)) {
+	s.mu.Lock()
+	o := s.conns[cid]
+	last := o != nil && len(s.conns) == 1
+	s.mu.Unlock()
+	switch {
+	case o == nil:
+		respond(pdu.LogoutCIDNotFound)
+		return
+	case last:
+		s.logoutSession(c, respond)
+		return
+	}
+	m := newManagement(func() {
+		respond(pdu.LogoutSuccess)
+		if o == c {
+			c.out.finish()
+		} else {
+			o.close(errLoggedOut)
+		}
+		c.out.flush()
+	})
+	o.loggingOut.Store(true)
+	s.mu.Lock()
+	s.abortLocked(func(t *task) bool { return t.conn == o }, m)
+	s.mu.Unlock()
+	m.release()
+}
+
+// errSilent ends a connection whose initiator does not answer.
+var errSilent = errors.New("no answer to NOP-In")
+
+// pingState is what the liveness loop remembers of a connection.
+type pingState struct {
+	heard uint32    // PDUs received when last looked at
+	since time.Time // when that last changed
+	sent  bool      // a NOP-In is unanswered since
+}
+
+// livenessTick is how often the liveness loop looks around.
+const livenessTick = time.Second
+
+// liveness finds initiators that are gone: a connection that says nothing for
+// a while is sent a NOP-In, and is closed when that is not answered either.
+func (n *Node) liveness() {
+	defer n.wg.Done()
+	tick := time.NewTicker(livenessTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.stop:
+			return
+		case now := <-tick.C:
+			if n.frozen.Load() {
+				continue
+			}
+			for _, s := range n.sessionList() {
+				s.checkLiveness(now)
+			}
+		}
+	}
+}
+
+func (s *session) checkLiveness(now time.Time) {
+	var limits Limits
+	if s.target != nil {
+		limits = s.target.Limits
+	}
+	limits = limits.withDefaults()
+	if limits.NOPInterval < 0 {
+		return
+	}
+	s.mu.Lock()
+	conns := s.connsLocked()
+	s.mu.Unlock()
+	for _, c := range conns {
+		p := &c.ping
+		heard := c.heard.Load()
+		switch {
+		case p.since.IsZero() || heard != p.heard:
+			*p = pingState{heard: heard, since: now}
+		case p.sent && now.Sub(p.since) > limits.NOPTimeout:
+			c.close(errSilent)
+		case !p.sent && now.Sub(p.since) > limits.NOPInterval:
+			p.sent, p.since = true, now
+			c.out.send(&pdu.NOPIn{InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: s.newTTT()}, false)
+			c.out.flush()
+		}
+	}
+}
+
+func (s *session) newTTT() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newTTTLocked()
+}
+
+// logLimiter lets through at most logBurst log lines a second of those that
+// an initiator can cause.
+type logLimiter struct {
+	mu     sync.Mutex // protects the fields below
+	second int64
+	n      int
+}
+
+const logBurst = 20
+
+func (l *logLimiter) ok() bool {
+	now := time.Now().Unix()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now != l.second {
+		l.second, l.n = now, 0
+	}
+	l.n++
+	return l.n <= logBurst
+}

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/scsi"
+)
+
+// handleDataOut takes in a SCSI Data-Out PDU (RFC 7143 11.7).
+func (c *conn) handleDataOut(h *pdu.BHS, data []byte) error {
+	var p pdu.DataOut
+	p.Decode(h)
+	s := c.sess
+	s.mu.Lock()
+	t := s.tasks[p.InitiatorTaskTag]
+	if t == nil || t.conn != c {
+		// What is left of a task that was aborted or has failed.
+		s.mu.Unlock()
+		return nil
+	}
+	run := false
+	if s.takeDataLocked(t, &p, data, c.in.bulk.task == t) && t.state != taskEarly {
+		run = s.continueLocked(t)
+	}
+	s.mu.Unlock()
+	s.proceed(t, run)
+	return nil
+}
+
+// takeDataLocked adds the data of one PDU to its task, or finds the task
+// broken. It reports whether the task may go on. inPlace says that data is in
+// the task's buffer already.
+func (s *session) takeDataLocked(t *task, p *pdu.DataOut, data []byte, inPlace bool) bool {
+	if t.state > taskData {
+		return false // data for a task that has all of its data
+	}
+	if code := s.checkDataLocked(t, p); code != 0 && t.broken == 0 {
+		t.broken = code
+	}
+	if t.broken == 0 && len(data) > 0 {
+		if !inPlace {
+			t.store(data)
+		}
+		t.received += uint32(len(data))
+		if t.buf != nil {
+			t.cmd.Out = t.buf.B[:min(int(t.received), len(t.buf.B))]
+		}
+	}
+	s.advanceSequenceLocked(t, p)
+	return true
+}
+
+// store copies data to its place; what lies beyond the buffer is more than
+// the command takes.
+func (t *task) store(data []byte) {
+	if t.buf != nil && int(t.received) < len(t.buf.B) {
+		copy(t.buf.B[t.received:], data)
+	}
+}
+
+// checkDataLocked checks a Data-Out against the sequence that it belongs to.
+// It returns the condition to report, 0 if all is well.
+func (s *session) checkDataLocked(t *task, p *pdu.DataOut) uint16 {
+	if p.TargetTransferTag == pdu.ReservedTag {
+		limit := min(s.params.FirstBurstLength, t.req.ExpectedDataTransferLength)
+		switch {
+		case !t.unsolicited || uint64(p.BufferOffset)+uint64(p.DataLength) > uint64(limit):
+			return scsi.UnexpectedUnsolicitedData
+		case p.DataSN != t.outSN || p.BufferOffset != t.received:
+			return scsi.DataPhaseError
+		}
+		return 0
+	}
+	r := t.openR2T(p.TargetTransferTag)
+	if r == nil {
+		return scsi.UnexpectedUnsolicitedData
+	}
+	end := r.Offset + r.Length
+	switch {
+	case r != &t.r2ts[0] || p.DataSN != r.DataSN || p.BufferOffset != t.received:
+		return scsi.DataPhaseError
+	case p.DataLength > end-t.received, p.Final && p.DataLength < end-t.received:
+		return scsi.IncorrectAmountOfData
+	}
+	return 0
+}
+
+// advanceSequenceLocked notes that a Data-Out of a sequence has come, and the
+// end of the sequence with its F bit.
+func (s *session) advanceSequenceLocked(t *task, p *pdu.DataOut) {
+	if p.TargetTransferTag == pdu.ReservedTag {
+		t.outSN++
+		if p.Final {
+			t.unsolicited = false
+			t.asked = t.received
+		}
+		return
+	}
+	if r := t.openR2T(p.TargetTransferTag); r != nil {
+		r.DataSN++
+		if p.Final {
+			t.openR2Ts = len(slices.DeleteFunc(t.r2ts[:t.openR2Ts], func(o r2t) bool { return o.TTT == p.TargetTransferTag }))
+		}
+	}
+}
+
+func (t *task) openR2T(ttt uint32) *r2t {
+	for i := range t.openR2Ts {
+		if t.r2ts[i].TTT == ttt {
+			return &t.r2ts[i]
+		}
+	}
+	return nil
+}
+
+// askLocked sends the R2Ts that a task may have open now (RFC 7143 11.8).
+func (s *session) askLocked(t *task) {
+	if t.unsolicited || t.broken != 0 || t.cmd.Done() || t.memoryWait {
+		return
+	}
+	if t.asked < t.received {
+		t.asked = t.received
+	}
+	if t.buf == nil {
+		if s.node.memory.wait(s.node, t) {
+			t.memoryWait = true
+			return
+		}
+		t.buf = s.node.pool.Get(int(t.want))
+	}
+	for t.asked < t.want && t.openR2Ts < int(min(s.params.MaxOutstandingR2T, maxR2T)) {
+		n := min(t.want-t.asked, s.params.MaxBurstLength)
+		r := r2t{TTT: s.newTTTLocked(), Offset: t.asked, Length: n}
+		t.r2ts[t.openR2Ts] = r
+		t.openR2Ts++
+		t.asked += n
+		t.conn.out.send(&pdu.R2T{
+			LUN: t.req.LUN, InitiatorTaskTag: t.req.InitiatorTaskTag, TargetTransferTag: r.TTT,
+			R2TSN: t.r2tSN, BufferOffset: r.Offset, DesiredDataTransferLength: r.Length,
+		}, false)
+		t.r2tSN++
+	}
+}
+
+func (s *session) newTTTLocked() uint32 {
+	s.lastTTT++
+	if s.lastTTT == pdu.ReservedTag {
+		s.lastTTT = 0
+	}
+	return s.lastTTT
+}
+
+// immediateBufferSize returns how large a buffer for long immediate data must
+// be to serve as the whole command's.
+func (c *conn) immediateBufferSize(h *pdu.BHS, length int) int {
+	var p pdu.SCSICommand
+	p.Decode(h)
+	return max(length, int(min(p.ExpectedDataTransferLength, scsi.MaxTransfer)))
+}
+
+// reserveDataOut finds the place of a long Data-Out segment in its task's
+// buffer, so that it can be read straight to there. It returns nothing if the
+// segment must be looked at first. Until unreserveDataOut the buffer stays.
+func (s *session) reserveDataOut(c *conn, h *pdu.BHS, length int) (*task, []byte) {
+	var p pdu.DataOut
+	p.Decode(h)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tasks[p.InitiatorTaskTag]
+	if t == nil || t.conn != c || t.state != taskData || t.buf == nil || t.aborted ||
+		p.BufferOffset != t.received || int(t.received)+length > len(t.buf.B) {
+		return nil, nil
+	}
+	t.filling = true
+	return t, t.buf.B[t.received:][:length]
+}
+
+func (s *session) unreserveDataOut(t *task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.filling = false
+	if t.aborted {
+		t.release(s.node)
+	}
+}
+
+// dataDigestError handles a PDU whose data segment was damaged on the way
+// (RFC 7143 7.8): it is rejected, and a write command that lost data fails
+// once the initiator has sent the rest.
+func (c *conn) dataDigestError(h *pdu.BHS) error {
+	if c.login != nil {
+		return protocolErrorf("data digest error during login")
+	}
+	c.reject(pdu.DataDigestError, h)
+	if h.Opcode() != pdu.OpDataOut {
+		return nil
+	}
+	var p pdu.DataOut
+	p.Decode(h)
+	s := c.sess
+	s.mu.Lock()
+	t := s.tasks[p.InitiatorTaskTag]
+	run := false
+	if t != nil && t.conn == c && t.state <= taskData {
+		if t.broken == 0 {
+			t.broken = scsi.ProtocolServiceCRCError
+		}
+		s.advanceSequenceLocked(t, &p)
+		if t.state != taskEarly {
+			run = s.continueLocked(t)
+		}
+	}
+	s.mu.Unlock()
+	s.proceed(t, run)
+	return nil
+}
+
+// memoryQueue holds write commands that wait for memory before their data is
+// asked for. Commands that have their buffer already always go on, so
+// something will be released.
+type memoryQueue struct {
+	waiting atomic.Int32 // len(list), to look at without the lock
+
+	mu   sync.Mutex // protects list; taken inside a session's mutex
+	list []*memoryWaiter
+}
+
+// memoryWaiter is one wait of one task. While it is in the list the task
+// belongs to the session's task set.
+type memoryWaiter struct {
+	task *task
+	sess *session
+}
+
+// wait queues t and reports true if memory is short.
+func (q *memoryQueue) wait(n *Node, t *task) bool {
+	if !n.memoryShort() {
+		return false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.setLocked(append(q.list, &memoryWaiter{t, t.sess}))
+	return true
+}
+
+func (q *memoryQueue) setLocked(list []*memoryWaiter) {
+	q.list = list
+	q.waiting.Store(int32(len(list)))
+}
+
+// drop forgets the waiters that match, and reports whether there were any.
+// The caller holds the session's mutex.
+func (q *memoryQueue) drop(match func(*memoryWaiter) bool) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	before := len(q.list)
+	q.setLocked(slices.DeleteFunc(q.list, match))
+	return len(q.list) < before
+}
+
+func (q *memoryQueue) first() *memoryWaiter {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.list) == 0 {
+		return nil
+	}
+	return q.list[0]
+}
+
+// serve lets waiting commands ask for their data as far as memory allows.
+// The caller holds no lock.
+func (q *memoryQueue) serve(n *Node) {
+	for q.waiting.Load() > 0 && !n.memoryShort() && !n.frozen.Load() {
+		w := q.first()
+		if w == nil {
+			return
+		}
+		w.sess.mu.Lock()
+		var c *conn
+		if q.drop(func(o *memoryWaiter) bool { return o == w }) {
+			c = w.task.conn
+			w.task.memoryWait = false
+			w.sess.askLocked(w.task)
+		}
+		w.sess.mu.Unlock()
+		if c != nil {
+			c.out.flush()
+		}
+	}
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package iscsi is the session layer of an iSCSI target (RFC 7143) at
+// ErrorRecoveryLevel 0: login, negotiation, sessions, connections, tasks and
+// task management. It executes nothing itself: commands go to a device server
+// (package scsi), which knows nothing of iSCSI.
+//
+// Who owns what: a [Node] owns its targets and the tables of sessions and
+// connections. A session owns command sequencing and the task set. A
+// connection owns its byte stream: the input belongs to its reading
+// goroutine, the output to whoever flushes it at the time. Each of the three
+// has one mutex; they nest in the order Node, session, output.
+package iscsi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/mem"
+	"github.com/gotgtd/gotgtd/target/scsi"
+)
+
+// Options configures a [Node]. The zero value is valid.
+type Options struct {
+	Log             *slog.Logger  // nil: slog.Default()
+	MaxSessions     int           // 0: 4096
+	MaxConnections  int           // in all sessions and logins under way; 0: 8192
+	MaxLogins       int           // logins under way; 0: 128
+	MemoryLimit     int64         // bytes of data buffers before command windows shrink and R2Ts wait; 0: 512 MiB
+	Workers         int           // goroutines for commands that may block; 0: 64
+	LoginTimeout    time.Duration // 0: 15 s
+	TeardownTimeout time.Duration // how long a reinstated session's running commands are waited for; 0: 30 s
+}
+
+func (o Options) withDefaults() Options {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	defTime := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.MemoryLimit == 0 {
+		o.MemoryLimit = 512 << 20
+	}
+	def(&o.MaxSessions, 4096)
+	def(&o.MaxConnections, 8192)
+	def(&o.MaxLogins, 128)
+	def(&o.Workers, 64)
+	defTime(&o.LoginTimeout, 15*time.Second)
+	defTime(&o.TeardownTimeout, 30*time.Second)
+	return o
+}
+
+// A Target is an iSCSI target node: a name, a device server, and who may log
+// in how. It must not change while a Node serves it; [Node.SetTargets]
+// replaces it.
+type Target struct {
+	Name    string // iSCSI name
+	Alias   string
+	Device  *scsi.Device
+	Groups  []uint16 // tags of the portal groups it is reached through
+	Auth    Auth
+	Limits  Limits
+	Offline bool // logins are told that the service is not available
+
+	// Allowed decides whether an initiator may use the target and see it in
+	// discovery; reason says why not. nil allows every initiator.
+	Allowed func(addr netip.Addr, initiator string) (ok bool, reason string)
+}
+
+func (t *Target) allows(addr netip.Addr, initiator string) (bool, string) {
+	if t.Allowed == nil {
+		return true, ""
+	}
+	return t.Allowed(addr, initiator)
+}
+
+// A PortalGroup is a set of addresses under one portal group tag.
+type PortalGroup struct {
+	Tag     uint16
+	Portals []netip.AddrPort // as bound; an unspecified address stands for the one that the initiator used
+}
+
+// A Node serves the targets of one daemon.
+type Node struct {
+	opt    Options
+	log    *slog.Logger
+	pool   mem.Pool
+	work   scheduler
+	memory memoryQueue
+
+	tasks sync.Pool // of *task
+
+	mu       sync.Mutex // protects the fields below
+	targets  map[string]*Target
+	order    []*Target // targets by name, for discovery
+	groups   []PortalGroup
+	auth     Auth // of discovery sessions
+	sessions map[uint16]*session
+	conns    map[*conn]struct{}
+	lastTSIH uint16
+	closed   bool
+
+	frozen   atomic.Bool // readers stop at the next PDU, workers take no new task
+	freeze   freezer
+	wg       sync.WaitGroup // connections, workers, the liveness loop
+	stop     chan struct{}
+	logLimit logLimiter
+}
+
+// NewNode returns a Node that serves nothing yet.
+func NewNode(o Options) *Node {
+	n := &Node{
+		opt:      o.withDefaults(),
+		targets:  make(map[string]*Target),
+		sessions: make(map[uint16]*session),
+		conns:    make(map[*conn]struct{}),
+		stop:     make(chan struct{}),
+	}
+	n.log = n.opt.Log
+	n.tasks.New = func() any { return new(task) }
+	n.work.init(n, n.opt.Workers)
+	n.freeze.init()
+	n.wg.Add(1)
+	go n.liveness()
+	return n
+}
+
+// SetTargets replaces the targets, portal groups and discovery
+// authentication. Sessions keep running: it is for the caller to end those
+// whose target is gone or that are no longer allowed.
+func (n *Node) SetTargets(targets []*Target, groups []PortalGroup, discovery Auth) {
+	order := slices.Clone(targets)
+	slices.SortFunc(order, func(a, b *Target) int { return strings.Compare(a.Name, b.Name) })
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.order, n.groups, n.auth = order, slices.Clone(groups), discovery
+	clear(n.targets)
+	for _, t := range targets {
+		n.targets[t.Name] = t
+	}
+}
+
+// target returns the named target, nil if there is none. Names compare as
+// RFC 7143 4.2.7.1 says: normalized to lower case.
+func (n *Node) target(name string) *Target {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.targets[strings.ToLower(name)]
+}
+
+// ErrClosed is the answer of a Node that is closed.
+var ErrClosed = errors.New("iscsi: node is closed")
+
+// Serve takes over a connection that was accepted on a portal of the group
+// tag and returns at once. The Node closes the connection in the end; on an
+// error it has closed it already.
+func (n *Node) Serve(nc *net.TCPConn, group uint16) error {
+	c, err := newConn(n, nc, group)
+	if err == nil {
+		err = n.addConn(c)
+	}
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	go c.run()
+	return nil
+}
+
+// addConn enters c into the table and counts its goroutine.
+func (n *Node) addConn(c *conn) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return ErrClosed
+	}
+	logins := 0
+	for o := range n.conns {
+		if o.inLogin.Load() {
+			logins++
+		}
+	}
+	switch {
+	case len(n.conns) >= n.opt.MaxConnections:
+		return fmt.Errorf("iscsi: %d connections are open, the limit; refused %s", len(n.conns), c.remote)
+	case logins >= n.opt.MaxLogins:
+		return fmt.Errorf("iscsi: %d logins are under way, the limit; refused %s", logins, c.remote)
+	}
+	n.conns[c] = struct{}{}
+	n.wg.Add(1)
+	return nil
+}
+
+func (n *Node) removeConn(c *conn) {
+	n.mu.Lock()
+	delete(n.conns, c)
+	n.mu.Unlock()
+	n.freeze.gone()
+	n.wg.Done()
+}
+
+// newTSIH returns a session handle that no session has, never 0. The caller
+// holds n.mu.
+func (n *Node) newTSIHLocked() uint16 {
+	for {
+		n.lastTSIH++
+		if n.lastTSIH != 0 && n.sessions[n.lastTSIH] == nil {
+			return n.lastTSIH
+		}
+	}
+}
+
+// addSession gives s its TSIH and enters it into the table. If there is a
+// session for the same I_T nexus already (RFC 7143 4.4.3), it returns that
+// one instead.
+func (n *Node) addSession(s *session) (*session, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, ErrClosed
+	}
+	if old := n.findSessionLocked(s); s.target != nil && old != nil {
+		return old, nil
+	}
+	if len(n.sessions) >= n.opt.MaxSessions {
+		return nil, fmt.Errorf("iscsi: %d sessions are open, the limit", len(n.sessions))
+	}
+	s.tsih = n.newTSIHLocked()
+	n.sessions[s.tsih] = s
+	return nil, nil
+}
+
+// findSessionLocked returns the session with the same initiator port, target
+// and portal group as s.
+func (n *Node) findSessionLocked(s *session) *session {
+	for _, o := range n.sessions {
+		if o.isid == s.isid && o.group == s.group && o.initiator == s.initiator && o.target != nil && o.targetName() == s.targetName() {
+			return o
+		}
+	}
+	return nil
+}
+
+func (n *Node) removeSession(s *session) {
+	n.mu.Lock()
+	delete(n.sessions, s.tsih)
+	n.mu.Unlock()
+}
+
+// sessionList returns the sessions in order of their TSIH.
+func (n *Node) sessionList() []*session {
+	n.mu.Lock()
+	list := make([]*session, 0, len(n.sessions))
+	for _, s := range n.sessions {
+		list = append(list, s)
+	}
+	n.mu.Unlock()
+	slices.SortFunc(list, func(a, b *session) int { return int(a.tsih) - int(b.tsih) })
+	return list
+}
+
+// session returns the session with a handle, nil if there is none.
+func (n *Node) session(tsih uint16) *session {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sessions[tsih]
+}
+
+func (n *Node) connList() []*conn {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := make([]*conn, 0, len(n.conns))
+	for c := range n.conns {
+		list = append(list, c)
+	}
+	return list
+}
+
+// memoryShort reports whether the data buffers on loan exceed the limit.
+func (n *Node) memoryShort() bool { return n.pool.Used() > n.opt.MemoryLimit }
+
+// Shutdown asks every initiator to log out, waits for that until ctx ends,
+// then closes what is left. Commands under way finish.
+func (n *Node) Shutdown(ctx context.Context) {
+	n.mu.Lock()
+	n.closed = true
+	n.mu.Unlock()
+	for _, s := range n.sessionList() {
+		s.requestLogout()
+	}
+	for _, s := range n.sessionList() {
+		select {
+		case <-s.gone:
+		case <-ctx.Done():
+		}
+	}
+	n.Close()
+}
+
+// Close ends every connection and waits until all goroutines of the Node are
+// gone.
+func (n *Node) Close() {
+	n.mu.Lock()
+	n.closed = true
+	select {
+	case <-n.stop:
+	default:
+		close(n.stop)
+	}
+	n.mu.Unlock()
+	for _, c := range n.connList() {
+		c.close(errShutdown)
+	}
+	n.Thaw()
+	n.wg.Wait()
+}
+
+// MemoryUsed returns the bytes of data buffers on loan.
+func (n *Node) MemoryUsed() int64 { return n.pool.Used() }

@@ -1,0 +1,559 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/mem"
+)
+
+const (
+	// Above so many queued items or bytes a reader stops reading commands and
+	// the scheduler starts none for this connection until the initiator has
+	// read some of what waits.
+	outputItems = 1024
+	outputBytes = 4 << 20
+
+	batchPDUs = 64            // PDUs in one vectored write
+	batchIOV  = 3 * batchPDUs // header, data, tail of each
+)
+
+// outItem is something queued for the initiator: a PDU that is ready but for
+// its sequence numbers, or a finished task whose Data-In PDUs and status are
+// made when there is room to send them.
+type outItem struct {
+	bhs     pdu.BHS
+	advance bool        // the PDU carries status: StatSN goes up
+	buf     *mem.Buffer // the data segment, nil for none; released when sent
+	task    *task
+	raw     []byte // or: whole PDUs and the rest of one, encoded before a freeze
+}
+
+func (i *outItem) size() int {
+	if i.task != nil {
+		return i.task.inBytes()
+	}
+	if i.buf != nil {
+		return len(i.buf.B)
+	}
+	return len(i.raw)
+}
+
+// output is the byte stream to the initiator. Anyone may queue; whoever finds
+// nobody flushing becomes the flusher. The flusher never waits for the
+// initiator: when the socket is full it leaves the rest to a goroutine of the
+// connection that exists just for that long.
+type output struct {
+	c *conn
+
+	mu       sync.Mutex // protects the fields up to the blank line
+	room     sync.Cond  // signalled when the queue shrinks or the connection closes
+	queue    []outItem
+	head     int // queue[:head] is sent
+	bytes    int // data bytes in queue[head:]
+	flushing bool
+	last     bool // nothing will be queued any more
+	dead     bool
+
+	// The flusher's own.
+	statSN  uint32 // of the next PDU that carries status
+	batch   *batch // encoded but not accepted by the kernel; nil when there is nothing
+	writeFn func(fd uintptr) bool
+	wait    bool // writeFn may wait for room in the socket
+	err     error
+
+	writer sync.WaitGroup // the goroutine that waits for room
+}
+
+// batch is one vectored write under way.
+type batch struct {
+	iov     [batchIOV]unix.Iovec
+	n, sent int // iov[sent:n] is still to be written
+	headers [batchPDUs][pdu.BHSLen + pdu.DigestLen]byte
+	tails   [batchPDUs][3 + pdu.DigestLen]byte
+	pdus    int
+	bufs    [batchPDUs]*mem.Buffer // released when the batch is written
+	tasks   [batchPDUs]*task       // likewise
+	nbufs   int
+	ntasks  int
+	bytes   int      // data bytes of the items that the batch completes
+	sess    *session // whose tasks it completes, nil for none
+}
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+func (o *output) init(c *conn) {
+	o.c = c
+	o.room.L = &o.mu
+	o.writeFn = o.write
+}
+
+// send queues a PDU without data segment. The sequence numbers are filled in
+// when it goes out.
+func (o *output) send(p pdu.PDU, advance bool) { o.sendData(p, advance, nil) }
+
+// sendData queues a PDU whose data segment is buf.B; the PDU's DataLength
+// says the same. It takes buf over.
+func (o *output) sendData(p pdu.PDU, advance bool, buf *mem.Buffer) {
+	it := outItem{advance: advance, buf: buf}
+	p.Encode(&it.bhs)
+	o.push(&it)
+}
+
+// sendTask queues the response of a finished task and takes the task over.
+func (o *output) sendTask(t *task) {
+	it := outItem{task: t}
+	o.push(&it)
+}
+
+func (o *output) push(it *outItem) {
+	o.mu.Lock()
+	if o.dead {
+		o.mu.Unlock()
+		it.release(o.c.node)
+		return
+	}
+	if o.head > 0 && o.head == len(o.queue) {
+		o.queue, o.head = o.queue[:0], 0
+	} else if o.head >= outputItems {
+		n := copy(o.queue, o.queue[o.head:])
+		clear(o.queue[n:])
+		o.queue, o.head = o.queue[:n], 0
+	}
+	o.queue = append(o.queue, *it)
+	o.bytes += it.size()
+	o.mu.Unlock()
+}
+
+func (i *outItem) release(n *Node) {
+	i.buf.Release()
+	if i.task != nil {
+		i.task.release(n)
+	}
+}
+
+// full reports whether the initiator has fallen far behind.
+func (o *output) full() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.fullLocked()
+}
+
+func (o *output) fullLocked() bool {
+	return len(o.queue)-o.head > outputItems || o.bytes > outputBytes
+}
+
+// throttle keeps the reader from taking commands while the queue is full.
+func (o *output) throttle() error {
+	if !o.full() {
+		return nil
+	}
+	o.flush()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.fullLocked() && !o.dead {
+		if o.c.node.frozen.Load() {
+			return errFrozen
+		}
+		if o.c.closed.Load() {
+			return o.c.ended
+		}
+		o.room.Wait()
+	}
+	return nil
+}
+
+// wake makes throttle look again.
+func (o *output) wake() {
+	o.mu.Lock()
+	o.room.Broadcast()
+	o.mu.Unlock()
+}
+
+// finish says that nothing comes after what is queued.
+func (o *output) finish() {
+	o.mu.Lock()
+	o.last = true
+	o.mu.Unlock()
+}
+
+// finished reports whether finish was called and everything is with the kernel.
+func (o *output) finished() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.last && !o.flushing && o.head == len(o.queue) && o.batch == nil
+}
+
+// flush sends what is queued, as far as the socket takes it now.
+func (o *output) flush() {
+	if !o.begin() {
+		return
+	}
+	o.wait = false
+	done, err := o.drain()
+	if done || err != nil {
+		o.end(err)
+		return
+	}
+	o.writer.Add(1)
+	go o.drainWaiting()
+}
+
+// begin makes the caller the flusher if there is something to flush and
+// nobody flushes yet.
+func (o *output) begin() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.flushing || o.dead || o.head == len(o.queue) && o.batch == nil {
+		return false
+	}
+	o.flushing = true
+	return true
+}
+
+// end stops being the flusher, and looks once more for what came meanwhile.
+func (o *output) end(err error) {
+	o.mu.Lock()
+	again := err == nil && o.head < len(o.queue)
+	o.flushing = false
+	last := o.last
+	o.room.Broadcast()
+	o.mu.Unlock()
+	switch {
+	case again:
+		o.flush()
+	case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
+		o.c.close(err)
+	case last && o.finished():
+		o.c.close(errLoggedOut)
+	}
+}
+
+// drainWaiting is the flusher when the socket is full: it waits for room.
+func (o *output) drainWaiting() {
+	defer o.writer.Done()
+	o.wait = true
+	_, err := o.drain()
+	o.end(err)
+}
+
+// drain writes until nothing is left. Without o.wait it reports false when
+// the socket is full.
+func (o *output) drain() (bool, error) {
+	for {
+		if o.batch == nil && !o.encode() {
+			return true, nil
+		}
+		o.err = nil
+		if err := o.c.raw.Write(o.writeFn); err != nil {
+			return false, err
+		}
+		if o.err == unix.EAGAIN {
+			return false, nil
+		} else if o.err != nil {
+			return false, o.err
+		}
+		o.batchSent()
+	}
+}
+
+// write is called by the runtime's poller; true ends the call.
+func (o *output) write(fd uintptr) bool {
+	b := o.batch
+	for b.sent < b.n {
+		n, err := writevNoWait(fd, b.iov[b.sent:b.n])
+		if err == unix.EAGAIN {
+			if o.wait {
+				return false
+			}
+			o.err = err
+			return true
+		}
+		if err != nil {
+			o.err = err
+			return true
+		}
+		b.advance(n)
+	}
+	return true
+}
+
+// advance notes that the kernel took n bytes.
+func (b *batch) advance(n int) {
+	for n > 0 {
+		v := &b.iov[b.sent]
+		if k := int(v.Len); n >= k {
+			n -= k
+			b.sent++
+			continue
+		}
+		v.Base = (*byte)(unsafe.Add(unsafe.Pointer(v.Base), n))
+		v.Len -= uint64(n)
+		return
+	}
+}
+
+// batchSent releases what a written batch held.
+func (o *output) batchSent() {
+	b, s := o.batch, o.batch.sess
+	o.batch = nil
+	o.mu.Lock()
+	o.bytes -= b.bytes
+	o.room.Broadcast()
+	o.mu.Unlock()
+	b.release(o.c.node)
+	batches.Put(b)
+	o.c.node.work.kick(s)
+}
+
+func (b *batch) release(n *Node) {
+	for i := range b.nbufs {
+		b.bufs[i].Release()
+		b.bufs[i] = nil
+	}
+	for i := range b.ntasks {
+		b.tasks[i].release(n)
+		b.tasks[i] = nil
+	}
+	clear(b.iov[:b.n])
+	b.n, b.sent, b.pdus, b.nbufs, b.ntasks, b.bytes, b.sess = 0, 0, 0, 0, 0, 0, nil
+}
+
+// encode fills a batch from the queue; false when there was nothing.
+func (o *output) encode() bool {
+	var b *batch
+	for b == nil || b.pdus < batchPDUs {
+		o.mu.Lock()
+		if o.head == len(o.queue) {
+			o.mu.Unlock()
+			break
+		}
+		it := &o.queue[o.head]
+		if it.task == nil {
+			item := *it
+			o.popLocked()
+			o.mu.Unlock()
+			b = ensureBatch(b)
+			o.encodePDU(b, &item)
+			continue
+		}
+		t := it.task
+		o.mu.Unlock()
+		b = ensureBatch(b)
+		if o.encodeTask(b, t) {
+			b.bytes += t.inBytes()
+			b.sess = t.sess
+			b.tasks[b.ntasks] = t
+			b.ntasks++
+			o.mu.Lock()
+			o.popLocked()
+			o.mu.Unlock()
+		}
+	}
+	o.batch = b
+	return b != nil
+}
+
+func ensureBatch(b *batch) *batch {
+	if b == nil {
+		b = batches.Get().(*batch)
+	}
+	return b
+}
+
+func (o *output) popLocked() {
+	o.queue[o.head] = outItem{}
+	o.head++
+}
+
+// encodePDU adds a PDU that is ready.
+func (o *output) encodePDU(b *batch, it *outItem) {
+	if it.raw != nil {
+		b.bytes += len(it.raw)
+		b.addIOV(it.raw)
+		b.pdus++
+		return
+	}
+	var data []byte
+	if it.buf != nil {
+		data = it.buf.B
+		b.bufs[b.nbufs] = it.buf
+		b.nbufs++
+		b.bytes += len(data)
+	}
+	o.stamp(&it.bhs, it.advance)
+	o.add(b, &it.bhs, data)
+}
+
+// stamp fills in the sequence numbers, which are at the same place in every
+// PDU of a target. A login response has its ExpCmdSN and MaxCmdSN already.
+func (o *output) stamp(h *pdu.BHS, advance bool) {
+	if h.Opcode() == pdu.OpLoginResp {
+		h.PutStatSN(o.statSN)
+	} else {
+		q := pdu.Sequence{StatSN: o.statSN}
+		q.ExpCmdSN, q.MaxCmdSN = o.c.sess.window()
+		h.PutSequence(q)
+	}
+	if advance {
+		o.statSN++
+	}
+}
+
+// add adds a PDU to the batch, with padding and the digests agreed on. Login
+// responses have none (RFC 7143 6.3).
+func (o *output) add(b *batch, bhs *pdu.BHS, data []byte) {
+	login := bhs.Opcode() == pdu.OpLoginResp
+	h := b.headers[b.pdus][:pdu.BHSLen]
+	copy(h, bhs[:])
+	if !login && o.c.headerDigest {
+		d := pdu.Digest(0).Add(h)
+		h = h[:pdu.BHSLen+pdu.DigestLen]
+		d.Put(h[pdu.BHSLen:])
+	}
+	b.addIOV(h)
+	if len(data) > 0 {
+		b.addIOV(data)
+		tail := b.tails[b.pdus][:pdu.Padded(len(data))-len(data)]
+		clear(tail)
+		if !login && o.c.dataDigest {
+			d, n := pdu.Digest(0).Add(data).Add(tail), len(tail)
+			tail = tail[:n+pdu.DigestLen]
+			d.Put(tail[n:])
+		}
+		if len(tail) > 0 {
+			b.addIOV(tail)
+		}
+	}
+	b.pdus++
+}
+
+func (b *batch) addIOV(p []byte) {
+	b.iov[b.n] = unix.Iovec{Base: &p[0], Len: uint64(len(p))}
+	b.n++
+}
+
+// discard drops everything, after the connection has ended. It waits for the
+// goroutine that may still be writing.
+func (o *output) discard() {
+	o.mu.Lock()
+	o.dead = true
+	o.mu.Unlock()
+	o.writer.Wait()
+	o.mu.Lock()
+	for o.flushing {
+		o.room.Wait()
+	}
+	queue := o.queue[o.head:]
+	o.queue, o.head = nil, 0
+	b := o.batch
+	o.batch = nil
+	o.mu.Unlock()
+	if b != nil {
+		b.release(o.c.node)
+		batches.Put(b)
+	}
+	for i := range queue {
+		queue[i].release(o.c.node)
+	}
+}
+
+// encodeTask adds PDUs of a finished task until it is all sent (true) or the
+// batch is full (false).
+func (o *output) encodeTask(b *batch, t *task) bool {
+	for b.pdus < batchPDUs {
+		if t.inSent < t.inBytes() {
+			if o.encodeDataIn(b, t) {
+				return true
+			}
+			continue
+		}
+		o.encodeResponse(b, t)
+		return true
+	}
+	return false
+}
+
+// encodeDataIn adds the task's next Data-In PDU. It reports true when that
+// carries the status too (RFC 7143 11.7.3: only for status GOOD here).
+func (o *output) encodeDataIn(b *batch, t *task) bool {
+	c, total := o.c, t.inBytes()
+	maxBurst := int(c.sess.params.MaxBurstLength)
+	burstEnd := min((t.inSent/maxBurst+1)*maxBurst, total)
+	n := min(burstEnd-t.inSent, c.sendLimit)
+	p := pdu.DataIn{
+		Final:             t.inSent+n == burstEnd,
+		DataLength:        uint32(n),
+		InitiatorTaskTag:  t.req.InitiatorTaskTag,
+		TargetTransferTag: pdu.ReservedTag,
+		DataSN:            t.dataSN,
+		BufferOffset:      uint32(t.inSent),
+	}
+	if t.inSent+n == total && t.goodStatus() {
+		p.HasStatus, p.Status = true, uint8(t.cmd.Status)
+		p.Overflow, p.Underflow, p.ResidualCount = t.residual()
+	}
+	data := t.cmd.In.B[t.inSent : t.inSent+n]
+	t.inSent += n
+	t.dataSN++
+	var h pdu.BHS
+	p.Encode(&h)
+	o.stamp(&h, p.HasStatus)
+	if !p.HasStatus {
+		h.PutStatSN(0) // reserved (RFC 7143 11.7.4)
+	}
+	o.add(b, &h, data)
+	return p.HasStatus
+}
+
+// encodeResponse adds the task's SCSI Response, with sense data if there is any.
+func (o *output) encodeResponse(b *batch, t *task) {
+	p := pdu.SCSIResponse{
+		Response: pdu.CommandCompleted, Status: uint8(t.cmd.Status),
+		InitiatorTaskTag: t.req.InitiatorTaskTag,
+		ExpDataSN:        t.dataSN + t.r2tSN,
+	}
+	p.Overflow, p.Underflow, p.ResidualCount = t.residual()
+	var data []byte
+	if len(t.cmd.Sense) > 0 {
+		// RFC 7143 11.4.7: SenseLength in two bytes, then the sense data.
+		data = append(t.senseSegment[:0], byte(len(t.cmd.Sense)>>8), byte(len(t.cmd.Sense)))
+		data = append(data, t.cmd.Sense...)
+		p.DataLength = uint32(len(data))
+	}
+	var h pdu.BHS
+	p.Encode(&h)
+	o.stamp(&h, true)
+	o.add(b, &h, data)
+}
+
+// startStatSN sets the StatSN of the connection's first response.
+func (o *output) startStatSN(v uint32) {
+	o.mu.Lock()
+	o.statSN = v
+	o.mu.Unlock()
+}
+
+// settle turns everything that waits into bytes that can be sent as they are,
+// by this process or another one. The Node is frozen: nobody flushes.
+func (o *output) settle() []byte {
+	var all []byte
+	for o.batch != nil || o.encode() {
+		b := o.batch
+		for _, v := range b.iov[b.sent:b.n] {
+			all = append(all, unsafe.Slice(v.Base, v.Len)...)
+		}
+		o.batchSent()
+	}
+	if len(all) > 0 {
+		o.push(&outItem{raw: all})
+	}
+	return all
+}

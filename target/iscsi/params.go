@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// defaultMRDSL is MaxRecvDataSegmentLength before it is declared, and
+	// what holds during login (RFC 7143 13.12), bytes.
+	defaultMRDSL = 8192
+
+	maxSegment     = 1<<24 - 1 // largest value of the three length keys, bytes
+	minSegment     = 512
+	maxConnections = 8
+)
+
+// Limits is what a target offers in negotiation. A zero field stands for the
+// default named with it.
+type Limits struct {
+	MaxRecvDataSegmentLength uint32        // 262,144 bytes
+	MaxXmitDataSegmentLength uint32        // bytes of data a PDU of the target carries at most, whatever the initiator takes; 0: no limit of its own
+	MaxBurstLength           uint32        // 1,048,576 bytes
+	FirstBurstLength         uint32        // 262,144 bytes
+	MaxConnections           uint16        // 8
+	MaxOutstandingR2T        uint16        // 8
+	InitialR2T               bool          // true refuses unsolicited Data-Out
+	NoImmediateData          bool          // true refuses immediate data
+	HeaderDigest             []string      // in order of preference among what the initiator offers; None, CRC32C
+	DataDigest               []string      // likewise
+	DefaultTime2Wait         uint16        // seconds
+	DefaultTime2Retain       uint16        // seconds
+	QueueDepth               int           // commands in the CmdSN window; 128
+	NOPInterval              time.Duration // silence before the target sends a NOP-In; 15 s; < 0: never
+	NOPTimeout               time.Duration // further silence before the connection is closed; 10 s
+}
+
+func (l Limits) withDefaults() Limits {
+	set := func(v *uint32, d uint32) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	set(&l.MaxRecvDataSegmentLength, 256<<10)
+	set(&l.MaxBurstLength, 1<<20)
+	set(&l.FirstBurstLength, 256<<10)
+	if l.MaxConnections == 0 || l.MaxConnections > maxConnections {
+		l.MaxConnections = maxConnections
+	}
+	if l.MaxOutstandingR2T == 0 || l.MaxOutstandingR2T > maxR2T {
+		l.MaxOutstandingR2T = maxR2T
+	}
+	if len(l.HeaderDigest) == 0 {
+		l.HeaderDigest = []string{"None", "CRC32C"}
+	}
+	if len(l.DataDigest) == 0 {
+		l.DataDigest = []string{"None", "CRC32C"}
+	}
+	if l.QueueDepth == 0 {
+		l.QueueDepth = 128
+	}
+	if l.NOPInterval == 0 {
+		l.NOPInterval = 15 * time.Second
+	}
+	if l.NOPTimeout == 0 {
+		l.NOPTimeout = 10 * time.Second
+	}
+	return l
+}
+
+// Params are the negotiated values of a session (RFC 7143 13).
+type Params struct {
+	MaxBurstLength     uint32 `cbor:"1,keyasint"` // bytes
+	FirstBurstLength   uint32 `cbor:"2,keyasint"` // bytes
+	MaxConnections     uint16 `cbor:"3,keyasint"`
+	MaxOutstandingR2T  uint16 `cbor:"4,keyasint"`
+	InitialR2T         bool   `cbor:"5,keyasint"`
+	ImmediateData      bool   `cbor:"6,keyasint"`
+	DefaultTime2Wait   uint16 `cbor:"7,keyasint"` // seconds
+	DefaultTime2Retain uint16 `cbor:"8,keyasint"` // seconds
+	QueueDepth         int    `cbor:"9,keyasint"` // not negotiated: the most commands in the window
+}
+
+// rfcDefaults are the values of keys that nobody mentions.
+func rfcDefaults() Params {
+	return Params{
+		MaxBurstLength: 262144, FirstBurstLength: 65536, MaxConnections: 1, MaxOutstandingR2T: 1,
+		InitialR2T: true, ImmediateData: true, DefaultTime2Wait: 2, DefaultTime2Retain: 20,
+		QueueDepth: 128,
+	}
+}
+
+// negotiation is the operational negotiation of one login as the target sees
+// it. It is plain data: a login can move to another process in the middle.
+type negotiation struct {
+	Params       Params   `cbor:"1,keyasint"`
+	HeaderDigest bool     `cbor:"2,keyasint"`
+	DataDigest   bool     `cbor:"3,keyasint"`
+	SendLimit    uint32   `cbor:"4,keyasint"` // the initiator's MaxRecvDataSegmentLength, 0 until declared
+	Seen         []string `cbor:"5,keyasint"` // keys negotiated so far: none may come twice (RFC 7143 6.2)
+	Declared     bool     `cbor:"6,keyasint"` // our MaxRecvDataSegmentLength has been sent
+}
+
+// Answers that are not values (RFC 7143 6.2).
+const (
+	valueReject        = "Reject"
+	valueIrrelevant    = "Irrelevant"
+	valueNotUnderstood = "NotUnderstood"
+)
+
+// once notes a key and reports whether it is the first time.
+func (n *negotiation) once(key string) bool {
+	if slices.Contains(n.Seen, key) {
+		return false
+	}
+	n.Seen = append(n.Seen, key)
+	return true
+}
+
+// operational negotiates one key (RFC 7143 13). leading says that this is
+// the first connection of a session and normal that the session is no discovery session. It
+// returns the answer; answered is false for a declaration, which has none.
+func (n *negotiation) operational(key, value string, l *Limits, leading, normal bool) (answer string, answered bool) {
+	p := &n.Params
+	switch key {
+	case "HeaderDigest":
+		return n.digest(value, l.HeaderDigest, &n.HeaderDigest), true
+	case "DataDigest":
+		return n.digest(value, l.DataDigest, &n.DataDigest), true
+	case "MaxRecvDataSegmentLength":
+		v, ok := number(value, minSegment, maxSegment)
+		if !ok {
+			return valueReject, true
+		}
+		n.SendLimit = v
+		return "", false
+	case "IFMarker", "OFMarker":
+		return boolAnswer(value, "No"), true // RFC 7143 13.25: obsolete
+	case "IFMarkInt", "OFMarkInt":
+		return valueReject, true
+	}
+	if !isSessionKey(key) {
+		return valueNotUnderstood, true
+	}
+	if !leading || !normal && !strings.HasPrefix(key, "DefaultTime2") && key != "ErrorRecoveryLevel" {
+		return valueIrrelevant, true // RFC 7143 13: leading only, or not for discovery
+	}
+	switch key {
+	case "MaxConnections":
+		return minimum16(value, 1, 65535, l.MaxConnections, &p.MaxConnections), true
+	case "MaxOutstandingR2T":
+		return minimum16(value, 1, 65535, l.MaxOutstandingR2T, &p.MaxOutstandingR2T), true
+	case "MaxBurstLength":
+		return minimum32(value, minSegment, maxSegment, l.MaxBurstLength, &p.MaxBurstLength), true
+	case "FirstBurstLength":
+		return minimum32(value, minSegment, maxSegment, l.FirstBurstLength, &p.FirstBurstLength), true
+	case "InitialR2T":
+		return either(value, l.InitialR2T, &p.InitialR2T), true
+	case "ImmediateData":
+		return both(value, !l.NoImmediateData, &p.ImmediateData), true
+	case "DataPDUInOrder", "DataSequenceInOrder":
+		return boolAnswer(value, "Yes"), true // result function OR, and we say Yes
+	case "DefaultTime2Wait":
+		return maximum16(value, 0, 3600, l.DefaultTime2Wait, &p.DefaultTime2Wait), true
+	case "DefaultTime2Retain":
+		return minimum16(value, 0, 3600, l.DefaultTime2Retain, &p.DefaultTime2Retain), true
+	case "ErrorRecoveryLevel":
+		if _, ok := number(value, 0, 2); !ok {
+			return valueReject, true
+		}
+		return "0", true
+	case "TaskReporting":
+		// RFC 7143 13.23: the basic semantics are the ones we have.
+		return choose(value, []string{"RFC3720"}), true
+	case "iSCSIProtocolLevel":
+		// RFC 7144 7.1.1: the lower of the two, and ours is RFC 7143's.
+		if _, ok := number(value, 0, 31); !ok {
+			return valueReject, true
+		}
+		return "1", true
+	}
+	return valueNotUnderstood, true
+}
+
+func isSessionKey(key string) bool {
+	switch key {
+	case "MaxConnections", "MaxOutstandingR2T", "MaxBurstLength", "FirstBurstLength", "InitialR2T", "ImmediateData",
+		"DataPDUInOrder", "DataSequenceInOrder", "DefaultTime2Wait", "DefaultTime2Retain", "ErrorRecoveryLevel",
+		"TaskReporting", "iSCSIProtocolLevel":
+		return true
+	}
+	return false
+}
+
+// check brings values into line that depend on one another: FirstBurstLength
+// must not exceed MaxBurstLength (RFC 7143 13.14).
+func (n *negotiation) check() {
+	n.Params.FirstBurstLength = min(n.Params.FirstBurstLength, n.Params.MaxBurstLength)
+}
+
+// digest negotiates a digest from the initiator's list.
+func (n *negotiation) digest(value string, ours []string, on *bool) string {
+	a := choose(value, ours)
+	*on = a == "CRC32C"
+	return a
+}
+
+// choose picks the first value of the initiator's list that is one of ours.
+func choose(value string, ours []string) string {
+	for v := range strings.SplitSeq(value, ",") {
+		if slices.Contains(ours, v) {
+			return v
+		}
+	}
+	return valueReject
+}
+
+// number parses a numerical value, decimal or hexadecimal (RFC 7143 6.1).
+func number(s string, low, high uint32) (uint32, bool) {
+	base := 10
+	if len(s) > 2 && (s[:2] == "0x" || s[:2] == "0X") {
+		s, base = s[2:], 16
+	}
+	v, err := strconv.ParseUint(s, base, 32)
+	if err != nil || uint32(v) < low || uint32(v) > high {
+		return 0, false
+	}
+	return uint32(v), true
+}
+
+func minimum32(s string, low, high, ours uint32, result *uint32) string {
+	v, ok := number(s, low, high)
+	if !ok {
+		return valueReject
+	}
+	*result = min(v, ours)
+	return strconv.FormatUint(uint64(*result), 10)
+}
+
+func minimum16(s string, low, high uint32, ours uint16, result *uint16) string {
+	var v uint32
+	a := minimum32(s, low, high, uint32(ours), &v)
+	if a != valueReject {
+		*result = uint16(v)
+	}
+	return a
+}
+
+func maximum16(s string, low, high uint32, ours uint16, result *uint16) string {
+	v, ok := number(s, low, high)
+	if !ok {
+		return valueReject
+	}
+	*result = max(uint16(v), ours)
+	return strconv.Itoa(int(*result))
+}
+
+func yesNo(v bool) string {
+	if v {
+		return "Yes"
+	}
+	return "No"
+}
+
+// boolAnswer answers a boolean key whose result does not depend on the offer.
+func boolAnswer(value, answer string) string {
+	if value != "Yes" && value != "No" {
+		return valueReject
+	}
+	return answer
+}
+
+// either negotiates a boolean key with result function OR.
+func either(value string, ours bool, result *bool) string {
+	if boolAnswer(value, "") == valueReject {
+		return valueReject
+	}
+	*result = ours || value == "Yes"
+	return yesNo(*result)
+}
+
+// both negotiates a boolean key with result function AND.
+func both(value string, ours bool, result *bool) string {
+	if boolAnswer(value, "") == valueReject {
+		return valueReject
+	}
+	*result = ours && value == "Yes"
+	return yesNo(*result)
+}

@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/mem"
+	"github.com/gotgtd/gotgtd/target/scsi"
+)
+
+const (
+	// Most immediate commands in the task set at once: they pass by the
+	// CmdSN window (RFC 7143 4.2.2.1), so they need a limit of their own.
+	maxImmediate = 16
+	// The CmdSN window while memory is short.
+	shortWindow = 4
+)
+
+// session is an iSCSI session (RFC 7143 4.4.2). The fields above mu are
+// constant once the session is in the Node's table.
+type session struct {
+	node      *Node
+	target    *Target     // nil in a discovery session
+	nexus     *scsi.Nexus // nil in a discovery session
+	initiator string      // iSCSI name
+	alias     string
+	isid      pdu.ISID
+	tsih      uint16
+	group     uint16 // portal group tag
+	params    Params
+	born      time.Time
+	gone      chan struct{} // closed when the session has ended
+
+	numbers atomic.Uint64 // ExpCmdSN<<32 | MaxCmdSN, for PDUs on their way out
+
+	mu        sync.Mutex // protects the fields below
+	idle      sync.Cond  // signalled when a task stops running
+	expCmdSN  uint32
+	maxCmdSN  uint32
+	conns     map[uint16]*conn // by CID
+	tasks     map[uint32]*task // the task set, by initiator task tag
+	immediate int              // tasks that came as immediate commands
+	pending   []*request       // non-immediate requests ahead of ExpCmdSN, in order of CmdSN
+	blocked   []*task          // ready, but behind an ORDERED task or the other way round
+	ordered   int              // ORDERED tasks in the task set
+	arrivals  uint64           // tasks delivered so far
+	lastTTT   uint32           // target transfer tag given out last
+	text      textExchange     // the text negotiation under way
+	ending    bool             // no task starts any more
+	endReason error            // why
+
+	queue queue // tasks for workers; belongs to the scheduler
+}
+
+// request is a non-immediate request that came ahead of its turn.
+type request struct {
+	conn  *conn
+	bhs   pdu.BHS
+	cmdSN uint32
+	data  *mem.Buffer // data segment, nil for none
+	task  *task       // of a SCSI command; nil for the others
+	plug  bool        // stands for a command that was aborted before it arrived
+}
+
+func newSession(n *Node) *session {
+	s := &session{
+		node:  n,
+		conns: make(map[uint16]*conn),
+		tasks: make(map[uint32]*task),
+		born:  time.Now(),
+		gone:  make(chan struct{}),
+	}
+	s.idle.L = &s.mu
+	return s
+}
+
+// nexusID names the session's I_T nexus to the device server.
+func (s *session) nexusID() scsi.NexusID {
+	return scsi.NexusID{Initiator: s.initiator, ISID: s.isid, TargetPort: s.group}
+}
+
+func (s *session) targetName() string {
+	if s.target == nil {
+		return ""
+	}
+	return s.target.Name
+}
+
+// window returns ExpCmdSN and MaxCmdSN as they go out now.
+func (s *session) window() (exp, maximum uint32) {
+	v := s.numbers.Load()
+	return uint32(v >> 32), uint32(v)
+}
+
+// openWindowLocked lets MaxCmdSN follow the load: it stays as many commands
+// ahead of ExpCmdSN as the queue depth leaves room for, and never goes back
+// (RFC 7143 4.2.2.1). An idle session always has an open window.
+func (s *session) openWindowLocked() {
+	depth := s.params.QueueDepth
+	if s.node.memoryShort() {
+		depth = min(depth, shortWindow)
+	}
+	room := max(depth-len(s.tasks)+s.immediate, 0)
+	if next := s.expCmdSN + uint32(room) - 1; pdu.SNLess(s.maxCmdSN, next) {
+		s.maxCmdSN = next
+	}
+	s.publishLocked()
+}
+
+func (s *session) publishLocked() {
+	s.numbers.Store(uint64(s.expCmdSN)<<32 | uint64(s.maxCmdSN))
+}
+
+// turn says when a request is handled.
+type turn int
+
+const (
+	turnNow   turn = iota
+	turnLater      // ahead of ExpCmdSN
+	turnNever      // outside the window, or a duplicate: ignored (RFC 7143 4.2.2.1)
+)
+
+// turnLocked finds a request's turn. For turnNow of a non-immediate request
+// ExpCmdSN has moved on.
+func (s *session) turnLocked(immediate bool, cmdSN uint32) turn {
+	switch {
+	case immediate:
+		return turnNow
+	case cmdSN == s.expCmdSN && !pdu.SNLess(s.maxCmdSN, cmdSN):
+		s.expCmdSN++
+		s.publishLocked()
+		return turnNow
+	case pdu.SNLess(cmdSN, s.expCmdSN), pdu.SNLess(s.maxCmdSN, cmdSN):
+		return turnNever
+	}
+	_, found := s.findPendingLocked(cmdSN)
+	if found {
+		return turnNever
+	}
+	return turnLater
+}
+
+func (s *session) findPendingLocked(cmdSN uint32) (int, bool) {
+	return slices.BinarySearchFunc(s.pending, cmdSN, func(r *request, sn uint32) int { return int(int32(r.cmdSN - sn)) })
+}
+
+func (s *session) addPendingLocked(r *request) {
+	i, _ := s.findPendingLocked(r.cmdSN)
+	s.pending = slices.Insert(s.pending, i, r)
+}
+
+// nextPendingLocked takes the pending request whose turn has come, nil if the
+// gap before it is still open.
+func (s *session) nextPendingLocked() *request {
+	if len(s.pending) == 0 || s.pending[0].cmdSN != s.expCmdSN {
+		return nil
+	}
+	r := s.pending[0]
+	s.pending = slices.Delete(s.pending, 0, 1)
+	s.expCmdSN++
+	s.publishLocked()
+	return r
+}
+
+// runPending handles the pending requests whose turn has come.
+func (s *session) runPending() {
+	for {
+		s.mu.Lock()
+		r := s.nextPendingLocked()
+		if r == nil {
+			s.mu.Unlock()
+			return
+		}
+		if r.plug {
+			s.openWindowLocked()
+			s.mu.Unlock()
+			continue
+		}
+		if r.task != nil {
+			run := s.deliverLocked(r.task)
+			s.mu.Unlock()
+			s.proceed(r.task, run)
+		} else {
+			s.mu.Unlock()
+			var data []byte
+			if r.data != nil {
+				data = r.data.B
+			}
+			if err := r.conn.process(&r.bhs, data); err != nil {
+				r.conn.close(err)
+			}
+			r.data.Release()
+		}
+		r.conn.out.flush()
+	}
+}
+
+// sequence handles a request other than a SCSI command in its turn.
+func (c *conn) sequence(h *pdu.BHS, data []byte) error {
+	s := c.sess
+	cmdSN := h.CmdSN()
+	s.mu.Lock()
+	switch s.turnLocked(h.Immediate(), cmdSN) {
+	case turnNever:
+		s.mu.Unlock()
+		return nil
+	case turnLater:
+		r := &request{conn: c, bhs: *h, cmdSN: cmdSN}
+		if len(data) > 0 {
+			r.data = c.node.pool.Get(len(data))
+			copy(r.data.B, data)
+		}
+		s.addPendingLocked(r)
+		s.mu.Unlock()
+		return nil
+	}
+	if !h.Immediate() {
+		s.openWindowLocked()
+	}
+	more := len(s.pending) > 0
+	s.mu.Unlock()
+	err := c.process(h, data)
+	if more {
+		s.runPending()
+	}
+	return err
+}
+
+// process handles a request whose turn has come.
+func (c *conn) process(h *pdu.BHS, data []byte) error {
+	switch h.Opcode() {
+	case pdu.OpNOPOut:
+		return c.handleNOPOut(h, data)
+	case pdu.OpTextReq:
+		return c.handleText(h, data)
+	case pdu.OpLogoutReq:
+		return c.handleLogout(h)
+	default:
+		return c.handleTaskManagement(h)
+	}
+}
+
+// join adds a connection that has finished its login.
+func (s *session) join(c *conn) {
+	s.mu.Lock()
+	s.conns[c.cid] = c
+	s.mu.Unlock()
+}
+
+// end stops the session: no task starts any more and every connection closes.
+// [session.gone] closes when that is done.
+func (s *session) end(why error) {
+	s.mu.Lock()
+	s.ending = true
+	if s.endReason == nil {
+		s.endReason = why
+	}
+	conns := s.connsLocked()
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.close(why)
+	}
+}
+
+func (s *session) connsLocked() []*conn {
+	list := make([]*conn, 0, len(s.conns))
+	for _, c := range s.conns {
+		list = append(list, c)
+	}
+	return list
+}
+
+// connectionLost takes a closed connection out of the session and ends the
+// tasks that belong to it. Without error recovery a connection that ends
+// otherwise than by a logout takes its session along (RFC 7143 7.1.4.2).
+func (s *session) connectionLost(c *conn) {
+	if c.ended != errLoggedOut && c.ended != errReplaced {
+		s.end(c.ended)
+	}
+	s.mu.Lock()
+	s.abortLocked(func(t *task) bool { return t.conn == c }, nil)
+	s.dropPendingLocked(c)
+	for s.runningOnLocked(c) {
+		s.idle.Wait()
+	}
+	if s.conns[c.cid] == c {
+		delete(s.conns, c.cid)
+	}
+	last := len(s.conns) == 0
+	s.ending = s.ending || last
+	s.mu.Unlock()
+	if last {
+		s.finish()
+	}
+}
+
+func (s *session) runningOnLocked(c *conn) bool {
+	for _, t := range s.tasks {
+		if t.conn == c && t.state == taskRunning {
+			return true
+		}
+	}
+	return false
+}
+
+// dropPendingLocked forgets the pending requests of a connection.
+func (s *session) dropPendingLocked(c *conn) {
+	s.pending = slices.DeleteFunc(s.pending, func(r *request) bool {
+		if r.conn != c {
+			return false
+		}
+		r.data.Release()
+		if r.task != nil {
+			s.dropLocked(r.task)
+		}
+		return true
+	})
+}
+
+// finish ends a session that has no connection and no task left.
+func (s *session) finish() {
+	select {
+	case <-s.gone:
+		return
+	default:
+	}
+	if s.nexus != nil {
+		s.nexus.Close()
+	}
+	s.node.removeSession(s)
+	close(s.gone)
+}
+
+// requestLogout asks the initiator to log out (RFC 7143 11.9.1, event 1).
+func (s *session) requestLogout() {
+	s.mu.Lock()
+	conns := s.connsLocked()
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.out.send(&pdu.AsyncMessage{Event: pdu.AsyncLogoutRequest, Parameter3: logoutRequestSeconds}, true)
+		c.out.flush()
+	}
+}
+
+// SessionInfo is a session as [Node.Sessions] reports it.
+type SessionInfo struct {
+	Initiator   string
+	Alias       string
+	Target      string // empty for a discovery session
+	ISID        pdu.ISID
+	TSIH        uint16
+	Group       uint16 // portal group tag
+	Started     time.Time
+	Connections []ConnectionInfo
+	Tasks       int // in the task set
+	Counters    scsi.Counters
+	Params      Params
+}
+
+// ConnectionInfo is a connection of a session.
+type ConnectionInfo struct {
+	CID          uint16
+	Local        netip.AddrPort
+	Remote       netip.AddrPort
+	HeaderDigest bool
+	DataDigest   bool
+}
+
+// Sessions returns the sessions in order of their TSIH.
+func (n *Node) Sessions() []SessionInfo {
+	var list []SessionInfo
+	for _, s := range n.sessionList() {
+		list = append(list, s.info())
+	}
+	return list
+}
+
+func (s *session) info() SessionInfo {
+	i := SessionInfo{
+		Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), ISID: s.isid, TSIH: s.tsih,
+		Group: s.group, Started: s.born, Params: s.params,
+	}
+	if s.nexus != nil {
+		i.Counters = s.nexus.Counters()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i.Tasks = len(s.tasks)
+	for _, c := range s.conns {
+		i.Connections = append(i.Connections, ConnectionInfo{c.cid, c.local, c.remote, c.headerDigest, c.dataDigest})
+	}
+	slices.SortFunc(i.Connections, func(a, b ConnectionInfo) int { return int(a.CID) - int(b.CID) })
+	return i
+}

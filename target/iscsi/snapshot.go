@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/mem"
+	"github.com/gotgtd/gotgtd/target/scsi"
+)
+
+// The state of a frozen Node as plain data. Fields are only ever added; a
+// field that an older process does not know is one that it can do without.
+
+// NodeState is everything that a successor needs to go on with the sessions
+// of a Node, besides the sockets.
+type NodeState struct {
+	LastTSIH    uint16            `cbor:"1,keyasint"`
+	Sessions    []SessionState    `cbor:"2,keyasint"`
+	Connections []ConnectionState `cbor:"3,keyasint"`
+}
+
+// SessionState is a session.
+type SessionState struct {
+	TSIH      uint16         `cbor:"1,keyasint"`
+	ISID      pdu.ISID       `cbor:"2,keyasint"`
+	Initiator string         `cbor:"3,keyasint"`
+	Alias     string         `cbor:"4,keyasint"`
+	Target    string         `cbor:"5,keyasint"` // empty for a discovery session
+	Group     uint16         `cbor:"6,keyasint"`
+	Params    Params         `cbor:"7,keyasint"`
+	Started   int64          `cbor:"8,keyasint"` // nanoseconds since 1970
+	ExpCmdSN  uint32         `cbor:"9,keyasint"`
+	MaxCmdSN  uint32         `cbor:"10,keyasint"`
+	LastTTT   uint32         `cbor:"11,keyasint"`
+	Arrivals  uint64         `cbor:"12,keyasint"`
+	Text      textExchange   `cbor:"13,keyasint"`
+	Ending    bool           `cbor:"14,keyasint"`
+	Tasks     []TaskState    `cbor:"15,keyasint"` // in the order of delivery
+	Pending   []PendingState `cbor:"16,keyasint"` // in the order of CmdSN
+}
+
+// TaskState is a command that has not run yet.
+type TaskState struct {
+	BHS         pdu.BHS   `cbor:"1,keyasint"`
+	CID         uint16    `cbor:"2,keyasint"`
+	State       taskState `cbor:"3,keyasint"`
+	Order       uint64    `cbor:"4,keyasint"`
+	Data        []byte    `cbor:"5,keyasint"` // data-out that has arrived
+	Received    uint32    `cbor:"6,keyasint"`
+	Unsolicited bool      `cbor:"7,keyasint"`
+	OutSN       uint32    `cbor:"8,keyasint"`
+	Asked       uint32    `cbor:"9,keyasint"`
+	R2Ts        []r2t     `cbor:"10,keyasint"`
+	R2TSN       uint32    `cbor:"11,keyasint"`
+	Broken      uint16    `cbor:"12,keyasint"`
+	Aborted     bool      `cbor:"13,keyasint"`
+	Done        bool      `cbor:"14,keyasint"` // its outcome is known: Status and Sense
+	Status      uint8     `cbor:"15,keyasint"`
+	Sense       []byte    `cbor:"16,keyasint"`
+}
+
+// PendingState is a request that is ahead of ExpCmdSN.
+type PendingState struct {
+	CmdSN uint32  `cbor:"1,keyasint"`
+	BHS   pdu.BHS `cbor:"2,keyasint"`
+	CID   uint16  `cbor:"3,keyasint"`
+	Data  []byte  `cbor:"4,keyasint"`
+	Task  bool    `cbor:"5,keyasint"` // a SCSI command, to be found among the tasks
+	Plug  bool    `cbor:"6,keyasint"`
+}
+
+// ConnectionState is a connection. Its socket travels beside it: the n-th
+// state belongs to the n-th socket.
+type ConnectionState struct {
+	TSIH         uint16 `cbor:"1,keyasint"` // 0 during login
+	CID          uint16 `cbor:"2,keyasint"`
+	Group        uint16 `cbor:"3,keyasint"`
+	Born         int64  `cbor:"4,keyasint"` // nanoseconds since 1970
+	HeaderDigest bool   `cbor:"5,keyasint"`
+	DataDigest   bool   `cbor:"6,keyasint"`
+	SendLimit    int    `cbor:"7,keyasint"`
+	ReceiveLimit int    `cbor:"8,keyasint"`
+	StatSN       uint32 `cbor:"9,keyasint"`
+	LoggingOut   bool   `cbor:"10,keyasint"`
+	Last         bool   `cbor:"11,keyasint"`
+	Login        *login `cbor:"12,keyasint"`
+	In           []byte `cbor:"13,keyasint"` // read from the socket, without effect so far
+	Out          []byte `cbor:"14,keyasint"` // for the socket, not taken by the kernel so far
+	Heard        uint32 `cbor:"15,keyasint"`
+}
+
+// Snapshot returns the state of a frozen Node and its sockets, which stay the
+// Node's. The Node can still thaw afterwards.
+func (n *Node) Snapshot() (*NodeState, []*net.TCPConn) {
+	st := &NodeState{LastTSIH: n.lastTSIH}
+	for _, s := range n.sessionList() {
+		st.Sessions = append(st.Sessions, s.snapshot())
+	}
+	var socks []*net.TCPConn
+	for _, c := range n.connList() {
+		if c.closed.Load() {
+			continue
+		}
+		st.Connections = append(st.Connections, c.snapshot())
+		socks = append(socks, c.nc)
+	}
+	return st, socks
+}
+
+func (c *conn) snapshot() ConnectionState {
+	st := ConnectionState{
+		CID: c.cid, Group: c.group, Born: c.born.UnixNano(), HeaderDigest: c.headerDigest, DataDigest: c.dataDigest,
+		SendLimit: c.sendLimit, ReceiveLimit: c.receiveLimit, LoggingOut: c.loggingOut.Load(),
+		Login: c.login, In: c.in.bytes(), Out: c.out.settle(), Heard: c.heard.Load(),
+	}
+	st.StatSN, st.Last = c.out.statSN, c.out.last
+	if c.sess != nil {
+		st.TSIH = c.sess.tsih
+	}
+	return st
+}
+
+func (s *session) snapshot() SessionState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := SessionState{
+		TSIH: s.tsih, ISID: s.isid, Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), Group: s.group,
+		Params: s.params, Started: s.born.UnixNano(), ExpCmdSN: s.expCmdSN, MaxCmdSN: s.maxCmdSN,
+		LastTTT: s.lastTTT, Arrivals: s.arrivals, Text: s.text, Ending: s.ending,
+	}
+	for _, t := range slices.SortedFunc(maps.Values(s.tasks), func(a, b *task) int { return int(int64(a.order - b.order)) }) {
+		st.Tasks = append(st.Tasks, t.snapshot())
+	}
+	for _, r := range s.pending {
+		p := PendingState{CmdSN: r.cmdSN, BHS: r.bhs, Task: r.task != nil, Plug: r.plug}
+		if r.conn != nil {
+			p.CID = r.conn.cid
+		}
+		if r.data != nil {
+			p.Data = r.data.B
+		}
+		st.Pending = append(st.Pending, p)
+	}
+	return st
+}
+
+func (t *task) snapshot() TaskState {
+	st := TaskState{
+		CID: t.conn.cid, State: t.state, Order: t.order, Received: t.received, Unsolicited: t.unsolicited,
+		OutSN: t.outSN, Asked: t.asked, R2Ts: t.r2ts[:t.openR2Ts], R2TSN: t.r2tSN, Broken: t.broken, Aborted: t.aborted,
+		Done: t.cmd.Done(), Status: uint8(t.cmd.Status), Sense: t.cmd.Sense,
+	}
+	t.req.Encode(&st.BHS)
+	if t.buf != nil {
+		st.Data = t.buf.B[:min(int(t.received), len(t.buf.B))]
+	}
+	return st
+}
+
+// Restore rebuilds the sessions and connections of another Node. files are
+// the sockets, in the order of the snapshot's connections; they are closed in
+// the end. target finds a target by name; a session whose target it does not
+// find, and a connection that can't be rebuilt, is an error that names it.
+// Nothing is read or written before [Node.Start].
+func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string) *Target) error {
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	if len(files) != len(st.Connections) {
+		return fmt.Errorf("iscsi: %d sockets for %d connections", len(files), len(st.Connections))
+	}
+	n.lastTSIH = st.LastTSIH
+	for i := range st.Sessions {
+		if err := n.restoreSession(&st.Sessions[i], target); err != nil {
+			return err
+		}
+	}
+	for i := range st.Connections {
+		if err := n.restoreConn(&st.Connections[i], files[i]); err != nil {
+			return err
+		}
+	}
+	for i := range st.Sessions {
+		if err := n.restoreTasks(&st.Sessions[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Node) restoreSession(st *SessionState, target func(string) *Target) error {
+	s := newSession(n)
+	s.initiator, s.alias, s.isid, s.tsih, s.group = st.Initiator, st.Alias, st.ISID, st.TSIH, st.Group
+	s.params, s.born = st.Params, time.Unix(0, st.Started)
+	s.expCmdSN, s.maxCmdSN, s.lastTTT, s.arrivals = st.ExpCmdSN, st.MaxCmdSN, st.LastTTT, st.Arrivals
+	s.text, s.ending = st.Text, st.Ending
+	s.publishLocked()
+	if st.Target != "" {
+		if s.target = target(st.Target); s.target == nil {
+			return fmt.Errorf("iscsi: no target %q for the session of %s", st.Target, st.Initiator)
+		}
+		// The device server's share has been restored: Lookup finds the nexus
+		// with its unit attentions.
+		nexus, ok := s.target.Device.Lookup(s.nexusID())
+		if !ok {
+			nexus = s.target.Device.Open(s.nexusID())
+		}
+		s.nexus = nexus
+	}
+	if n.sessions[s.tsih] != nil {
+		return fmt.Errorf("iscsi: two sessions with TSIH %#x", s.tsih)
+	}
+	n.sessions[s.tsih] = s
+	return nil
+}
+
+func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
+	fc, err := net.FileConn(f)
+	if err != nil {
+		return fmt.Errorf("iscsi: can't take over a connection: %w", err)
+	}
+	nc, ok := fc.(*net.TCPConn)
+	if !ok {
+		fc.Close()
+		return fmt.Errorf("iscsi: can't take over a connection: it is a %T", fc)
+	}
+	c, err := newConn(n, nc, st.Group)
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	c.born, c.cid, c.headerDigest, c.dataDigest = time.Unix(0, st.Born), st.CID, st.HeaderDigest, st.DataDigest
+	c.sendLimit, c.receiveLimit = st.SendLimit, st.ReceiveLimit
+	c.loggingOut.Store(st.LoggingOut)
+	c.heard.Store(st.Heard)
+	c.out.statSN, c.out.last = st.StatSN, st.Last
+	if len(st.Out) > 0 {
+		c.out.push(&outItem{raw: st.Out})
+	}
+	c.in.preload(&n.pool, st.In)
+	if st.TSIH == 0 {
+		return c.restoreLogin(st)
+	}
+	if c.sess = n.sessions[st.TSIH]; c.sess == nil {
+		nc.Close()
+		return fmt.Errorf("iscsi: no session for the connection of %s", c.remote)
+	}
+	c.login = nil
+	c.inLogin.Store(false)
+	c.sess.conns[c.cid] = c
+	n.conns[c] = struct{}{}
+	return nil
+}
+
+// restoreLogin goes on with a login. If its target is gone or closed to the
+// initiator by now, the login ends as if that had been so from the beginning.
+func (c *conn) restoreLogin(st *ConnectionState) error {
+	if st.Login == nil {
+		c.nc.Close()
+		return fmt.Errorf("iscsi: no login state for the connection of %s", c.remote)
+	}
+	c.login = st.Login
+	c.node.conns[c] = struct{}{}
+	if c.login.Identified {
+		if err := c.login.resolve(c, &c.login.First); err != nil {
+			c.close(err)
+		}
+	}
+	return nil
+}
+
+// preload puts bytes that another process has read in front of the stream.
+func (in *input) preload(pool *mem.Pool, b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	in.chunk = pool.Get(max(chunkSize, len(b)+chunkSize/2))
+	in.w = copy(in.chunk.B, b)
+}
+
+func (n *Node) restoreTasks(st *SessionState) error {
+	s := n.sessions[st.TSIH]
+	for i := range st.Tasks {
+		if err := s.restoreTask(&st.Tasks[i]); err != nil {
+			return err
+		}
+	}
+	for i := range st.Pending {
+		p := &st.Pending[i]
+		r := &request{conn: s.conns[p.CID], bhs: p.BHS, cmdSN: p.CmdSN, plug: p.Plug}
+		if r.conn == nil && !p.Plug {
+			return fmt.Errorf("iscsi: a pending request of %s has no connection", s.initiator)
+		}
+		if p.Task {
+			if r.task = s.tasks[p.BHS.InitiatorTaskTag()]; r.task == nil {
+				return fmt.Errorf("iscsi: a pending command of %s has no task", s.initiator)
+			}
+		}
+		if len(p.Data) > 0 {
+			r.data = n.pool.Get(len(p.Data))
+			copy(r.data.B, p.Data)
+		}
+		s.pending = append(s.pending, r)
+	}
+	return nil
+}
+
+// restoreTask brings a task back to where it was.
+func (s *session) restoreTask(st *TaskState) error {
+	c := s.conns[st.CID]
+	if c == nil || len(st.R2Ts) > maxR2T {
+		return fmt.Errorf("iscsi: a task of %s has no connection or too many R2Ts", s.initiator)
+	}
+	t := s.node.newTask(c)
+	t.req.Decode(&st.BHS)
+	t.state, t.order, t.received, t.unsolicited, t.outSN = st.State, st.Order, st.Received, st.Unsolicited, st.OutSN
+	t.asked, t.r2tSN, t.broken, t.aborted = st.Asked, st.R2TSN, st.Broken, st.Aborted
+	t.openR2Ts = copy(t.r2ts[:], st.R2Ts)
+	s.tasks[t.req.InitiatorTaskTag] = t
+	if t.req.Immediate {
+		s.immediate++
+	}
+	t.cmd.Out = st.Data
+	if t.state != taskEarly {
+		s.rearm(t, st)
+	}
+	t.keepData(&s.node.pool)
+	if t.buf == nil && t.openR2Ts > 0 {
+		t.buf = s.node.pool.Get(int(t.want))
+	}
+	switch t.state {
+	case taskReady:
+		s.node.work.add(t)
+	case taskBlocked:
+		s.blocked = append(s.blocked, t)
+	}
+	return nil
+}
+
+// rearm repeats what delivery did to a task.
+func (s *session) rearm(t *task, st *TaskState) {
+	t.address()
+	if t.req.Attribute == pdu.Ordered {
+		s.ordered++
+	}
+	switch {
+	case st.Done:
+		t.cmd.Settle(scsi.Status(st.Status), st.Sense)
+	case t.broken == 0:
+		s.nexus.Reprepare(&t.cmd)
+		t.setWant()
+	}
+}
+
+// Start lets a restored Node run: everything goes on where it stopped. Call
+// it exactly once, and only when the other process is done with the sockets.
+func (n *Node) Start() {
+	for _, c := range n.connList() {
+		n.wg.Add(1)
+		go c.run()
+	}
+	for _, s := range n.sessionList() {
+		s.mu.Lock()
+		idle := len(s.conns) == 0
+		n.revive(s)
+		s.mu.Unlock()
+		if idle {
+			s.finish()
+		}
+	}
+	n.work.resume()
+}
+
+// revive lets tasks go on that waited for memory, and for nothing else.
+func (n *Node) revive(s *session) {
+	for _, t := range s.tasks {
+		if t.state == taskData && t.broken == 0 && !t.cmd.Done() && t.openR2Ts == 0 && !t.unsolicited {
+			s.askLocked(t)
+		}
+	}
+}

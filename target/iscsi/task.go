@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"slices"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/mem"
+	"github.com/gotgtd/gotgtd/target/scsi"
+)
+
+// taskState is where a SCSI command is on its way.
+//
+//	early ──► data ──► ready ──► running ──► (answered)
+//	  │         │        │ ▲
+//	  │         │        ▼ │
+//	  │         │      blocked
+//	  └─────────┴────────┴──────► (aborted: no answer)
+//
+// A command in its turn starts at data, or at ready if nothing is to come. An
+// abort of a running task takes effect when it stops running.
+type taskState uint8
+
+const (
+	taskEarly   taskState = iota // ahead of ExpCmdSN
+	taskData                     // Data-Out still to come
+	taskReady                    // with the scheduler
+	taskBlocked                  // behind tasks that it must not overtake
+	taskRunning                  // in the device server
+)
+
+// maxR2T is the most R2Ts of one task that are open at a time.
+const maxR2T = 8
+
+// task is one SCSI command. Its fields are protected by the session's mutex
+// until it runs; then they belong to whoever runs it, and at last to the
+// output queue of its connection.
+type task struct {
+	cmd     scsi.Command
+	req     pdu.SCSICommand
+	sess    *session
+	conn    *conn
+	state   taskState
+	order   uint64    // place in the order of delivery
+	started time.Time // when a worker began to run it; zero on a reader
+
+	// Data-out. Data arrives in order, because DataPDUInOrder and
+	// DataSequenceInOrder are always Yes.
+	buf         *mem.Buffer
+	want        uint32 // bytes that the command takes
+	received    uint32 // bytes that have come; the next Data-Out starts here
+	unsolicited bool   // Data-Out PDUs that nobody asked for are still to come
+	outSN       uint32 // DataSN of the next unsolicited Data-Out
+	asked       uint32 // R2Ts have asked for the bytes before this one
+	r2ts        [maxR2T]r2t
+	openR2Ts    int // r2ts[:openR2Ts], oldest first
+	r2tSN       uint32
+	filling     bool   // the connection's reader is writing into buf
+	memoryWait  bool   // waits for memory before its first R2T
+	broken      uint16 // the transport error to report instead of executing, 0 for none
+
+	aborted  bool
+	managers []*management // wait for this task to stop running
+
+	// Data-in, the flusher's.
+	inSent       int
+	dataSN       uint32
+	senseSegment [2 + 252]byte
+}
+
+// r2t is a request for data that has been sent (RFC 7143 11.8).
+type r2t struct {
+	TTT    uint32 `cbor:"1,keyasint"`
+	Offset uint32 `cbor:"2,keyasint"`
+	Length uint32 `cbor:"3,keyasint"`
+	DataSN uint32 `cbor:"4,keyasint"` // of the next Data-Out that answers it
+}
+
+func (n *Node) newTask(c *conn) *task {
+	t := n.tasks.Get().(*task)
+	t.cmd.Pool = &n.pool
+	t.conn, t.sess = c, c.sess
+	return t
+}
+
+// release gives back what the task holds and the task itself.
+func (t *task) release(n *Node) {
+	t.buf.Release()
+	t.cmd.In.Release()
+	t.cmd.Reset()
+	req := &t.req
+	*req = pdu.SCSICommand{}
+	t.sess, t.conn, t.state, t.order = nil, nil, taskEarly, 0
+	t.buf, t.want, t.received, t.unsolicited, t.outSN = nil, 0, 0, false, 0
+	t.asked, t.openR2Ts, t.r2tSN, t.filling, t.memoryWait, t.broken = 0, 0, 0, false, false, 0
+	t.aborted, t.managers, t.inSent, t.dataSN = false, t.managers[:0], 0, 0
+	n.tasks.Put(t)
+}
+
+func (t *task) inBytes() int {
+	if t.cmd.In == nil {
+		return 0
+	}
+	return len(t.cmd.In.B)
+}
+
+func (t *task) goodStatus() bool { return t.cmd.Status == scsi.Good }
+
+// residual compares what the initiator expected with what the command
+// transfers (RFC 7143 11.4.5).
+func (t *task) residual() (overflow, underflow bool, count uint32) {
+	expected := t.req.ExpectedDataTransferLength
+	if !t.req.Read && !t.req.Write {
+		expected = 0
+	}
+	actual := t.cmd.InLength
+	if t.cmd.Direction == scsi.DataOut {
+		actual = t.cmd.Length
+	}
+	switch {
+	case actual > expected:
+		return true, false, actual - expected
+	case actual < expected:
+		return false, true, expected - actual
+	}
+	return false, false, 0
+}
+
+// handleCommand takes in a SCSI Command PDU (RFC 7143 11.3).
+func (c *conn) handleCommand(h *pdu.BHS, data []byte) error {
+	s := c.sess
+	if s.target == nil {
+		c.reject(pdu.ProtocolError, h) // RFC 7143 4.4.3: no commands in a discovery session
+		return nil
+	}
+	t := c.node.newTask(c)
+	t.req.Decode(h)
+	s.mu.Lock()
+	if s.tasks[t.req.InitiatorTaskTag] != nil || t.req.InitiatorTaskTag == pdu.ReservedTag {
+		return c.refuse(t, h, pdu.TaskInProgress)
+	}
+	if t.req.Immediate && s.immediate >= maxImmediate {
+		return c.refuse(t, h, pdu.ImmediateCmdReject)
+	}
+	when := s.turnLocked(t.req.Immediate, t.req.CmdSN)
+	if when == turnNever || s.ending {
+		s.mu.Unlock()
+		t.release(c.node)
+		return nil
+	}
+	s.tasks[t.req.InitiatorTaskTag] = t
+	if t.req.Immediate {
+		s.immediate++
+	}
+	c.takeImmediateData(t, data)
+	if when == turnLater {
+		t.keepData(&c.node.pool)
+		s.addPendingLocked(&request{conn: c, bhs: *h, cmdSN: t.req.CmdSN, task: t})
+		s.mu.Unlock()
+		return nil
+	}
+	run := s.deliverLocked(t)
+	more := len(s.pending) > 0
+	s.mu.Unlock()
+	s.proceed(t, run)
+	if more {
+		s.runPending()
+	}
+	return nil
+}
+
+// refuse rejects a command that can't enter the task set. A non-immediate one
+// has used up its CmdSN all the same. The caller holds the session's mutex.
+func (c *conn) refuse(t *task, h *pdu.BHS, reason pdu.RejectReason) error {
+	s := c.sess
+	if !t.req.Immediate && s.turnLocked(false, t.req.CmdSN) == turnNow {
+		s.openWindowLocked()
+	}
+	s.mu.Unlock()
+	t.release(c.node)
+	c.reject(reason, h)
+	s.runPending()
+	return nil
+}
+
+// takeImmediateData notes the data that came with the command. It stays in
+// the input buffer for now; [task.keepData] moves it when it must outlive that.
+func (c *conn) takeImmediateData(t *task, data []byte) {
+	p, r := &c.sess.params, &t.req
+	t.unsolicited = r.Write && !r.Final
+	n := uint32(len(data))
+	switch {
+	case n > 0 && (!r.Write || !p.ImmediateData || n > p.FirstBurstLength || n > r.ExpectedDataTransferLength):
+		t.broken = scsi.UnexpectedUnsolicitedData
+		return
+	case t.unsolicited && (p.InitialR2T || n >= min(p.FirstBurstLength, r.ExpectedDataTransferLength)):
+		t.broken = scsi.UnexpectedUnsolicitedData
+		t.unsolicited = false
+		return
+	}
+	t.cmd.Out = data
+	t.received = n
+	if b := c.takeBulk(); b != nil {
+		t.buf = b
+	}
+}
+
+// keepData moves data-out from the input buffer into the task's own.
+func (t *task) keepData(pool *mem.Pool) {
+	if t.received == 0 && !t.unsolicited {
+		return
+	}
+	size := int(max(t.want, min(t.received, t.req.ExpectedDataTransferLength)))
+	if t.state == taskEarly && t.unsolicited {
+		size = max(size, int(min(t.sess.params.FirstBurstLength, t.req.ExpectedDataTransferLength)))
+	}
+	if size == 0 || t.buf != nil && size <= len(t.buf.B) {
+		return
+	}
+	old := t.buf
+	t.buf = pool.Get(size)
+	copy(t.buf.B, t.cmd.Out)
+	t.cmd.Out = t.buf.B[:min(int(t.received), size)]
+	old.Release()
+}
+
+// deliverLocked brings a command before the device server in its turn, and
+// reports whether it is to be run now.
+func (s *session) deliverLocked(t *task) (run bool) {
+	r := &t.req
+	t.order = s.arrivals
+	s.arrivals++
+	t.state = taskData
+	t.address()
+	if r.Attribute == pdu.Ordered {
+		s.ordered++
+	}
+	if t.aborted {
+		s.dropLocked(t)
+		return false
+	}
+	if t.broken == 0 {
+		s.nexus.Prepare(&t.cmd)
+	}
+	t.setWant()
+	return s.continueLocked(t)
+}
+
+// address tells the command what the initiator's PDU says.
+func (t *task) address() {
+	r := &t.req
+	t.cmd.CDB, t.cmd.LUN = r.CDB, scsi.LUN(r.LUN)
+	if r.Write {
+		t.cmd.OutExpected = r.ExpectedDataTransferLength
+	} else if r.Read {
+		t.cmd.InExpected = r.ExpectedDataTransferLength
+	}
+}
+
+// setWant finds out how much data-out a prepared command takes.
+func (t *task) setWant() {
+	if t.broken == 0 && !t.cmd.Done() && t.cmd.Direction == scsi.DataOut {
+		t.want = min(t.cmd.Length, t.req.ExpectedDataTransferLength)
+	}
+}
+
+// continueLocked finds out what a task needs next: more data, its place in
+// the order, or to be run, which it reports.
+func (s *session) continueLocked(t *task) (run bool) {
+	if !t.dataComplete() {
+		t.keepData(&s.node.pool)
+		s.askLocked(t)
+		return false
+	}
+	if s.mustWaitLocked(t) {
+		t.keepData(&s.node.pool)
+		t.state = taskBlocked
+		s.blocked = append(s.blocked, t)
+		return false
+	}
+	t.state = taskRunning
+	return true
+}
+
+// dataComplete reports whether all data-out has come that will. A failed
+// command still waits for the end of what the initiator is sending (RFC 7143
+// 11.4.7.2).
+func (t *task) dataComplete() bool {
+	if t.unsolicited || t.openR2Ts > 0 {
+		return false
+	}
+	return t.received >= t.want || t.broken != 0 || t.cmd.Done()
+}
+
+// mustWaitLocked applies the task attributes (SAM-5 8.9) within the task set
+// of this nexus and logical unit: an ORDERED task waits for all older tasks,
+// and younger ones wait for it; HEAD OF QUEUE waits for nobody.
+func (s *session) mustWaitLocked(t *task) bool {
+	if s.ordered == 0 || t.req.Attribute == pdu.HeadOfQueue {
+		return false
+	}
+	for _, o := range s.tasks {
+		if o.order < t.order && o.state != taskEarly && o.req.LUN == t.req.LUN &&
+			(t.req.Attribute == pdu.Ordered || o.req.Attribute == pdu.Ordered) {
+			return true
+		}
+	}
+	return false
+}
+
+// proceed runs a task that is to be run: here if that does not block, on a
+// worker otherwise. The caller holds no lock.
+func (s *session) proceed(t *task, run bool) {
+	if !run {
+		return
+	}
+	if !t.settled() {
+		t.setOut()
+		if !s.nexus.TryExecute(&t.cmd) {
+			t.keepData(&s.node.pool)
+			s.schedule(t)
+			return
+		}
+	}
+	s.complete(t)
+}
+
+// execute runs a task on a worker.
+func (s *session) execute(t *task) {
+	if !t.settled() {
+		t.setOut()
+		s.nexus.Execute(&t.cmd)
+	}
+	s.complete(t)
+}
+
+// settled reports whether the command's outcome is known without executing it.
+func (t *task) settled() bool {
+	if t.broken != 0 {
+		t.cmd.Abort(t.broken)
+	}
+	return t.cmd.Done()
+}
+
+// setOut gives the command its data-out.
+func (t *task) setOut() {
+	if t.buf != nil {
+		t.cmd.Out = t.buf.B
+	}
+	t.cmd.Out = t.cmd.Out[:min(int(t.want), len(t.cmd.Out))]
+}
+
+// schedule hands a task that would block to the workers.
+func (s *session) schedule(t *task) {
+	s.mu.Lock()
+	if t.aborted {
+		managers := s.finishAbortLocked(t)
+		s.mu.Unlock()
+		releaseAll(managers)
+		return
+	}
+	t.state = taskReady
+	s.node.work.add(t)
+	s.mu.Unlock()
+}
+
+// complete takes a task that has run out of the task set and queues its
+// response.
+func (s *session) complete(t *task) {
+	t.buf.Release()
+	t.buf, t.cmd.Out = nil, nil
+	s.mu.Lock()
+	if t.aborted {
+		managers := s.finishAbortLocked(t)
+		s.mu.Unlock()
+		releaseAll(managers)
+		return
+	}
+	s.leaveLocked(t)
+	// Queued under the lock: an abort that finds the task gone is answered
+	// behind its response.
+	t.conn.out.sendTask(t)
+	s.mu.Unlock()
+}
+
+// leaveLocked takes a task out of the task set.
+func (s *session) leaveLocked(t *task) {
+	delete(s.tasks, t.req.InitiatorTaskTag)
+	if t.req.Immediate {
+		s.immediate--
+	}
+	if t.req.Attribute == pdu.Ordered && t.state != taskEarly {
+		s.ordered--
+	}
+	s.openWindowLocked()
+	s.idle.Broadcast()
+	if len(s.blocked) > 0 {
+		s.unblockLocked()
+	}
+}
+
+// unblockLocked gives the blocked tasks that need not wait any more to the
+// workers.
+func (s *session) unblockLocked() {
+	s.blocked = slices.DeleteFunc(s.blocked, func(t *task) bool {
+		if s.mustWaitLocked(t) {
+			return false
+		}
+		t.state = taskReady
+		s.node.work.add(t)
+		return true
+	})
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+)
+
+const maxText = 64 << 10 // bytes of one text request in all its parts
+
+// textExchange is a text negotiation under way (RFC 7143 11.10). It is plain
+// data and protected by the session's mutex.
+type textExchange struct {
+	ITT  uint32 `cbor:"1,keyasint"`
+	TTT  uint32 `cbor:"2,keyasint"` // the initiator's next request of the exchange carries it
+	Open bool   `cbor:"3,keyasint"`
+	In   []byte `cbor:"4,keyasint"` // parts of a continued request
+	Out  []byte `cbor:"5,keyasint"` // parts of the response still to be fetched
+}
+
+// handleText handles a Text Request (RFC 7143 11.10), of which SendTargets is
+// the only use.
+func (c *conn) handleText(h *pdu.BHS, data []byte) error {
+	var req pdu.TextRequest
+	req.Decode(h)
+	s := c.sess
+	s.mu.Lock()
+	x := &s.text
+	if req.TargetTransferTag == pdu.ReservedTag {
+		*x = textExchange{ITT: req.InitiatorTaskTag} // a new exchange ends the one before
+	} else if !x.Open || req.TargetTransferTag != x.TTT || req.InitiatorTaskTag != x.ITT {
+		s.mu.Unlock()
+		c.reject(pdu.ProtocolError, h)
+		return nil
+	}
+	reason, ok := c.stepTextLocked(&req, data)
+	s.mu.Unlock()
+	if !ok {
+		c.reject(reason, h)
+	}
+	return nil
+}
+
+// stepTextLocked takes the text exchange one request further.
+func (c *conn) stepTextLocked(req *pdu.TextRequest, data []byte) (pdu.RejectReason, bool) {
+	x := &c.sess.text
+	if len(x.In)+len(data) > maxText {
+		*x = textExchange{}
+		return pdu.ProtocolError, false
+	}
+	x.In = append(x.In, data...)
+	if req.Continue {
+		c.respondTextLocked(nil, false)
+		return 0, true
+	}
+	if len(x.In) > 0 {
+		pairs, err := pdu.ParseText(x.In)
+		x.In = nil
+		if err != nil {
+			*x = textExchange{}
+			return pdu.ProtocolError, false
+		}
+		x.Out = append(x.Out, c.answerText(pairs)...)
+	}
+	n := min(len(x.Out), c.sendLimit)
+	part := x.Out[:n]
+	x.Out = x.Out[n:]
+	c.respondTextLocked(part, len(x.Out) == 0 && req.Final)
+	return 0, true
+}
+
+// respondTextLocked queues a Text Response. One that is not final has a
+// target transfer tag for the initiator to come back with.
+func (c *conn) respondTextLocked(part []byte, final bool) {
+	x := &c.sess.text
+	p := pdu.TextResponse{
+		Final: final, Continue: len(x.Out) > 0, DataLength: uint32(len(part)),
+		InitiatorTaskTag: x.ITT, TargetTransferTag: pdu.ReservedTag,
+	}
+	x.Open = !final
+	if !final {
+		x.TTT = c.sess.newTTTLocked()
+		p.TargetTransferTag = x.TTT
+	}
+	b := c.node.pool.Get(len(part))
+	copy(b.B, part)
+	c.out.sendData(&p, true, b)
+}
+
+// answerText answers the keys of a text request.
+func (c *conn) answerText(pairs []pdu.Pair) []byte {
+	var out []byte
+	for _, p := range pairs {
+		if p.Key == "SendTargets" {
+			out = c.appendTargets(out, p.Value)
+			continue
+		}
+		// RFC 7143 13: no other key may be negotiated in full feature phase
+		// but MaxRecvDataSegmentLength, which initiators leave as it is.
+		answer := valueNotUnderstood
+		if isSessionKey(p.Key) || p.Key == "HeaderDigest" || p.Key == "DataDigest" || p.Key == "MaxRecvDataSegmentLength" {
+			answer = valueReject
+		}
+		out = pdu.AppendText(out, pdu.Pair{Key: p.Key, Value: answer})
+	}
+	return out
+}
+
+// appendTargets answers SendTargets (RFC 7143 appendix C): in a discovery
+// session all targets or one, in a normal session the session's own.
+func (c *conn) appendTargets(out []byte, which string) []byte {
+	which = strings.ToLower(which)
+	s := c.sess
+	if s.target != nil {
+		if which == "" || which == s.target.Name {
+			return c.appendTarget(out, s.target)
+		}
+		return out
+	}
+	for _, t := range c.node.visible(c, s.initiator) {
+		if which == "all" || which == strings.ToLower(t.Name) {
+			out = c.appendTarget(out, t)
+		}
+	}
+	return out
+}
+
+// visible returns the targets that an initiator may know of.
+func (n *Node) visible(c *conn, initiator string) []*Target {
+	n.mu.Lock()
+	order := slices.Clone(n.order)
+	n.mu.Unlock()
+	return slices.DeleteFunc(order, func(t *Target) bool {
+		ok, _ := t.allows(c.remote.Addr(), initiator)
+		return !ok
+	})
+}
+
+// appendTarget adds a target's name and the addresses it is reached at.
+func (c *conn) appendTarget(out []byte, t *Target) []byte {
+	out = pdu.AppendText(out, pdu.Pair{Key: "TargetName", Value: t.Name})
+	c.node.mu.Lock()
+	groups := c.node.groups
+	c.node.mu.Unlock()
+	var seen []string
+	for _, g := range groups {
+		if !t.reachedThrough(g.Tag) {
+			continue
+		}
+		for _, p := range g.Portals {
+			addr, ok := c.reachable(p)
+			value := fmt.Sprintf("%s,%d", addr, g.Tag)
+			if ok && !slices.Contains(seen, value) {
+				seen = append(seen, value)
+				out = pdu.AppendText(out, pdu.Pair{Key: "TargetAddress", Value: value})
+			}
+		}
+	}
+	if len(seen) == 0 {
+		out = pdu.AppendText(out, pdu.Pair{Key: "TargetAddress", Value: fmt.Sprintf("%s,%d", c.local, c.group)})
+	}
+	return out
+}
+
+// reachable turns a portal's address into one that this initiator can use: an
+// unspecified address becomes the one that it has reached us at.
+func (c *conn) reachable(p netip.AddrPort) (netip.AddrPort, bool) {
+	if !p.Addr().IsUnspecified() {
+		return p, true
+	}
+	local := c.local.Addr()
+	if p.Addr().Is4() && !local.Is4() {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(local, p.Port()), true
+}

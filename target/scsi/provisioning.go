@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scsi
+
+import (
+	"encoding/binary"
+
+	"github.com/gotgtd/gotgtd/target/scsi/reservation"
+)
+
+// provisioningOperations are the commands of logical block provisioning
+// (SBC-3 4.7), with WRITE SAME.
+func provisioningOperations() []operation {
+	return []operation{
+		{code: 0x42, action: noAction, flags: opChanges | opThin, access: reservation.Write, usage: "\x00\x00\x00\x00\x00\x00\xff\xff",
+			prepare: prepareUnmap, run: runUnmap},
+		{code: 0x41, action: noAction, flags: opChanges, access: reservation.Write, usage: "\x08\xff\xff\xff\xff\x00\xff\xff",
+			prepare: prepareWriteSame, run: runWriteSame},
+		{code: 0x93, action: noAction, flags: opChanges, access: reservation.Write, usage: "\x09\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
+			prepare: prepareWriteSame, run: runWriteSame},
+		{code: 0x9e, action: 0x12, flags: opBlocks, access: reservation.Read, usage: "\x1f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
+			prepare: prepareLBAStatus, run: runLBAStatus},
+	}
+}
+
+// Lengths in an UNMAP parameter list.
+const (
+	unmapHeader     = 8
+	unmapDescriptor = 16
+	maxUnmapList    = unmapHeader + maxUnmapDescriptors*unmapDescriptor
+)
+
+func prepareUnmap(c *Command) {
+	c.Direction = DataOut
+	if c.CDB[1]&0x01 != 0 { // ANCHOR
+		c.fail(badCDBBit(1, 0))
+		return
+	}
+	n := uint32(binary.BigEndian.Uint16(c.CDB[7:]))
+	if n != 0 && n < unmapHeader {
+		c.fail(illegal(ascParameterListLength))
+		return
+	}
+	c.Length = n
+}
+
+// An extent is a run of blocks.
+type extent struct {
+	lba    uint64
+	blocks uint32
+}
+
+// runUnmap is UNMAP (SBC-3 5.22). Every descriptor is checked before the
+// first is carried out.
+func runUnmap(c *Command) {
+	lu := c.exec.it.lu
+	if c.Length == 0 {
+		c.good()
+		return
+	}
+	extents, ok := c.decodeUnmap()
+	if !ok {
+		return
+	}
+	for _, e := range extents {
+		if e.blocks == 0 {
+			continue
+		}
+		if err := lu.discarder.Discard(int64(e.lba<<lu.shift), int64(e.blocks)<<lu.shift); err != nil {
+			c.failStorage(freeing, e.lba, err)
+			return
+		}
+	}
+	c.changed()
+}
+
+// decodeUnmap returns the extents of an UNMAP parameter list (SBC-3 5.22.2).
+// If they can't be, the command has failed.
+func (c *Command) decodeUnmap() (extents []extent, ok bool) {
+	be := binary.BigEndian
+	if len(c.Out) < unmapHeader {
+		c.fail(illegal(ascParameterListLength))
+		return nil, false
+	}
+	n := int(be.Uint16(c.Out[2:])) / unmapDescriptor
+	switch {
+	case n > maxUnmapDescriptors:
+		c.fail(badParam(2))
+		return nil, false
+	case unmapHeader+n*unmapDescriptor > len(c.Out):
+		c.fail(illegal(ascParameterListLength))
+		return nil, false
+	}
+	lu := c.exec.it.lu
+	capacity, total := lu.blocks.Load(), uint64(0)
+	for i := range n {
+		d := c.Out[unmapHeader+i*unmapDescriptor:]
+		e := extent{be.Uint64(d), be.Uint32(d[8:])}
+		if e.lba > capacity || uint64(e.blocks) > capacity-e.lba {
+			c.fail(illegal(ascLBAOutOfRange).withInfo(e.lba))
+			return nil, false
+		}
+		if total += uint64(e.blocks); total > maxUnmapBytes>>lu.shift {
+			c.fail(badParam(unmapHeader + i*unmapDescriptor + 8))
+			return nil, false
+		}
+		extents = append(extents, e)
+	}
+	return extents, true
+}
+
+// changed ends a command that changed blocks other than by writing data-out:
+// with GOOD, once it is durable if there is no write cache.
+func (c *Command) changed() {
+	lu := c.exec.it.lu
+	if !lu.has(stateWCE) {
+		if err := lu.flushLocked(); err != nil {
+			c.failStorage(flushing, c.exec.lba, err)
+			return
+		}
+	}
+	c.good()
+}
+
+// Flags in byte 1 of WRITE SAME.
+const (
+	sameAnchor = 0x10
+	sameUnmap  = 0x08
+	sameNDOB   = 0x01 // no data-out buffer: zeros; (16) only
+)
+
+func prepareWriteSame(c *Command) {
+	lu := c.exec.it.lu
+	c.Direction = DataOut
+	lba, blocks := decodeExtent(&c.CDB)
+	if !c.addressBlocks(lba, blocks) {
+		return
+	}
+	flags := c.CDB[1]
+	switch {
+	case flags&protectMask != 0:
+		c.fail(badCDBBit(1, 7))
+	case flags&sameAnchor != 0:
+		c.fail(badCDBBit(1, 4))
+	case flags&sameUnmap != 0 && lu.discarder == nil:
+		c.fail(badCDBBit(1, 3))
+	case blocks == 0, uint64(blocks) > maxWriteSameBytes>>lu.shift:
+		c.fail(badCDB(lengthField(c.CDB[0])))
+	case c.CDB[0] == 0x93 && flags&sameNDOB != 0:
+		c.Direction = NoData
+	default:
+		c.Length = lu.blockSize
+		c.checkOutLength()
+	}
+}
+
+// runWriteSame is WRITE SAME (SBC-3 5.43, 5.44). UNMAP frees the blocks if they
+// then read as they should, which is as zeros; other data is written.
+func runWriteSame(c *Command) {
+	lu := c.exec.it.lu
+	var block []byte
+	if c.Direction == DataOut {
+		if !c.hasOneBlock() {
+			return
+		}
+		block = c.Out
+	}
+	off, n := int64(c.exec.lba<<lu.shift), int64(c.exec.blocks)<<lu.shift
+	var err error
+	work := writing
+	switch zeros := isZero(block); {
+	case zeros && c.CDB[1]&sameUnmap != 0:
+		work = freeing
+		err = lu.discarder.Discard(off, n)
+	case zeros && lu.zeroer != nil:
+		err = lu.zeroer.WriteZeroes(off, n)
+	default:
+		c.writeRepeated(block)
+		return
+	}
+	if err != nil {
+		c.failStorage(work, c.exec.lba, err)
+		return
+	}
+	lu.stats.written(int(n))
+	c.exec.nexus.stats.written(int(n))
+	c.changed()
+}
+
+// isZero reports whether p is all zeros.
+func isZero(p []byte) bool {
+	for _, b := range p {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// writeRepeated writes block, zeros if it is nil, to every block that the
+// command addresses.
+func (c *Command) writeRepeated(block []byte) {
+	lu := c.exec.it.lu
+	n := uint64(c.exec.blocks) << lu.shift
+	scratch := c.Pool.Get(int(min(scratchBytes, n)))
+	defer scratch.Release()
+	if block == nil {
+		clear(scratch.B)
+	} else {
+		for i := 0; i < len(scratch.B); i += len(block) {
+			copy(scratch.B[i:], block)
+		}
+	}
+	off := c.exec.lba << lu.shift
+	for done := uint64(0); done < n; {
+		p := scratch.B[:min(uint64(len(scratch.B)), n-done)]
+		if k, err := lu.store.WriteAt(p, int64(off+done)); err != nil {
+			c.failStorage(writing, (off+done+uint64(k))>>lu.shift, err)
+			return
+		}
+		done += uint64(len(p))
+	}
+	lu.stats.written(int(n))
+	c.exec.nexus.stats.written(int(n))
+	c.changed()
+}
+
+func prepareLBAStatus(c *Command) {
+	c.Direction = DataIn
+	lba := binary.BigEndian.Uint64(c.CDB[2:])
+	if c.addressBlocks(lba, 0) && lba == c.exec.it.lu.blocks.Load() {
+		c.fail(illegal(ascLBAOutOfRange).withInfo(lba))
+	}
+}
+
+// Lengths in GET LBA STATUS data, and the most descriptors that it returns.
+const (
+	statusHeader     = 8
+	statusDescriptor = 16
+	maxLBAStatus     = 128
+
+	statusMapped      = 0
+	statusDeallocated = 1
+)
+
+// runLBAStatus is GET LBA STATUS (SBC-3 5.4).
+func runLBAStatus(c *Command) {
+	lu := c.exec.it.lu
+	be := binary.BigEndian
+	allocation := be.Uint32(c.CDB[10:])
+	room := 1
+	if allocation > statusHeader+statusDescriptor {
+		room = int(min((allocation-statusHeader)/statusDescriptor, maxLBAStatus))
+	}
+	b := make([]byte, statusHeader, statusHeader+room*statusDescriptor)
+	capacity := lu.blocks.Load()
+	for lba := c.exec.lba; room > 0 && lba < capacity; room-- {
+		blocks, mapped, err := lu.mapping(lba, capacity)
+		if err != nil {
+			c.failStorage(mapping, lba, err)
+			return
+		}
+		b = be.AppendUint64(b, lba)
+		b = be.AppendUint32(b, blocks)
+		status := byte(statusDeallocated)
+		if mapped {
+			status = statusMapped
+		}
+		b = append(b, status, 0, 0, 0)
+		lba += uint64(blocks)
+	}
+	be.PutUint32(b, uint32(len(b)-4))
+	c.reply(b, allocation)
+}
+
+// mapping returns the run of blocks from lba on that are all mapped or all
+// deallocated. A block is mapped if any byte of it is.
+func (lu *LogicalUnit) mapping(lba, capacity uint64) (blocks uint32, mapped bool, err error) {
+	const most = 1<<32 - 1
+	left := min(capacity-lba, most)
+	if lu.mapper == nil || lu.discarder == nil {
+		return uint32(left), true, nil
+	}
+	n, mapped, err := lu.mapper.Extent(int64(lba << lu.shift))
+	if err != nil {
+		return 0, false, err
+	}
+	run := uint64(n) >> lu.shift
+	switch {
+	case mapped && n&int64(lu.blockSize-1) != 0:
+		run++ // its last block is mapped in part
+	case !mapped && run == 0:
+		run, mapped = 1, true
+	}
+	return uint32(min(max(run, 1), left)), mapped, nil
+}

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package target is an embeddable iSCSI target: a [Server] made from a
+// configuration serves its targets on the listeners that it is given. Its
+// sessions can be frozen, moved to another process and thawed there.
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/iscsi"
+	"github.com/gotgtd/gotgtd/target/scsi"
+)
+
+// Options says what a Server is made of. Config must be there; it is
+// validated and has its defaults.
+type Options struct {
+	Config   *config.Config
+	Log      *slog.Logger // nil: slog.Default()
+	StateDir string       // for what outlives a restart: persistent reservations with APTPL; empty: nothing does
+
+	// Successor opens the backing stores without their locks, which a
+	// process that serves them now hands over later.
+	Successor bool
+}
+
+// Server is a running set of targets. New builds it, Serve adds listeners,
+// Shutdown or Close ends it.
+type Server struct {
+	conf    *config.Config
+	log     *slog.Logger
+	started time.Time
+	node    *iscsi.Node
+	targets []*served
+
+	mu      sync.Mutex // protects portals
+	portals []*portal
+	accepts sync.WaitGroup
+}
+
+// served is a target with what belongs to it.
+type served struct {
+	conf   *config.Target
+	device *scsi.Device
+	target *iscsi.Target
+}
+
+// portal is a listener and the portal group that it belongs to.
+type portal struct {
+	listener *net.TCPListener
+	group    uint16
+	name     string
+}
+
+// New opens every backing store and builds the targets. It serves nobody yet.
+// An error names all targets and logical units that can't be served, with
+// their places in the configuration; nothing stays open then.
+func New(o Options) (*Server, error) {
+	s := &Server{conf: o.Config, log: o.Log, started: time.Now()}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	l := &o.Config.Limits
+	s.node = iscsi.NewNode(iscsi.Options{
+		Log: s.log, MaxSessions: l.Sessions, MaxConnections: l.Connections, MaxLogins: l.Logins,
+		MemoryLimit: l.Memory, LoginTimeout: l.LoginTimeout,
+	})
+	var errs []error
+	for i := range o.Config.Targets {
+		t, err := s.build(&o, i)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if t != nil {
+			s.targets = append(s.targets, t)
+		}
+	}
+	if len(errs) > 0 {
+		s.Close()
+		return nil, errors.Join(errs...)
+	}
+	s.publish()
+	return s, nil
+}
+
+// build makes the i-th target of the configuration.
+func (s *Server) build(o *Options, i int) (*served, error) {
+	conf := &o.Config.Targets[i]
+	t := &served{conf: conf}
+	device, err := scsi.NewDevice(scsi.DeviceOptions{
+		Name: conf.Name, TID: conf.TID, StateDir: o.StateDir, Log: s.log,
+		AbortTasks: func(victim scsi.NexusID, lun scsi.LUN) { s.node.AbortTasks(t.device, victim, lun) },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%v: target %s: %w", conf.Pos, conf.Name, err)
+	}
+	t.device = device
+	for _, tag := range s.groupTags(conf) {
+		device.AddTargetPort(tag, fmt.Sprintf("%s,t,0x%04x", conf.Name, tag))
+	}
+	var errs []error
+	for j := range conf.LUNs {
+		if err := s.attach(o, t, j); err != nil {
+			place := o.Config.Where(fmt.Sprintf("targets[%d].luns[%d].path", i, j))
+			errs = append(errs, fmt.Errorf("%v: target %s LUN %d: %w", place, conf.Name, conf.LUNs[j].Number, err))
+		}
+	}
+	if device.LogicalUnit(0) == nil {
+		if err := attachController(device, s.log); err != nil {
+			errs = append(errs, fmt.Errorf("%v: target %s LUN 0: %w", conf.Pos, conf.Name, err))
+		}
+	}
+	t.target = &iscsi.Target{
+		Name: conf.Name, Alias: conf.Alias, Device: device, Groups: conf.PortalGroups,
+		Auth: auth(&conf.Auth), Limits: limits(&conf.Parameters), Allowed: allowed(conf), Offline: conf.Offline,
+	}
+	if o.Config.IgnoreErrors {
+		for _, err := range errs {
+			s.log.Error("logical unit left out", "error", err)
+		}
+		errs = nil
+	}
+	return t, errors.Join(errs...)
+}
+
+// attach opens the j-th logical unit of a target and adds it to the device.
+func (s *Server) attach(o *Options, t *served, j int) error {
+	conf := &t.conf.LUNs[j]
+	store, err := openStore(conf, o.Successor)
+	if err != nil {
+		return err
+	}
+	lu, err := newUnit(conf, store, s.log)
+	if err == nil {
+		err = t.device.Attach(conf.Number, lu)
+	}
+	if err != nil {
+		store.Close()
+	}
+	return err
+}
+
+func attachController(d *scsi.Device, log *slog.Logger) error {
+	lu, err := scsi.NewController(scsi.LogicalUnitOptions{Online: true, Log: log})
+	if err != nil {
+		return err
+	}
+	return d.Attach(0, lu)
+}
+
+// groupTags returns the tags of the portal groups that offer a target.
+func (s *Server) groupTags(t *config.Target) []uint16 {
+	if len(t.PortalGroups) > 0 {
+		return t.PortalGroups
+	}
+	var tags []uint16
+	for _, g := range s.conf.PortalGroups {
+		tags = append(tags, g.Tag)
+	}
+	if len(tags) == 0 {
+		tags = []uint16{1}
+	}
+	return tags
+}
+
+// publish makes targets and portals known to initiators.
+func (s *Server) publish() {
+	var targets []*iscsi.Target
+	for _, t := range s.targets {
+		targets = append(targets, t.target)
+	}
+	var groups []iscsi.PortalGroup
+	s.mu.Lock()
+	for _, p := range s.portals {
+		groups = addPortal(groups, p)
+	}
+	s.mu.Unlock()
+	s.node.SetTargets(targets, groups, auth(&s.conf.Discovery))
+}
+
+func addPortal(groups []iscsi.PortalGroup, p *portal) []iscsi.PortalGroup {
+	addr := p.address()
+	for i := range groups {
+		if groups[i].Tag == p.group {
+			groups[i].Portals = append(groups[i].Portals, addr)
+			return groups
+		}
+	}
+	return append(groups, iscsi.PortalGroup{Tag: p.group, Portals: []netip.AddrPort{addr}})
+}
+
+func (p *portal) address() netip.AddrPort {
+	a := p.listener.Addr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// AddPortal announces a listener as a portal of the group tag. name is what a
+// service manager calls the socket, if it is one of its own. Nobody is served
+// before [Server.Serve].
+func (s *Server) AddPortal(l net.Listener, group uint16, name string) error {
+	tl, ok := l.(*net.TCPListener)
+	if !ok {
+		return fmt.Errorf("can't serve iSCSI on %v: not a TCP socket", l.Addr())
+	}
+	s.mu.Lock()
+	s.portals = append(s.portals, &portal{listener: tl, group: group, name: name})
+	s.mu.Unlock()
+	s.publish()
+	return nil
+}
+
+// Serve accepts connections on every portal, until Pause, Shutdown or Close.
+func (s *Server) Serve() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.portals {
+		_ = p.listener.SetDeadline(time.Time{})
+		s.accepts.Add(1)
+		go s.accept(p)
+	}
+}
+
+// acceptPause is how long a portal rests after accept failed, for example for
+// want of file descriptors.
+const acceptPause = 100 * time.Millisecond
+
+func (s *Server) accept(p *portal) {
+	defer s.accepts.Done()
+	for {
+		c, err := p.listener.AcceptTCP()
+		switch {
+		case err == nil:
+			if err := s.node.Serve(c, p.group); err != nil {
+				s.log.Warn("connection refused", "error", err)
+			}
+		case errors.Is(err, net.ErrClosed) || isTimeout(err):
+			return
+		default:
+			s.log.Warn("can't accept", "portal", p.address().String(), "error", err)
+			time.Sleep(acceptPause)
+		}
+	}
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// pauseAccepting makes every accept loop end; the listeners stay open and
+// their backlogs fill.
+func (s *Server) pauseAccepting() {
+	s.mu.Lock()
+	for _, p := range s.portals {
+		_ = p.listener.SetDeadline(time.Unix(1, 0))
+	}
+	s.mu.Unlock()
+	s.accepts.Wait()
+}
+
+func (s *Server) portalStatus() []PortalStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := []PortalStatus{}
+	for _, p := range s.portals {
+		list = append(list, PortalStatus{Group: p.group, Address: p.address(), Name: p.name})
+	}
+	return list
+}
+
+// Shutdown stops accepting, asks the initiators to log out and gives them
+// until ctx ends, then closes everything: commands under way finish and the
+// backing stores are flushed.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.pauseAccepting()
+	s.node.Shutdown(ctx)
+	return s.Close()
+}
+
+// Close ends all sessions at once, flushes and closes the backing stores, and
+// returns the errors of those.
+func (s *Server) Close() error {
+	s.pauseAccepting()
+	s.mu.Lock()
+	for _, p := range s.portals {
+		p.listener.Close()
+	}
+	s.portals = nil
+	s.mu.Unlock()
+	s.node.Close()
+	var errs []error
+	for _, t := range s.targets {
+		for _, u := range t.device.LogicalUnits() {
+			if err := u.Unit.Flush(); err != nil {
+				errs = append(errs, fmt.Errorf("target %s LUN %d: %w", t.conf.Name, u.Number, err))
+			}
+			if err := u.Unit.Close(); err != nil {
+				errs = append(errs, fmt.Errorf("target %s LUN %d: %w", t.conf.Name, u.Number, err))
+			}
+		}
+	}
+	s.targets = nil
+	return errors.Join(errs...)
+}

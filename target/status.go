@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"encoding/hex"
+	"net/netip"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/iscsi"
+	"github.com/gotgtd/gotgtd/target/scsi"
+)
+
+// Status is what a Server serves and to whom, for people and programs. Its
+// JSON form is an interface: fields are only ever added.
+type Status struct {
+	Started  time.Time       `json:"started"` // of this process
+	Portals  []PortalStatus  `json:"portals"`
+	Targets  []TargetStatus  `json:"targets"`
+	Sessions []SessionStatus `json:"sessions"`
+	Memory   int64           `json:"memory"` // bytes of data buffers in use
+}
+
+// PortalStatus is a listening socket.
+type PortalStatus struct {
+	Group   uint16         `json:"group"` // portal group tag
+	Address netip.AddrPort `json:"address"`
+	Name    string         `json:"name,omitempty"` // of a passed socket
+}
+
+// TargetStatus is a target with its logical units.
+type TargetStatus struct {
+	TID         int         `json:"tid"`
+	Name        string      `json:"name"`
+	Alias       string      `json:"alias,omitempty"`
+	State       string      `json:"state"` // "ready" or "offline"
+	Groups      []uint16    `json:"groups,omitempty"`
+	LUNs        []LUNStatus `json:"luns"`
+	Accounts    []string    `json:"accounts"` // CHAP names of initiators
+	OutAccount  string      `json:"outgoing_account,omitempty"`
+	ACL         []string    `json:"acl"` // addresses and names that may log in; "ALL" for everyone
+	SessionTSIH []uint16    `json:"sessions"`
+}
+
+// LUNStatus is a logical unit.
+type LUNStatus struct {
+	LUN            uint16        `json:"lun"`
+	Type           string        `json:"type"` // "disk" or "controller"
+	SCSIID         string        `json:"scsi_id"`
+	Serial         string        `json:"scsi_sn"`
+	NAA            string        `json:"naa,omitempty"`
+	Size           int64         `json:"size"`       // bytes
+	BlockSize      int           `json:"block_size"` // bytes
+	Online         bool          `json:"online"`
+	Removable      bool          `json:"removable"`
+	PreventRemoval bool          `json:"prevent_removal"`
+	ReadOnly       bool          `json:"readonly"`
+	WriteCache     bool          `json:"write_cache"`
+	Thin           bool          `json:"thin"`
+	FlushFailed    bool          `json:"flush_failed"`
+	StoreType      string        `json:"backing_store_type"`
+	StorePath      string        `json:"backing_store_path,omitempty"`
+	Counters       scsi.Counters `json:"counters"`
+}
+
+// SessionStatus is a session.
+type SessionStatus struct {
+	Initiator   string             `json:"initiator"`
+	Alias       string             `json:"alias,omitempty"`
+	Target      string             `json:"target"` // empty for a discovery session
+	ISID        string             `json:"isid"`   // twelve hexadecimal digits
+	TSIH        uint16             `json:"tsih"`
+	Group       uint16             `json:"group"`
+	Started     time.Time          `json:"started"`
+	Connections []ConnectionStatus `json:"connections"`
+	Tasks       int                `json:"tasks"`
+	Counters    scsi.Counters      `json:"counters"`
+	Params      iscsi.Params       `json:"params"`
+}
+
+// ConnectionStatus is a connection of a session.
+type ConnectionStatus struct {
+	CID          uint16         `json:"cid"`
+	Local        netip.AddrPort `json:"local"`
+	Remote       netip.AddrPort `json:"remote"`
+	HeaderDigest bool           `json:"header_digest"`
+	DataDigest   bool           `json:"data_digest"`
+}
+
+// Status returns the state of the Server now.
+func (s *Server) Status() Status {
+	st := Status{Started: s.started, Portals: s.portalStatus(), Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Memory: s.node.MemoryUsed()}
+	byTarget := make(map[string][]uint16)
+	for _, i := range s.node.Sessions() {
+		byTarget[i.Target] = append(byTarget[i.Target], i.TSIH)
+		st.Sessions = append(st.Sessions, sessionStatus(&i))
+	}
+	for _, t := range s.targets {
+		st.Targets = append(st.Targets, t.status(byTarget[t.conf.Name]))
+	}
+	return st
+}
+
+func sessionStatus(i *iscsi.SessionInfo) SessionStatus {
+	st := SessionStatus{
+		Initiator: i.Initiator, Alias: i.Alias, Target: i.Target, ISID: hex.EncodeToString(i.ISID[:]), TSIH: i.TSIH, Group: i.Group,
+		Started: i.Started, Tasks: i.Tasks, Counters: i.Counters, Params: i.Params, Connections: []ConnectionStatus{},
+	}
+	for _, c := range i.Connections {
+		st.Connections = append(st.Connections, ConnectionStatus(c))
+	}
+	return st
+}
+
+func (t *served) status(sessions []uint16) TargetStatus {
+	st := TargetStatus{
+		TID: t.conf.TID, Name: t.conf.Name, Alias: t.conf.Alias, State: "ready", Groups: t.conf.PortalGroups,
+		LUNs: []LUNStatus{}, Accounts: []string{}, ACL: t.conf.Access.List(), SessionTSIH: append([]uint16{}, sessions...),
+	}
+	if t.conf.Offline {
+		st.State = "offline"
+	}
+	for _, u := range t.conf.Auth.Users {
+		st.Accounts = append(st.Accounts, u.User)
+	}
+	if o := t.conf.Auth.Outgoing; o != nil {
+		st.OutAccount = o.User
+	}
+	for _, u := range t.device.LogicalUnits() {
+		i := u.Unit.Info()
+		st.LUNs = append(st.LUNs, LUNStatus{
+			LUN: u.Number, Type: i.Type, SCSIID: i.SCSIID, Serial: i.Serial, NAA: i.NAA, Size: i.Size, BlockSize: i.BlockSize,
+			Online: i.Online, Removable: i.Removable, PreventRemoval: i.PreventRemoval, ReadOnly: i.ReadOnly,
+			WriteCache: i.WriteCache, Thin: i.Thin, FlushFailed: i.FlushFailed, StoreType: i.StoreType, StorePath: i.StorePath,
+			Counters: u.Unit.Counters(),
+		})
+	}
+	return st
+}

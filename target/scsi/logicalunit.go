@@ -313,3 +313,7 @@ func (lu *LogicalUnit) Close() error {
 	}
 	return errors.Join(err, lu.store.Close())
 }
+
+// Store returns the backing store, nil for a controller. It stays the logical
+// unit's.
+func (lu *LogicalUnit) Store() storage.Store { return lu.store }

@@ -95,7 +95,7 @@ func lock(f *os.File, path string, shared, device bool) error {
 		err = flock(f, how)
 	}
 	if err == unix.EWOULDBLOCK {
-		err = locked(f)
+		err = findHolder(f)
 	}
 	if err != nil {
 		return &Error{Op: "lock", Path: path, Err: err}
@@ -112,26 +112,40 @@ func flock(f *os.File, how int) error {
 	}
 }
 
-// locked returns an ErrLocked that names the holder, where that can be found.
-func locked(f *os.File) error {
+// A holder is the process whose lock is in the way; 0 is an unknown one.
+type holder int
+
+// Error says who serves the file.
+func (h holder) Error() string {
+	switch int(h) {
+	case 0:
+		return ErrLocked.Error()
+	case os.Getpid():
+		return "this process serves it already"
+	}
+	return fmt.Sprintf("%v (PID %d)", ErrLocked, int(h))
+}
+
+// Is makes every holder an ErrLocked.
+func (h holder) Is(err error) bool { return err == ErrLocked }
+
+// findHolder returns the holder of the lock on f's file.
+func findHolder(f *os.File) holder {
 	var st unix.Stat_t
 	if unix.Fstat(int(f.Fd()), &st) != nil {
-		return ErrLocked
+		return 0
 	}
 	list, err := os.Open("/proc/locks")
 	if err != nil {
-		return ErrLocked
+		return 0
 	}
 	defer list.Close()
 	pid := lockHolder(list, &st)
-	switch {
-	case pid == os.Getpid():
-		return fmt.Errorf("%w (this one, as another LUN)", ErrLocked)
-	case pid > 0 && unix.Kill(pid, 0) != unix.ESRCH:
-		return fmt.Errorf("%w (PID %d)", ErrLocked, pid)
+	// A process that is no more may have passed the lock on to one that lives.
+	if pid > 0 && unix.Kill(pid, 0) == unix.ESRCH {
+		return 0
 	}
-	// The lock may have been passed on by a process that is no more.
-	return ErrLocked
+	return holder(pid)
 }
 
 // lockHolder finds in /proc/locks (proc(5)) which process took the flock on a
@@ -171,4 +185,15 @@ func heldLock(f *os.File) int {
 		return unix.LOCK_SH
 	}
 	return 0
+}
+
+// TakeLock takes the lock of a store that was opened with InheritLock and was
+// passed none.
+func (s *file) TakeLock() error {
+	s.lockMu.Lock()
+	defer s.lockMu.Unlock()
+	if heldLock(s.main) != 0 || s.held != s.main {
+		return nil
+	}
+	return lock(s.main, s.path, s.readOnly, s.device)
 }

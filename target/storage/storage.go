@@ -20,7 +20,8 @@ type Info struct {
 }
 
 // A Store is the open backing store of one logical unit. Its methods are safe
-// for concurrent use. What a store can do beyond this interface it shows by
+// for concurrent use. A range that does not lie wholly in the store is an error,
+// here and in the interfaces below; nothing makes the store longer. What a store can do beyond this interface it shows by
 // implementing the ones below; the logical unit advertises nothing that its
 // store lacks.
 type Store interface {
@@ -69,9 +70,10 @@ type Zeroer interface {
 	WriteZeroes(off, n int64) error
 }
 
-// A Mapper knows which parts are allocated. Extent returns the length of the
-// run that starts at off (n > 0, cut off at the store's end) and whether it
-// is allocated.
+// A Mapper knows which parts are allocated. Extent returns the length in bytes
+// of a run that starts at off (n > 0, cut off at the store's end) and whether
+// it is allocated. What follows the run may be in the same state. A part that
+// is not mapped reads as zeros.
 type Mapper interface {
 	Extent(off int64) (n int64, mapped bool, err error)
 }
@@ -92,4 +94,17 @@ type Locked interface {
 	// AdoptLock takes over a lock passed from another process, after checking
 	// that f is the same file. f is the store's from then on, also on error.
 	AdoptLock(f *os.File) error
+	// TakeLock takes the lock of a store that was opened without it and was
+	// passed none.
+	TakeLock() error
+}
+
+// A Volatile store keeps its blocks in a file that has no name and dies with
+// the last process that holds it.
+type Volatile interface {
+	// Contents returns the file that holds the blocks; it stays the store's.
+	Contents() *os.File
+	// Adopt replaces the blocks by those in f, which must be of the store's
+	// size. f is the store's from then on, also on error.
+	Adopt(f *os.File) error
 }

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+)
+
+// PauseLimit is the longest that anything may stand still for a handoff.
+// Initiators that lose patience do so after 5 seconds of silence at the
+// earliest (open-iscsi's NOP-Out interval).
+const PauseLimit = 4 * time.Second
+
+// servingWait is how long the predecessor waits for the pause to be reported.
+const servingWait = time.Second
+
+// Giver is what has state to give. Its methods are called in the order in
+// which they stand here; Thaw instead of what would come next when something
+// failed after Freeze.
+type Giver interface {
+	// Needs names the features that a reader of the snapshot must know.
+	Needs() []string
+	// Freeze stops everything. When it fails, nothing stands still.
+	Freeze(ctx context.Context) error
+	// Snapshot fills in sections and files. The files are sent in that order
+	// and stay the giver's.
+	Snapshot(s *Snapshot) (files []int, err error)
+	// Thaw goes on as before.
+	Thaw()
+	// Committed says that ownership has moved.
+	Committed()
+}
+
+// Report is what an upgrade did. Durations are in nanoseconds.
+type Report struct {
+	Time        time.Time `cbor:"1,keyasint" json:"time"`
+	Generation  int       `cbor:"2,keyasint" json:"generation"` // of the successor
+	OldPID      int       `cbor:"3,keyasint" json:"old_pid"`
+	NewPID      int       `cbor:"4,keyasint" json:"new_pid"`
+	OldVersion  string    `cbor:"5,keyasint" json:"old_version"`
+	NewVersion  string    `cbor:"6,keyasint" json:"new_version"`
+	Sessions    int       `cbor:"7,keyasint" json:"sessions"`
+	Connections int       `cbor:"8,keyasint" json:"connections"`
+	Tasks       int       `cbor:"9,keyasint" json:"tasks"`
+	Bytes       int64     `cbor:"10,keyasint" json:"bytes"` // of the snapshot
+
+	Pause  time.Duration `cbor:"11,keyasint" json:"pause"` // from the first reader stopped to the last reader started
+	Phases []Phase       `cbor:"12,keyasint" json:"phases"`
+	Error  string        `cbor:"13,keyasint" json:"error,omitempty"` // why it failed; empty: it did not
+}
+
+// Phase is a part of an upgrade.
+type Phase struct {
+	Name     string        `cbor:"1,keyasint" json:"name"`
+	Duration time.Duration `cbor:"2,keyasint" json:"duration"`
+}
+
+// stopwatch adds phases to a report.
+type stopwatch struct {
+	r    *Report
+	last time.Time
+}
+
+func (w *stopwatch) lap(name string) {
+	now := time.Now()
+	w.r.Phases = append(w.r.Phases, Phase{name, now.Sub(w.last)})
+	w.last = now
+}
+
+// Options of a handoff.
+type Options struct {
+	Version string
+	// Limit is the longest pause; 0: PauseLimit.
+	Limit time.Duration
+	// Kill ends the successor at once. It is called before the giver thaws.
+	Kill func()
+}
+
+// Give hands the giver's state to the successor at the other end of c, and
+// completes the report: what the caller knows about the upgrade is in it, and
+// began is when the upgrade began. If it returns an error the successor is dead
+// and the giver serves as before, unless [Giver.Committed] was called; the
+// error says at which step.
+func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.Time, r *Report) error {
+	w := wire{c}
+	watch := &stopwatch{r: r, last: began}
+	release := w.bound(ctx)
+	defer release()
+	m, _, err := w.expect(kindHello)
+	if err != nil {
+		return fmt.Errorf("before the freeze: %w", err)
+	}
+	if m.Hello == nil {
+		return errors.New("before the freeze: HELLO without contents")
+	}
+	r.NewVersion, r.OldVersion, r.NewPID, r.OldPID = m.Hello.Version, o.Version, m.Hello.PID, os.Getpid()
+	if err := m.Hello.Check(g.Needs()); err != nil {
+		return fmt.Errorf("before the freeze: %w", err)
+	}
+	watch.lap("start")
+	limit := o.Limit
+	if limit <= 0 {
+		limit = PauseLimit
+	}
+	pause, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the pause reached its limit of %v", limit))
+	defer cancel()
+	frozen := monotonic()
+	if err := g.Freeze(pause); err != nil {
+		return fmt.Errorf("freezing: %w", err)
+	}
+	watch.lap("freeze")
+	err = prepare(pause, w, g, o, frozen, watch)
+	if err == nil {
+		err = commit(pause, w, o, watch)
+	}
+	if errors.Is(err, errTakenAndDead) {
+		g.Committed()
+		return err
+	}
+	if err != nil {
+		if cause := context.Cause(pause); cause != nil {
+			err = fmt.Errorf("%w (%w)", err, cause)
+		}
+		_ = w.send(&message{Kind: kindAbort})
+		o.Kill()
+		g.Thaw()
+		return err
+	}
+	g.Committed()
+	awaitServing(w, watch)
+	return nil
+}
+
+// errTakenAndDead means that the successor had taken over and did not live to
+// serve: nobody may touch the sessions any more.
+var errTakenAndDead = errors.New("the successor took over and died")
+
+// prepare brings the successor to the point where it could take over.
+func prepare(ctx context.Context, w wire, g Giver, o Options, frozen int64, watch *stopwatch) error {
+	release := w.bound(ctx)
+	defer release()
+	s := &Snapshot{Schema: Schema, Version: o.Version, Needs: g.Needs(), Frozen: frozen}
+	files, err := g.Snapshot(s)
+	if err != nil {
+		return fmt.Errorf("taking the snapshot: %w", err)
+	}
+	b, err := s.Marshal()
+	if err != nil {
+		return fmt.Errorf("taking the snapshot: %w", err)
+	}
+	watch.r.Bytes = int64(len(b))
+	watch.lap("snapshot")
+	if err := w.sendSnapshot(b, files); err != nil {
+		return fmt.Errorf("sending the snapshot: %w", err)
+	}
+	watch.lap("send")
+	if _, _, err := w.expect(kindPrepared); err != nil {
+		return fmt.Errorf("after the snapshot was sent: %w", err)
+	}
+	watch.lap("prepare")
+	return nil
+}
+
+// commit moves ownership. Once COMMIT is on its way, whether the successor has
+// taken over is known only from TAKEN, which it sends before it touches
+// anything, or from its death without that.
+func commit(ctx context.Context, w wire, o Options, watch *stopwatch) error {
+	release := w.bound(ctx)
+	err := w.send(&message{Kind: kindCommit, Report: watch.r})
+	if err == nil {
+		_, _, err = w.expect(kindTaken)
+	}
+	release()
+	if err == nil {
+		watch.lap("commit")
+		return nil
+	}
+	o.Kill()
+	for {
+		m, files, end := w.receive()
+		closeAll(files)
+		switch {
+		case end != nil:
+			return fmt.Errorf("after COMMIT: %w", err)
+		case m.Kind == kindTaken:
+			return fmt.Errorf("%w: after COMMIT: %w", errTakenAndDead, err)
+		}
+	}
+}
+
+// awaitServing completes the report with the pause, if the successor tells
+// it in time. Nothing depends on it any more.
+func awaitServing(w wire, watch *stopwatch) {
+	ctx, cancel := context.WithTimeout(context.Background(), servingWait)
+	defer cancel()
+	release := w.bound(ctx)
+	defer release()
+	m, _, err := w.expect(kindServing)
+	if err == nil && m.Report != nil {
+		watch.r.Pause = m.Report.Pause
+	}
+	watch.lap("resume")
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Taker is what takes state over. Its methods are called in the order in
+// which they stand here.
+type Taker interface {
+	// Restore rebuilds everything from the snapshot and its files, which are
+	// the taker's from then on. Nothing may run yet.
+	Restore(s *Snapshot, files []*os.File) error
+	// Start goes on with what was restored: this process owns it now.
+	Start()
+}
+
+// ErrAborted is Take's answer when the predecessor goes on itself. The caller
+// must let go of everything and exit.
+var ErrAborted = errors.New("the predecessor goes on itself")
+
+// prepareWait bounds how long a successor waits for the predecessor's word.
+// It is no deadline of the handoff, only a safeguard against waiting for ever:
+// the predecessor kills a successor that it gives up.
+const prepareWait = time.Minute
+
+// Take takes over the state of the predecessor at the other end of c. On an
+// error nothing was taken and the caller must exit; the predecessor is told
+// why. The report is the predecessor's with the pause filled in, nil if the
+// predecessor died after it had sent the snapshot.
+func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) (*Report, error) {
+	w := wire{c}
+	ctx, cancel := context.WithTimeout(ctx, prepareWait)
+	defer cancel()
+	release := w.bound(ctx)
+	defer release()
+	hello.PID, hello.Oldest, hello.Newest = os.Getpid(), 1, Schema
+	if err := w.send(&message{Kind: kindHello, Hello: &hello}); err != nil {
+		return nil, err
+	}
+	s, files, err := w.receiveSnapshot()
+	if err != nil {
+		return nil, w.fail(fmt.Errorf("can't take over: %w", err))
+	}
+	if err := t.Restore(s, files); err != nil {
+		return nil, w.fail(fmt.Errorf("can't take over: %w", err))
+	}
+	// If the predecessor has gone, its last word may still be here to read.
+	if err := w.send(&message{Kind: kindPrepared}); err != nil && !isGone(err) {
+		return nil, err
+	}
+	m, _, err := w.expect(kindCommit, kindAbort)
+	switch {
+	case isGone(err):
+		// The predecessor has died, and everything is here: go on.
+		return w.serve(t, s, nil), nil
+	case err != nil:
+		return nil, err
+	case m.Kind == kindAbort:
+		return nil, ErrAborted
+	}
+	// From here on this process owns everything, whether TAKEN arrives or not:
+	// if it does not, that is because the predecessor has died.
+	_ = w.send(&message{Kind: kindTaken})
+	return w.serve(t, s, m.Report), nil
+}
+
+// isGone reports whether an error of the wire means that the other process
+// has died.
+func isGone(err error) bool {
+	return errors.Is(err, errGone) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
+}
+
+// serve starts the taker and reports the pause.
+func (w wire) serve(t Taker, s *Snapshot, r *Report) *Report {
+	t.Start()
+	if r == nil {
+		return nil
+	}
+	r.Pause = time.Duration(monotonic() - s.Frozen)
+	_ = w.send(&message{Kind: kindServing, Report: &Report{Pause: r.Pause}})
+	return r
+}
+
+// fail tells the predecessor why this process can't take over.
+func (w wire) fail(err error) error {
+	_ = w.send(&message{Kind: kindFailed, Error: err.Error()})
+	return err
+}

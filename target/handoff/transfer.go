@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxMessage  = 64 << 10 // bytes of one message
+	filesAtOnce = 200      // descriptors in one message; the kernel's limit is 253
+	maxFiles    = 1 << 16
+	maxSnapshot = 8 << 30 // bytes
+)
+
+// kind is what a message says.
+type kind uint8
+
+const (
+	kindHello kind = iota + 1
+	kindFiles
+	kindSnapshot
+	kindPrepared
+	kindCommit
+	kindTaken
+	kindServing
+	kindAbort
+	kindFailed // the successor can't take over; Error says why
+)
+
+func (k kind) String() string {
+	names := [...]string{"?", "HELLO", "FILES", "SNAPSHOT", "PREPARED", "COMMIT", "TAKEN", "SERVING", "ABORT", "FAILED"}
+	if int(k) < len(names) {
+		return names[k]
+	}
+	return fmt.Sprintf("message %d", uint8(k))
+}
+
+// message is one datagram.
+type message struct {
+	Kind   kind    `cbor:"1,keyasint"`
+	Hello  *Hello  `cbor:"2,keyasint,omitempty"`
+	Size   int64   `cbor:"3,keyasint,omitempty"` // of the snapshot, bytes
+	Files  int     `cbor:"4,keyasint,omitempty"` // files sent before the snapshot
+	Error  string  `cbor:"5,keyasint,omitempty"`
+	Report *Report `cbor:"6,keyasint,omitempty"`
+}
+
+// errGone is the answer of receive when the other side has died.
+var errGone = errors.New("the other process has gone")
+
+// wire is the socket between two generations.
+type wire struct{ c *net.UnixConn }
+
+// bound makes the wire's calls fail when ctx ends. The caller calls release
+// when done.
+func (w wire) bound(ctx context.Context) (release func()) {
+	stop := context.AfterFunc(ctx, func() { _ = w.c.SetDeadline(time.Unix(1, 0)) })
+	return func() {
+		if stop() {
+			_ = w.c.SetDeadline(time.Time{})
+		}
+	}
+}
+
+// send sends a message with files.
+func (w wire) send(m *message, files ...int) error {
+	b, err := encoding.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("can't encode %v: %w", m.Kind, err)
+	}
+	if len(b) > maxMessage {
+		return fmt.Errorf("can't send %v: %d bytes are too many", m.Kind, len(b))
+	}
+	var oob []byte
+	if len(files) > 0 {
+		oob = unix.UnixRights(files...)
+	}
+	if _, _, err := w.c.WriteMsgUnix(b, oob, nil); err != nil {
+		return fmt.Errorf("can't send %v: %w", m.Kind, err)
+	}
+	return nil
+}
+
+// receive receives a message and its files, close-on-exec.
+func (w wire) receive() (*message, []*os.File, error) {
+	b := make([]byte, maxMessage)
+	oob := make([]byte, unix.CmsgSpace(4*253))
+	n, oobn, flags, _, err := w.c.ReadMsgUnix(b, oob)
+	if n == 0 && (err == nil || errors.Is(err, io.EOF)) || errors.Is(err, unix.ECONNRESET) {
+		return nil, nil, errGone
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := parseFiles(oob[:oobn])
+	if err == nil && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		err = errors.New("message cut off, perhaps for want of file descriptors")
+	}
+	m := new(message)
+	if err == nil {
+		err = decoding.Unmarshal(b[:n], m)
+	}
+	if err != nil {
+		closeAll(files)
+		return nil, nil, err
+	}
+	return m, files, nil
+}
+
+func parseFiles(oob []byte) ([]*os.File, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	var files []*os.File
+	for i := range msgs {
+		if msgs[i].Header.Level != unix.SOL_SOCKET || msgs[i].Header.Type != unix.SCM_RIGHTS {
+			continue
+		}
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			closeAll(files)
+			return nil, err
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			files = append(files, os.NewFile(uintptr(fd), "handoff"))
+		}
+	}
+	return files, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// expect receives a message that must be of one of the kinds.
+func (w wire) expect(kinds ...kind) (*message, []*os.File, error) {
+	m, files, err := w.receive()
+	if err != nil {
+		return nil, nil, fmt.Errorf("waiting for %v: %w", kinds[0], err)
+	}
+	for _, k := range kinds {
+		if m.Kind == k {
+			return m, files, nil
+		}
+	}
+	closeAll(files)
+	if m.Kind == kindFailed {
+		return nil, nil, errors.New(m.Error)
+	}
+	return nil, nil, fmt.Errorf("waiting for %v: got %v", kinds[0], m.Kind)
+}
+
+// sendSnapshot sends files, in batches, and the snapshot in a memfd.
+func (w wire) sendSnapshot(b []byte, files []int) error {
+	for at := 0; at < len(files); at += filesAtOnce {
+		if err := w.send(&message{Kind: kindFiles}, files[at:min(at+filesAtOnce, len(files))]...); err != nil {
+			return err
+		}
+	}
+	fd, err := unix.MemfdCreate("gotgtd-snapshot", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("can't make a memfd for the snapshot: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "snapshot")
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return fmt.Errorf("can't write the snapshot: %w", err)
+	}
+	return w.send(&message{Kind: kindSnapshot, Size: int64(len(b)), Files: len(files)}, fd)
+}
+
+// receiveSnapshot is the other side of sendSnapshot. The files are the
+// caller's.
+func (w wire) receiveSnapshot() (s *Snapshot, files []*os.File, err error) {
+	defer func() {
+		if err != nil {
+			closeAll(files)
+			files = nil
+		}
+	}()
+	for {
+		m, got, err := w.expect(kindSnapshot, kindFiles)
+		if err != nil {
+			return nil, files, err
+		}
+		if m.Kind == kindSnapshot {
+			s, err := readSnapshot(m, got, files)
+			return s, files, err
+		}
+		if files = append(files, got...); len(files) > maxFiles {
+			return nil, files, fmt.Errorf("more than %d files", maxFiles)
+		}
+	}
+}
+
+func readSnapshot(m *message, memfd, files []*os.File) (*Snapshot, error) {
+	defer closeAll(memfd)
+	switch {
+	case len(memfd) != 1:
+		return nil, fmt.Errorf("SNAPSHOT with %d files, not 1", len(memfd))
+	case m.Size < 0 || m.Size > maxSnapshot:
+		return nil, fmt.Errorf("snapshot of %d bytes", m.Size)
+	case m.Files != len(files):
+		return nil, fmt.Errorf("%d files came, %d were sent", len(files), m.Files)
+	}
+	b := make([]byte, m.Size)
+	if _, err := memfd[0].ReadAt(b, 0); err != nil {
+		return nil, fmt.Errorf("can't read the snapshot: %w", err)
+	}
+	s, err := Unmarshal(b)
+	if err != nil {
+		return nil, err
+	}
+	if len(s.Files) != len(files) {
+		return nil, fmt.Errorf("%d files came, the snapshot names %d", len(files), len(s.Files))
+	}
+	return s, nil
+}
+
+// monotonic returns CLOCK_MONOTONIC in nanoseconds, which all processes share.
+func monotonic() int64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return ts.Nano()
+}

@@ -116,7 +116,6 @@ func (n *Nexus) Prepare(c *Command) {
 			return
 		}
 	}
-	c.exec.access = op.accessOf(&c.CDB)
 	if it.home.reservations.Check(n.reservationKey(), c.exec.access) {
 		c.endWith(ReservationConflict)
 		return
@@ -150,7 +149,9 @@ func (n *Nexus) find(c *Command) *operation {
 	op, s := it.lu.findOperation(&c.CDB)
 	if op == nil {
 		c.fail(s)
+		return nil
 	}
+	c.exec.access = op.accessOf(&c.CDB)
 	return op
 }
 

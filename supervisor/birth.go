@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/supervisor/internal/kernel"
 )
 
 // A birth is a successor from the moment tableflip is asked for it until it is
@@ -38,7 +40,7 @@ func (p *Process) startBirth() (*birth, error) {
 		_ = conn.Close()
 		return nil, err
 	}
-	fd, err := dupFD(child)
+	fd, err := kernel.DupFD(child)
 	if err == nil {
 		err = p.slot.put(fd)
 		_ = unix.Close(fd)
@@ -189,21 +191,9 @@ func readGreeting(conn *net.UnixConn) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("can't read the successor's credentials: %w", err)
 	}
-	return int(cred.Pid), setPassCred(conn, 0)
-}
-
-func setPassCred(conn *net.UnixConn, value int) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var optErr error
-	if err := raw.Control(func(fd uintptr) {
-		optErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, value)
-	}); err != nil {
-		return err
-	}
-	return optErr
+	return int(cred.Pid), kernel.Control(conn, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 0)
+	})
 }
 
 // childProcess returns a handle on a child of this process. A PID can be used
@@ -213,7 +203,7 @@ func childProcess(pid int) (*os.Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("can't hold on to successor %d: %w", pid, err)
 	}
-	if parentOf(pid) != os.Getpid() {
+	if kernel.Parent(pid) != os.Getpid() {
 		_ = process.Release()
 		return nil, fmt.Errorf("process %d answered in the successor's place", pid)
 	}
@@ -222,21 +212,13 @@ func childProcess(pid int) (*os.Process, error) {
 
 // findSuccessors returns handles on the children that tableflip has started.
 func findSuccessors() []*os.Process {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
 	var found []*os.Process
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || parentOf(pid) != os.Getpid() {
-			continue
-		}
+	for _, pid := range kernel.Children(os.Getpid()) {
 		process, err := childProcess(pid)
 		if err != nil {
 			continue
 		}
-		environ, err := os.ReadFile("/proc/" + e.Name() + "/environ")
+		environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
 		if err != nil || !bytes.Contains(environ, []byte(tableflipVariable+"=")) {
 			_ = process.Release()
 			continue
@@ -244,22 +226,6 @@ func findSuccessors() []*os.Process {
 		found = append(found, process)
 	}
 	return found
-}
-
-// parentOf returns the parent's PID, or 0 if the process is gone.
-func parentOf(pid int) int {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0
-	}
-	// The command's name, in parentheses, may contain anything.
-	_, rest, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
-	fields := strings.Fields(rest)
-	if len(fields) < 2 {
-		return 0
-	}
-	parent, _ := strconv.Atoi(fields[1])
-	return parent
 }
 
 // errKilled is a successor's death by SIGKILL.

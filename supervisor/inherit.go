@@ -9,11 +9,13 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/supervisor/internal/kernel"
+	"github.com/gotgtd/gotgtd/supervisor/notify"
 )
 
 const (
@@ -59,7 +61,7 @@ func newSlot(u upgrader) (*slot, error) {
 // slotOf finds the one other descriptor of this process that refers to the
 // same file as f, and empties it.
 func slotOf(f *os.File) (*slot, error) {
-	own, err := dupFD(f)
+	own, err := kernel.DupFD(f)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +113,7 @@ func (s *slot) put(fd int) error { return unix.Dup3(fd, s.fd, unix.O_CLOEXEC) }
 
 // empty makes the slot refer to /dev/null.
 func (s *slot) empty() error {
-	dup, err := dupFD(s.null)
+	dup, err := kernel.DupFD(s.null)
 	if err != nil {
 		return err
 	}
@@ -151,7 +153,7 @@ func (p *Process) sendWill(conn *net.UnixConn) error {
 		}
 	}()
 	for _, h := range p.listeners {
-		fd, err := dupFD(h.file)
+		fd, err := kernel.DupFD(h.file)
 		if err != nil {
 			return fmt.Errorf("can't hand on listener %q: %w", h.name, err)
 		}
@@ -216,7 +218,7 @@ func (p *Process) takeInheritance() (err error) {
 }
 
 func (p *Process) readWill(conn *net.UnixConn) error {
-	text, files, err := receive(conn, maxWill, maxRights)
+	text, files, err := receive(conn, maxWill, notify.MaxFiles)
 	if err != nil {
 		return err
 	}
@@ -232,9 +234,7 @@ func (p *Process) readWill(conn *net.UnixConn) error {
 		err = fmt.Errorf("it makes this generation %d", w.Generation)
 	}
 	if err != nil {
-		for _, f := range files {
-			_ = f.Close()
-		}
+		kernel.CloseAll(files)
 		return err
 	}
 	p.generation = w.Generation
@@ -255,7 +255,7 @@ func receive(conn *net.UnixConn, size, rights int) ([]byte, []*os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	files, err := rightsOf(oob[:oobn])
+	files, err := kernel.Rights(oob[:oobn])
 	switch {
 	case err != nil:
 	case n == 0:
@@ -265,28 +265,6 @@ func receive(conn *net.UnixConn, size, rights int) ([]byte, []*os.File, error) {
 	default:
 		return buf[:n], files, nil
 	}
-	for _, f := range files {
-		_ = f.Close()
-	}
+	kernel.CloseAll(files)
 	return nil, nil, err
-}
-
-// rightsOf makes files of the descriptors in a message's control data.
-func rightsOf(oob []byte) ([]*os.File, error) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, err
-	}
-	var files []*os.File
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			continue // credentials, for instance
-		}
-		for _, fd := range fds {
-			unix.CloseOnExec(fd)
-			files = append(files, os.NewFile(uintptr(fd), filepath.Join("inherited", strconv.Itoa(fd))))
-		}
-	}
-	return files, nil
 }

@@ -10,7 +10,8 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/gotgtd/gotgtd/supervisor/internal/kernel"
+	"github.com/gotgtd/gotgtd/supervisor/notify"
 )
 
 // maxListeners bounds the listeners of a process: they travel to the
@@ -61,7 +62,7 @@ func (h *heldListener) release(unlink bool) {
 // everything else, which comes from its descriptor store.
 func (p *Process) takeActivation(files []*os.File) {
 	for _, f := range files {
-		if !isListening(f) {
+		if !kernel.IsListening(f) {
 			p.stored = append(p.stored, Stored{f.Name(), f})
 			continue
 		}
@@ -72,20 +73,6 @@ func (p *Process) takeActivation(files []*os.File) {
 		}
 		p.listeners = append(p.listeners, h)
 	}
-}
-
-// isListening reports whether f is a socket that accepts connections.
-func isListening(f *os.File) bool {
-	listening := false
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return false
-	}
-	_ = raw.Control(func(fd uintptr) {
-		v, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-		listening = err == nil && v != 0
-	})
-	return listening
 }
 
 // Listeners returns the listening sockets that the service manager gave to
@@ -115,7 +102,7 @@ func (p *Process) Listeners() ([]Listener, error) {
 // with that name and address, or binds a new one. Either is handed on to the
 // successor, until CloseListener. network is "tcp", "tcp4", "tcp6" or "unix".
 func (p *Process) Listen(ctx context.Context, name, network, address string) (net.Listener, error) {
-	if err := CheckName(name); err != nil {
+	if err := notify.CheckName(name); err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
@@ -136,7 +123,7 @@ func (p *Process) Listen(ctx context.Context, name, network, address string) (ne
 	if u, ok := l.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false)
 	}
-	file, err := dupFile(l.(syscall.Conn), name)
+	file, err := kernel.DupFile(l.(syscall.Conn), name)
 	if err != nil {
 		_ = l.Close()
 		return nil, fmt.Errorf("can't keep the listener on %s: %w", address, err)
@@ -180,29 +167,4 @@ func (p *Process) closeListeners(unlink bool) {
 		h.release(unlink)
 	}
 	p.listeners = nil
-}
-
-// dupFD returns a close-on-exec duplicate of c's descriptor.
-func dupFD(c syscall.Conn) (int, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	var dup int
-	var dupErr error
-	if err := raw.Control(func(fd uintptr) {
-		dup, dupErr = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
-	}); err != nil {
-		return -1, err
-	}
-	return dup, dupErr
-}
-
-// dupFile is dupFD, as a file.
-func dupFile(c syscall.Conn, name string) (*os.File, error) {
-	fd, err := dupFD(c)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), name), nil
 }

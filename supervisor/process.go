@@ -17,6 +17,8 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/supervisor/notify"
 )
 
 // DefaultUpgradeTimeout is how long a successor may take to take over.
@@ -83,7 +85,7 @@ type Process struct {
 	timeout    time.Duration
 	upg        upgrader
 	slot       *slot
-	notify     notifier
+	manager    notify.Client
 	watchdog   time.Duration
 	generation int
 	pred       *net.UnixConn
@@ -160,7 +162,7 @@ func (p *Process) readEnvironment(sys system) error {
 		p.log.Warn("watchdog settings are not usable", "err", err)
 	}
 	p.watchdog = interval
-	p.notify = newNotifier(sys.getenv("NOTIFY_SOCKET"))
+	p.manager = notify.NewClient(sys.getenv("NOTIFY_SOCKET"))
 	if n, err := strconv.Atoi(sys.getenv(GenerationVariable)); err == nil && n > 0 {
 		p.generation = n
 	}
@@ -192,11 +194,11 @@ func (p *Process) Ready(status string) error {
 		// reason not to serve.
 		p.log.Warn("the predecessor could not be told of readiness", "err", err)
 	}
-	state := fmt.Sprintf("MAINPID=%d\nREADY=1", os.Getpid())
+	fields := []string{"READY=1", fmt.Sprintf("MAINPID=%d", os.Getpid())}
 	if status != "" {
-		state += "\nSTATUS=" + oneLine(status)
+		fields = append(fields, "STATUS="+status)
 	}
-	return p.notify.send(state)
+	return p.Notify(fields...)
 }
 
 // AtExit registers a function that Exit runs, whether the process ends for

@@ -75,6 +75,7 @@ func (b *gotgtBuilder) target(name string, f gotgtTarget) {
 	from := "iscsitargets." + name
 	at := fmt.Sprintf("targets[%d]", len(b.cfg.Targets))
 	b.alias(at, from)
+	b.alias(at+".name", from)
 	t := Target{Name: strings.ToLower(name), Pos: b.cfg.Where(from)}
 	for _, key := range slices.Sorted(maps.Keys(f.TPGTs)) {
 		tag, err := strconv.ParseUint(key, 10, 16)
@@ -116,8 +117,8 @@ func (b *gotgtBuilder) portals(tag uint16, indexes []uint64, from string) {
 			b.fail(fmt.Sprintf("%s[%d]", from, i), fmt.Errorf("there is no portal %d in iscsiportals, counting from 0", index))
 			continue
 		}
-		portal := fmt.Sprintf("iscsiportals[%d].portal", index)
-		b.alias(fmt.Sprintf("%s.portals[%d]", at, len(g.Portals)), portal)
+		portal := fmt.Sprintf("%s.portals[%d]", at, len(g.Portals))
+		b.alias(portal, fmt.Sprintf("iscsiportals[%d].portal", index))
 		addr, err := ParsePortal(b.file.Portals[index].Portal)
 		b.fail(portal, err)
 		g.Portals = append(g.Portals, Portal{Address: addr})
@@ -142,7 +143,7 @@ func (b *gotgtBuilder) device(number uint16, id uint64, at string) LUN {
 	store, path, ok := strings.Cut(s.Path, ":")
 	switch {
 	case !ok:
-		b.fail(from+".path", fmt.Errorf("%q has no backing store's name before a colon, such as file:/disk.img", s.Path))
+		b.fail(at+".path", fmt.Errorf("%q has no backing store's name before a colon, such as file:/disk.img", s.Path))
 	case store == "file":
 		l.Backend, l.Path = "file", b.path(path)
 	default:
@@ -151,7 +152,7 @@ func (b *gotgtBuilder) device(number uint16, id uint64, at string) LUN {
 	l.Offline = !s.Online
 	l.Thin = &s.ThinProvisioning
 	if s.BlockShift > 16 {
-		b.fail(from+".blockShift", fmt.Errorf("%d is neither 9 nor 12", s.BlockShift))
+		b.fail(at+".block-size", fmt.Errorf("%d is neither 9 nor 12", s.BlockShift))
 	} else if s.BlockShift != 0 {
 		l.BlockSize = 1 << s.BlockShift
 	}

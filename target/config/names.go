@@ -43,7 +43,7 @@ func checkName(s string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("%q is not an iSCSI name: it begins neither with iqn. nor with eui. nor with naa.", s)
+	return fmt.Errorf(`%q is not an iSCSI name: it begins with none of "iqn.", "eui.", "naa."`, s)
 }
 
 // checkNameCharacters refuses what the stringprep profile for iSCSI names

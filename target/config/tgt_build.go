@@ -94,6 +94,9 @@ func (b *tgtBuilder) unknown(d tgtDirective, block string) {
 	for name := range targetDirectives {
 		note(name, "in a <target> block")
 	}
+	for name := range storeDirectives {
+		note(name, "in a <target> block")
+	}
 	for name := range lunDirectives {
 		note(name, "in a <target>, <backing-store> or <direct-store> block")
 	}

@@ -27,6 +27,9 @@ type tgtStore struct {
 	directives []tgtDirective
 }
 
+// storeDirectives are the directives and blocks that make a logical unit.
+var storeDirectives = map[string]bool{"backing-store": true, "direct-store": true}
+
 // tgtFile is the structure of a targets.conf, its includes in place.
 type tgtFile struct {
 	directives []tgtDirective
@@ -67,6 +70,10 @@ type tgtParser struct {
 	file   tgtFile
 	target *tgtTarget // the block that is open
 	store  *tgtStore  // the block in it that is open
+
+	// refused are the blocks that are open but can't be where they are. What is
+	// in them is passed over.
+	refused []string
 }
 
 // parseTGTFile reads a targets.conf and all that it includes.
@@ -116,8 +123,9 @@ func (p *tgtParser) line(l tgtLine) {
 // begin opens a block.
 func (p *tgtParser) begin(d tgtDirective) {
 	fail := func(format string, args ...any) { p.reader.fail(d.pos, d.name, format, args...) }
-	isStore := d.name == "backing-store" || d.name == "direct-store"
+	isStore := storeDirectives[d.name]
 	switch {
+	case len(p.refused) > 0:
 	case d.name != "target" && !isStore:
 		fail("there is no such block, only target, backing-store and direct-store")
 	case d.value == "":
@@ -135,20 +143,18 @@ func (p *tgtParser) begin(d tgtDirective) {
 		p.target = p.file.target(d)
 		return
 	}
-	// So that the end of what was refused finds a beginning.
-	if isStore || p.target != nil {
-		p.store = &tgtStore{head: d}
-	} else {
-		p.target = &tgtTarget{head: d}
-	}
+	p.refused = append(p.refused, d.name)
 }
 
 // end closes the innermost block.
 func (p *tgtParser) end(name string, pos Pos) {
-	switch {
+	switch n := len(p.refused); {
+	case n > 0 && p.refused[n-1] == name:
+		p.refused = p.refused[:n-1]
+	case n > 0: // its beginning has been reported
 	case p.store != nil && p.store.head.name == name:
 		p.store = nil
-	case p.store == nil && p.target != nil && p.target.head.name == name:
+	case p.store == nil && p.target != nil && name == "target":
 		p.target = nil
 	default:
 		p.reader.fail(pos, name, "</%s> ends a block that did not begin", name)
@@ -158,6 +164,7 @@ func (p *tgtParser) end(name string, pos Pos) {
 // directive takes a directive into the innermost block.
 func (p *tgtParser) directive(d tgtDirective) {
 	switch {
+	case len(p.refused) > 0:
 	case strings.HasPrefix(d.value, "<<"):
 		p.reader.fail(d.valuePos, d.name, "here-documents are not supported")
 	case d.value == "":
@@ -166,7 +173,7 @@ func (p *tgtParser) directive(d tgtDirective) {
 		p.store.directives = append(p.store.directives, d)
 	case p.target == nil:
 		p.file.directives = append(p.file.directives, d)
-	case d.name == "backing-store" || d.name == "direct-store":
+	case storeDirectives[d.name]:
 		p.target.store(d)
 	default:
 		p.target.directives = append(p.target.directives, d)

@@ -18,9 +18,6 @@ type store struct {
 	path   string // for a file that is not there yet
 }
 
-// stores finds the logical unit that a store is behind, by canonical path.
-type stores map[store]string
-
 // file checks a file or block device: it is there, or will be made; it can
 // hold blocks; no other logical unit has it.
 func (v *validator) file(t *Target, l *LUN, at string) {
@@ -45,9 +42,6 @@ func (v *validator) file(t *Target, l *LUN, at string) {
 	if first, twice := v.stores[id]; twice {
 		v.fail(at+".path", "%q is behind the logical unit at %s already", l.Path, v.before(first))
 		return
-	}
-	if v.stores == nil {
-		v.stores = stores{}
 	}
 	v.stores[id] = at + ".path"
 }

@@ -3,9 +3,9 @@
 package config
 
 import (
-	"cmp"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -13,17 +13,19 @@ import (
 // gotgtPrefix begins the backend name of a plug-in registered with gotgt.
 const gotgtPrefix = "gotgt:"
 
+// optionName is what the name of a backend's option may be.
+var optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*$`)
+
 func (v *validator) luns(t *Target, at string) {
-	numbers, naas := map[uint16]string{}, map[string]string{}
+	numbers := map[uint16]string{}
 	for i := range t.LUNs {
 		l, at := &t.LUNs[i], fmt.Sprintf("%s.luns[%d]", at, i)
 		if first, twice := numbers[l.Number]; twice {
 			v.fail(at+".lun", "LUN %d is defined already at %s", l.Number, v.before(first))
-		}
-		if first, twice := naas[l.NAA]; twice {
+		} else if first, twice := v.naas[l.NAA]; twice {
 			v.fail(at+".naa", "%s is the identifier of the logical unit at %s already", l.NAA, v.before(first))
 		}
-		numbers[l.Number], naas[l.NAA] = at+".lun", at+".naa"
+		numbers[l.Number], v.naas[l.NAA] = at+".lun", at+".naa"
 		v.lun(l, at)
 		v.store(t, l, at)
 	}
@@ -31,7 +33,7 @@ func (v *validator) luns(t *Target, at string) {
 
 func (v *validator) lun(l *LUN, at string) {
 	v.between(at+".lun", int64(l.Number), 0, maxLUN)
-	if l.BlockSize != 512 && l.BlockSize != 4096 {
+	if !validBlockSize(l.BlockSize) {
 		v.fail(at+".block-size", "%d is neither 512 nor 4096", l.BlockSize)
 	}
 	if l.IO != "" {
@@ -53,6 +55,8 @@ func (v *validator) lun(l *LUN, at string) {
 		}
 	}
 }
+
+func validBlockSize(n int) bool { return n == 512 || n == 4096 }
 
 // identity checks what the logical unit says about itself, fields of printable
 // ASCII of fixed width (SPC-4 4.3.1).
@@ -108,6 +112,11 @@ func (v *validator) store(t *Target, l *LUN, at string) {
 	if !isPlugin && len(l.Options) > 0 {
 		v.fail(at+".options", "backend %s has no options", l.Backend)
 	}
+	for name := range l.Options {
+		if !optionName.MatchString(name) {
+			v.fail(at+".options", "%q is no option's name", name)
+		}
+	}
 }
 
 // path checks that there is one.
@@ -125,12 +134,12 @@ func (v *validator) path(l *LUN, at string) bool {
 
 // size checks a size that something is to be made with.
 func (v *validator) size(l *LUN, at string) {
-	switch bs := int64(cmp.Or(l.BlockSize, 512)); {
+	switch {
 	case l.Size == 0:
 		v.missing(at + ".size")
-	case l.Size < bs || l.Size > maxSize:
+	case l.Size < 0 || l.Size > maxSize:
 		v.fail(at+".size", "%d bytes is not a possible size", l.Size)
-	case l.Size%bs != 0:
-		v.fail(at+".size", "%d bytes is not a multiple of the block size, %d", l.Size, bs)
+	case validBlockSize(l.BlockSize) && l.Size%int64(l.BlockSize) != 0:
+		v.fail(at+".size", "%d bytes is not a multiple of the block size, %d", l.Size, l.BlockSize)
 	}
 }

@@ -61,8 +61,8 @@ func (s *fileSize) parse(text string, _ bool) error {
 	return err
 }
 
-// MarshalYAML writes a size with its unit.
-func (s fileSize) MarshalYAML() (any, error) { return FormatSize(int64(s)), nil }
+// text writes a size with its unit.
+func (s fileSize) text() string { return FormatSize(int64(s)) }
 
 // fileDuration is a time span in a file: "15s", "1m30s", or a number of seconds.
 type fileDuration time.Duration
@@ -73,12 +73,12 @@ func (d *fileDuration) parse(text string, _ bool) error {
 	return err
 }
 
-// MarshalYAML writes a time span with its unit, a negative one as "off".
-func (d fileDuration) MarshalYAML() (any, error) {
+// text writes a time span with its unit, a negative one as "off".
+func (d fileDuration) text() string {
 	if d < 0 {
-		return "off", nil
+		return "off"
 	}
-	return time.Duration(d).String(), nil
+	return time.Duration(d).String()
 }
 
 // maxDuration bounds every time span: a day.

@@ -182,6 +182,8 @@ func (r *reader) mapping(n ast.Node, path, want string, each func(key string, kv
 			r.errorf(kv.Key, path, "the key here must be a word, but is %s", kind(kv.Key))
 		case seen[key]:
 			r.errorf(kv.Key, join(path, key), "is given twice")
+		case kv.Value.Type() == ast.NullType:
+			r.errorf(kv.Key, join(path, key), "has no value")
 		default:
 			seen[key] = true
 			each(key, kv)

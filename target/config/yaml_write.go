@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"reflect"
-
-	"github.com/goccy/go-yaml"
 )
 
 // YAML returns the configuration in the native format, without what is the
@@ -16,11 +14,12 @@ import (
 // itself are left out, and have to be filled in by hand.
 func (c *Config) YAML(withSecrets bool) ([]byte, error) {
 	w := &yamlWriter{withSecrets}
-	data, err := yaml.MarshalWithOptions(w.config(c), yaml.IndentSequence(true))
-	if err != nil {
-		return nil, fmt.Errorf("can't write the configuration as YAML: %w", err)
+	e := &yamlEncoder{}
+	e.fields(reflect.ValueOf(w.config(c)).Elem(), "")
+	if e.err != nil {
+		return nil, fmt.Errorf("can't write the configuration as YAML: %w", e.err)
 	}
-	return data, nil
+	return []byte(e.out.String()), nil
 }
 
 // yamlWriter makes the YAML file's types out of a Config.

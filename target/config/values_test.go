@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{
+		"0": 0, "512": 512, "4096B": 4096, "1K": 1 << 10, "1k": 1 << 10, "512MiB": 512 << 20, "10G": 10 << 30,
+		"1GiB": 1 << 30, "2GB": 2 << 30, "3TiB": 3 << 40, "8191PiB": 8191 << 50,
+	} {
+		if got, err := ParseSize(text); err != nil || got != want {
+			t.Errorf("ParseSize(%q) = %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "G", "-1", "+1", "1.5G", "1 G", "1Gi", "1GGiB", "1iB", "0x10", "9223372036854775808", "8192PiB", "1KM"} {
+		if got, err := ParseSize(text); err == nil {
+			t.Errorf("ParseSize(%q) = %d, want an error", text, got)
+		}
+	}
+}
+
+func TestFormatSizeRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.Int64Range(0, 1<<62).Draw(t, "n") &^ (1<<rapid.IntRange(0, 60).Draw(t, "zeros") - 1)
+		if got, err := ParseSize(FormatSize(n)); err != nil || got != n {
+			t.Fatalf("%d becomes %q becomes %d, %v", n, FormatSize(n), got, err)
+		}
+	})
+}
+
+func TestSecretStaysSecret(t *testing.T) {
+	cfg := &Config{Discovery: Auth{Users: []Account{{User: "u", Secret: "hunter2hunter2"}}}}
+	asJSON, err := json.Marshal(cfg.Discovery)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asYAML, err := cfg.YAML(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := cfg.Discovery.Users[0].Secret
+	all := fmt.Sprintf("%v %+v %#v %s %q %x %d", cfg, cfg, cfg.Discovery, secret, secret, secret, secret) + string(asJSON) + string(asYAML)
+	for _, s := range []string{"hunter2", fmt.Sprintf("%x", "hunter2")} {
+		if strings.Contains(all, s) {
+			t.Errorf("%q shows in %s", s, all)
+		}
+	}
+	if string(secret) != "hunter2hunter2" {
+		t.Error("the secret can't be revealed")
+	}
+	if data, err := cfg.YAML(true); err != nil || !strings.Contains(string(data), "hunter2hunter2") {
+		t.Errorf("YAML with secrets: %s, %v", data, err)
+	}
+}
+
+func TestReadSecret(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	for _, test := range []struct {
+		text   string
+		mode   os.FileMode
+		secret string
+		err    string
+	}{
+		{"correct horse\n", 0o600, "correct horse", ""},
+		{"correct horse", 0o400, "correct horse", ""},
+		{"correct horse\n\n", 0o600, "correct horse\n", ""},
+		{"x", 0o640, "", "has mode 0640"},
+		{"x", 0o604, "", "has mode 0604"},
+		{"x", 0o620, "", "has mode 0620"},
+		{"\n", 0o600, "", "is empty"},
+	} {
+		write(t, path, test.text)
+		if err := os.Chmod(path, test.mode); err != nil {
+			t.Fatal(err)
+		}
+		secret, err := readSecret(path)
+		if string(secret) != test.secret || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+			t.Errorf("%q with mode %o: %q, %v", test.text, test.mode, string(secret), err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := readSecret(dir); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a directory: %v", err)
+	}
+	if _, err := readSecret(path); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("no file: %v", err)
+	}
+	write(t, path, strings.Repeat("x", 256))
+	_, err := Parse(filepath.Join(dir, "a.yaml"), []byte("discovery: {users: [{user: a, secret-file: s}]}"))
+	if err != nil {
+		t.Error(err)
+	}
+	cfg := mustParse(t, filepath.Join(dir, "a.yaml"), "discovery: {users: [{user: a, secret-file: s}]}")
+	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "1:44: discovery.users[0].secret-file: a secret has at most 255 bytes") {
+		t.Errorf("a secret too long: %v", err)
+	}
+}
+
+func TestAccess(t *testing.T) {
+	var a Access
+	for _, s := range []string{"172.16.31.0/24", "10.1.2.3/8", "192.0.2.1", "2001:db8::/64", "::ffff:198.51.100.1"} {
+		if err := a.add(s); err != nil {
+			t.Errorf("%s: %v", s, err)
+		}
+	}
+	for _, s := range []string{"iqn.2001-04.com.Example:one", "iqn.1993-08.org.debian:*"} {
+		if err := a.addInitiator(s); err != nil {
+			t.Errorf("%s: %v", s, err)
+		}
+	}
+	for _, test := range []struct {
+		addr, name string
+		want       bool
+	}{
+		{"172.16.31.77", "iqn.x", true},
+		{"172.16.32.1", "iqn.x", false},
+		{"10.255.0.1", "iqn.x", true}, // a network given by an address in it
+		{"::ffff:192.0.2.1", "iqn.x", true},
+		{"192.0.2.2", "iqn.x", false},
+		{"2001:db8::1", "iqn.x", true},
+		{"2001:db8:0:1::1", "iqn.x", false},
+		{"198.51.100.1", "iqn.x", true},
+		{"203.0.113.1", "IQN.2001-04.com.example:ONE", true}, // the name alone is enough
+		{"203.0.113.1", "iqn.2001-04.com.example:one1", false},
+		{"203.0.113.1", "iqn.1993-08.org.debian:01:abc", true},
+	} {
+		if got := a.Allows(netip.MustParseAddr(test.addr), test.name); got != test.want {
+			t.Errorf("%s at %s: %v", test.name, test.addr, got)
+		}
+	}
+	if got := a.List()[:3]; !slices.Equal(got, []string{"172.16.31.0/24", "10.1.2.3/8", "192.0.2.1"}) {
+		t.Errorf("List: %q", got)
+	}
+	a.All = true
+	if !a.Allows(netip.MustParseAddr("203.0.113.1"), "x") || !(Access{}).Allows(netip.Addr{}, "x") {
+		t.Error("ALL is not for all")
+	}
+}
+
+func TestCheckName(t *testing.T) {
+	for _, s := range []string{
+		"iqn.2001-04.com.example", "iqn.2001-04.com.example:", "iqn.2001-04.com.example:storage:disk1.sys1.xyz",
+		"iqn.2001-04.com.ex-ample:日本", "iqn.2016-09.com.gotgt.gostor:example_tgt_0",
+		"eui.02004567a425678d", "naa.52004567ba64678d", "naa.62004567ba64678d0123456789abcdef",
+		"iqn.2001-04.com.example:" + strings.Repeat("a", maxName-24),
+	} {
+		if err := checkName(s); err != nil {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+	for _, s := range []string{
+		"", "iqn", "iqn.", "iqn.2001-4.com.example", "iqn.2001-00.com.example", "iqn.2001-04.", "iqn.2001-04.-a.com",
+		"iqn.2001-04.com..example", "iqn.2001-04.com.example:A", "iqn.2001-04.com.example:a/b", "iqn.2001-04.com.example:a\x00",
+		"iqn.2001-04.com.example:\xff", "iqn.2001-04.com.example:\u3000", "iqn.2001-04.com.exa_mple:x",
+		"eui.02004567a425678", "eui.02004567a425678g", "naa.42004567ba64678d", "naa.62004567ba64678d", "naa.", "nqn.2001-04.com.example",
+		"iqn.2001-04.com.example:" + strings.Repeat("a", maxName-23),
+	} {
+		if checkName(s) == nil {
+			t.Errorf("%q passes", s)
+		}
+	}
+}
+
+func TestParsePortal(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1:3260", "192.0.2.1:0": "192.0.2.1:0", "2001:db8::1": "[2001:db8::1]:3260",
+		"[2001:db8::1]": "[2001:db8::1]:3260", "[::]:860": "[::]:860", "fe80::1%eth0": "[fe80::1%eth0]:3260",
+	} {
+		if got, err := ParsePortal(text); err != nil || got != want {
+			t.Errorf("%q becomes %q, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", ":3260", "localhost", "192.0.2.1:65536", "192.0.2.1:", "[192.0.2.1:1", "192.0.2.1:iscsi"} {
+		if got, err := ParsePortal(text); err == nil {
+			t.Errorf("%q becomes %q", text, got)
+		}
+	}
+	for _, s := range DefaultPortals {
+		if got, err := ParsePortal(s); err != nil || got != s {
+			t.Errorf("%q becomes %q, %v", s, got, err)
+		}
+	}
+}
+
+func TestFormat(t *testing.T) {
+	for text, want := range map[string]fileFormat{
+		"":                               formatYAML,
+		"# nothing":                      formatYAML,
+		"targets: []":                    formatYAML,
+		"# x\n\n  <target a>":            formatTGT,
+		"include /etc/tgt/conf.d/*.conf": formatTGT,
+		"default-driver iscsi":           formatTGT,
+		"include: x":                     formatYAML,
+		"\n{\"storages\": []}":           formatGotgt,
+	} {
+		if got := format("targets", []byte(text)); got != want {
+			t.Errorf("%q is taken for format %d, want %d", text, got, want)
+		}
+	}
+	for name, want := range map[string]fileFormat{"a.yaml": formatYAML, "a.yml": formatYAML, "a.conf": formatTGT, "a.json": formatGotgt} {
+		if got := format(name, []byte("{}")); got != want {
+			t.Errorf("%s is taken for format %d, want %d", name, got, want)
+		}
+	}
+}
+
+func TestLoadErrors(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "none.yaml")
+	_, err := Load(path)
+	checkLines(t, lines(t, err, path), []string{" can't open the configuration: no such file"})
+	big := filepath.Join(dir, "big.yaml")
+	write(t, big, strings.Repeat("#", maxFileSize+1))
+	_, err = Load(big)
+	checkLines(t, lines(t, err, big), []string{" is larger than"})
+	if _, err = Parse(big, make([]byte, maxFileSize+1)); err == nil {
+		t.Error("Parse takes too large a file")
+	}
+}

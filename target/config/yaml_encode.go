@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// yamlEncoder writes the types of the YAML file. It is here because the
+// library's encoder leaves text without quotes that its own decoder takes for
+// a number.
+type yamlEncoder struct {
+	out strings.Builder
+	err error
+}
+
+// fields writes the fields of a struct, one line or block each, with indent
+// before all but the first.
+func (e *yamlEncoder) fields(v reflect.Value, indent string) {
+	next := ""
+	for i := range v.NumField() {
+		key, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+		if field := v.Field(i); options != "omitempty" || !empty(field) {
+			e.entry(next+key, field, indent)
+			next = indent
+		}
+	}
+	if next == "" && indent != "" {
+		e.out.WriteString("{}\n")
+	}
+}
+
+func empty(v reflect.Value) bool {
+	return v.IsZero() || v.Kind() == reflect.Map && v.Len() == 0 || v.Kind() == reflect.Slice && v.Len() == 0
+}
+
+// entry writes a key and its value. indent is that of the key.
+func (e *yamlEncoder) entry(key string, v reflect.Value, indent string) {
+	inner := indent + "  "
+	if v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	e.out.WriteString(key + ":")
+	switch v.Kind() {
+	case reflect.Struct:
+		e.out.WriteString("\n" + inner)
+		e.fields(v, inner)
+	case reflect.Slice:
+		e.out.WriteString("\n")
+		for i := range v.Len() {
+			e.out.WriteString(inner + "- ")
+			if elem := v.Index(i); elem.Kind() == reflect.Struct {
+				e.fields(elem, inner+"  ")
+			} else {
+				e.out.WriteString(e.scalar(elem) + "\n")
+			}
+		}
+	case reflect.Map:
+		e.out.WriteString("\n")
+		options := v.Interface().(map[string]string)
+		for _, name := range slices.Sorted(maps.Keys(options)) {
+			e.out.WriteString(inner + e.quote(name) + ": " + e.quote(options[name]) + "\n")
+		}
+	default:
+		e.out.WriteString(" " + e.scalar(v) + "\n")
+	}
+}
+
+// scalar writes a single value.
+func (e *yamlEncoder) scalar(v reflect.Value) string {
+	if t, ok := v.Interface().(interface{ text() string }); ok {
+		return t.text()
+	}
+	if v.Kind() == reflect.String {
+		return e.quote(v.String())
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+// plainText is text that every YAML parser takes for text without quotes, but
+// for notText.
+var (
+	plainText = regexp.MustCompile(`^[A-Za-z/]([A-Za-z0-9/._:-]*[A-Za-z0-9])?$`)
+	notText   = regexp.MustCompile(`(?i)^(true|false|yes|no|on|off|y|n|null)$`)
+)
+
+// quote writes text, in quotes unless it is plain.
+func (e *yamlEncoder) quote(text string) string {
+	switch {
+	case !utf8.ValidString(text):
+		e.err = errors.New("text that is not UTF-8 can't stand in YAML")
+	case plainText.MatchString(text) && !notText.MatchString(text):
+		return text
+	}
+	return strconv.Quote(text)
+}

@@ -321,7 +321,7 @@ func runReadCapacity16(c *Command) {
 	binary.BigEndian.PutUint64(b[0:], lu.blocks.Load()-1)
 	binary.BigEndian.PutUint32(b[8:], lu.blockSize)
 	if lu.blockSize == 512 {
-		b[13] = 3 // eight logical blocks to a physical one, as in the stores below
+		b[13] = 0
 	}
 	if lu.discarder != nil {
 		b[14] = 0xc0 // LBPME, LBPRZ

@@ -122,8 +122,8 @@ func scsiName(name string) []byte {
 // Limits that the Block Limits page reports, beside MaxTransfer.
 const (
 	maxCompareBlocks    = 255
-	maxWriteSameBytes   = 64 << 20
-	maxUnmapBytes       = 1 << 30 // in one command
+	maxWriteSameBytes   = 16 << 20
+	maxUnmapBytes       = 512 << 20 // in one command
 	maxUnmapDescriptors = 256
 )
 

@@ -3,6 +3,7 @@
 package storage
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,7 +122,7 @@ func TestLockedSaysWhenItIsThisProcess(t *testing.T) {
 	if got := heldLock(f); got != unix.LOCK_EX {
 		t.Errorf("held lock is %d, want LOCK_EX", got)
 	}
-	if err := locked(f); !strings.Contains(err.Error(), "this one") {
-		t.Errorf("error is %v, want one that says that it is this process", err)
+	if err := findHolder(f); err.Error() != "this process serves it already" || !errors.Is(err, ErrLocked) {
+		t.Errorf("error is %v, want an ErrLocked that says that it is this process", err)
 	}
 }

@@ -21,9 +21,9 @@ type Info struct {
 
 // A Store is the open backing store of one logical unit. Its methods are safe
 // for concurrent use. A range that does not lie wholly in the store is an error,
-// here and in the interfaces below; nothing makes the store longer. What a store can do beyond this interface it shows by
-// implementing the ones below; the logical unit advertises nothing that its
-// store lacks.
+// here and in the interfaces below; nothing makes the store longer. What a
+// store can do beyond this interface it shows by implementing the ones below;
+// the logical unit advertises nothing that its store lacks.
 type Store interface {
 	// ReadAt and WriteAt never move fewer bytes than asked without an error
 	// that says why: io.ErrUnexpectedEOF when the store ends earlier than

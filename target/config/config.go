@@ -227,11 +227,12 @@ type LUN struct {
 	Direct    bool  // past the page cache (O_DIRECT)
 	Sync      bool  // each write is on stable storage before it is answered (O_SYNC)
 
-	// IO is the engine that moves the data, "sync" or "uring". Empty: the best
-	// for the backend.
+	// IO is the engine that moves the data. "sync" is the only one there is.
+	// Empty: the best for the backend.
 	IO string
 
-	// AllowInUse opens a block device though the system uses it.
+	// AllowInUse opens a block device though the system uses it, as one that is
+	// mounted.
 	AllowInUse bool
 
 	// What the logical unit says about itself. SCSIID is the designator in T10

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // maxFileSize is the largest configuration file in bytes.
@@ -21,11 +22,25 @@ func Load(path string) (*Config, error) {
 		return nil, Errors{{Pos: Pos{File: path}, Err: err}}
 	}
 	cfg, errs := parse(path, data)
+	cfg.noteReadable()
 	errs = append(errs, cfg.validate().without(errs)...)
 	if len(errs) > 0 {
 		return nil, errs.sorted(cfg.Files)
 	}
 	return cfg, nil
+}
+
+// noteReadable warns of secrets in files that others may read.
+func (c *Config) noteReadable() {
+	for path, p := range c.places {
+		if !strings.HasSuffix(path, ".secret") {
+			continue
+		}
+		if info, err := os.Stat(p.pos.File); err == nil && info.Mode().Perm()&0o077 != 0 {
+			err := fmt.Errorf("has a secret in it, but mode %04o: others than its owner have access (chmod 600)", info.Mode().Perm())
+			c.notes = append(c.notes, &Error{Pos: Pos{File: p.pos.File}, Err: err}) // the same for all: shown once
+		}
+	}
 }
 
 // Parse reads a configuration from memory and fills in the defaults, but does

@@ -54,6 +54,7 @@ type tgtReader struct {
 	reading []string // canonical paths of the file and those that include it
 	done    map[string]bool
 	bytes   int
+	comment bool // a comment in C's style goes on
 	errs    Errors
 	notes   Errors
 }
@@ -62,32 +63,18 @@ func (r *tgtReader) fail(pos Pos, key, format string, args ...any) {
 	r.errs = append(r.errs, &Error{Pos: pos, Key: key, Err: fmt.Errorf(format, args...)})
 }
 
-// inlineComment is a comment in C's style that ends on its line.
-var inlineComment = regexp.MustCompile(`/\*.*\*/`)
-
 // file takes the lines of one file, its name is name.
 func (r *tgtReader) file(name string, data []byte) {
 	r.files = append(r.files, name)
 	var line tgtLine
-	comment := false
 	n := 0
 	for text := range strings.Lines(string(data)) {
 		n++
-		text = strings.TrimRight(text, "\r\n")
-		text = inlineComment.ReplaceAllStringFunc(text, func(s string) string {
-			return strings.Repeat(" ", utf8.RuneCountInString(s))
-		})
-		if trimmed := strings.TrimSpace(text); comment || strings.HasPrefix(trimmed, "/*") {
-			_, after, ends := strings.Cut(text, "*/")
-			comment = !ends
-			if strings.TrimSpace(after) != "" {
-				r.fail(Pos{name, n, 1}, "", "put what follows the end of a comment on a line of its own")
-			}
-			continue
-		}
-		text = strings.TrimRight(stripComment(text), " \t")
+		pos := Pos{name, n, 1}
+		text = strings.TrimRight(r.uncomment(strings.TrimRight(text, "\r\n"), pos), " \t")
 		start := len(text) - len(strings.TrimLeft(text, " \t"))
-		seg := tgtSegment{len(line.text), Pos{name, n, 1 + utf8.RuneCountInString(text[:start])}}
+		pos.Column += utf8.RuneCountInString(text[:start])
+		seg := tgtSegment{len(line.text), pos}
 		text = text[start:]
 		if strings.HasSuffix(text, `\`) && !strings.HasSuffix(text, `\\`) {
 			line = tgtLine{line.text + text[:len(text)-1], append(line.segs, seg)}
@@ -102,6 +89,34 @@ func (r *tgtReader) file(name string, data []byte) {
 	if line.text != "" {
 		r.line(line)
 	}
+	if r.comment {
+		r.fail(Pos{name, n, 1}, "", "a comment that began with /* has no end")
+		r.comment = false
+	}
+}
+
+// inlineComment is a comment in C's style that ends on its line.
+var inlineComment = regexp.MustCompile(`/\*.*\*/`)
+
+// uncomment returns a line without the comments in it. One in C's style that
+// ends on a later line has to begin its line.
+func (r *tgtReader) uncomment(text string, pos Pos) string {
+	if !r.comment {
+		text = inlineComment.ReplaceAllStringFunc(text, func(s string) string {
+			return strings.Repeat(" ", utf8.RuneCountInString(s)) // so that what follows keeps its column
+		})
+		r.comment = strings.HasPrefix(strings.TrimLeft(text, " \t"), "/*")
+		if !r.comment {
+			return stripComment(text)
+		}
+	}
+	if _, after, ends := strings.Cut(text, "*/"); ends {
+		r.comment = false
+		if strings.TrimSpace(after) != "" {
+			r.fail(pos, "", "put what follows the end of a comment on a line of its own")
+		}
+	}
+	return ""
 }
 
 // stripComment cuts a line at the first "#" without a backslash before it.

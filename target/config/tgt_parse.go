@@ -54,7 +54,7 @@ func (l tgtLine) directive() tgtDirective {
 	return d
 }
 
-// escaped is a character that a backslash stands before in vain.
+// escaped is a character together with a backslash that goes away.
 var escaped = regexp.MustCompile(`\\([$\\"#])`)
 
 func unquote(s string) string {

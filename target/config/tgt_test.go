@@ -63,6 +63,9 @@ var directiveTests = map[string][]struct {
 	},
 	"default-driver": {
 		{"default-driver iscsi\n", usual, ""},
+		{"/* default-driver iser\n */", usual, ""},
+		{"/* default-driver iser\n", nil, "1:1: a comment that began with /* has no end"},
+		{"/* a\n*/ default-driver iscsi\n", nil, "2:1: put what follows the end of a comment on a line of its own"},
 		{"default-driver iser", nil, "1:16: default-driver: iser is not supported"},
 		{"default-driver iscsi\ndefault-driver iscsi", nil, "2:16: default-driver: is given already at FILE:1:1"},
 	},

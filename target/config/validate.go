@@ -37,7 +37,7 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) validate() Errors {
-	v := &validator{cfg: c, naas: map[string]string{}, stores: map[store]string{}}
+	v := &validator{cfg: c, system: realSystem, naas: map[string]string{}, stores: map[store]string{}}
 	v.portalGroups()
 	v.auth(c.Discovery, "discovery")
 	v.limits()
@@ -50,6 +50,7 @@ type validator struct {
 	cfg      *Config
 	errs     Errors
 	warnings Errors
+	system   system
 	naas     map[string]string // logical units by NAA identifier, as canonical paths
 	stores   map[store]string  // logical units by what is behind them, likewise
 }

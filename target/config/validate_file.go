@@ -4,6 +4,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -18,6 +19,28 @@ type store struct {
 	path   string // for a file that is not there yet
 }
 
+// system is what the operating system knows about stores.
+type system struct {
+	identify func(path string, mayBeMissing bool) (store, error)
+	inUse    func(path string) bool // whether the system uses a block device
+}
+
+var realSystem = system{identifyStore, deviceInUse}
+
+// isDevice reports whether the store is a block device.
+func (s store) isDevice() bool { return s.inode == 0 && s.path == "" }
+
+// deviceInUse reports whether a block device is mounted, a part of a RAID or
+// used by the system in another way: Linux lets no one open it exclusively
+// then. That gotgtd itself has it open does not count.
+func deviceInUse(path string) bool {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return errors.Is(err, unix.EBUSY)
+}
+
 // file checks a file or block device: it is there, or will be made; it can
 // hold blocks; no other logical unit has it.
 func (v *validator) file(t *Target, l *LUN, at string) {
@@ -30,7 +53,10 @@ func (v *validator) file(t *Target, l *LUN, at string) {
 	if !v.path(l, at) {
 		return
 	}
-	id, err := identifyStore(l.Path, l.Create)
+	id, err := v.system.identify(l.Path, l.Create)
+	if err == nil && id.isDevice() && !l.AllowInUse && v.system.inUse(l.Path) {
+		err = fmt.Errorf("%q is in use by the system, mounted perhaps (see allow-in-use)", l.Path)
+	}
 	switch {
 	case err != nil && v.cfg.IgnoreErrors:
 		v.warn(at+".path", "%w; the logical unit will be missing", err)

@@ -37,7 +37,7 @@ func (v *validator) lun(l *LUN, at string) {
 		v.fail(at+".block-size", "%d is neither 512 nor 4096", l.BlockSize)
 	}
 	if l.IO != "" {
-		v.oneOf(at+".io", l.IO, []string{"sync", "uring"})
+		v.oneOf(at+".io", l.IO, []string{"sync"})
 	}
 	if l.Sync && l.WriteCache != nil && *l.WriteCache {
 		v.fail(at+".write-cache", "can't be on together with sync")

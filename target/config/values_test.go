@@ -111,6 +111,24 @@ func TestReadSecret(t *testing.T) {
 	}
 }
 
+func TestReadableConfiguration(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "gotgtd.yaml")
+	write(t, name, "discovery: {users: [{user: a, secret: 0123456789ab}, {user: b, secret: 0123456789ab}]}\ntargets: [{name: eui.0200000000000001}]\n")
+	for mode, want := range map[os.FileMode][]string{
+		0o600: nil,
+		0o644: {" has a secret in it, but mode 0644"},
+	} {
+		if err := os.Chmod(name, mode); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := Load(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkLines(t, lines(t, cfg.Warnings, name), want)
+	}
+}
+
 func TestAccess(t *testing.T) {
 	var a Access
 	for _, s := range []string{"172.16.31.0/24", "10.1.2.3/8", "192.0.2.1", "2001:db8::/64", "::ffff:198.51.100.1"} {

@@ -77,7 +77,7 @@ targets:
         thin: false
         direct: true
         sync: true
-        io: uring
+        io: sync
         allow-in-use: true
         scsi-id: ID
         serial: "0001"
@@ -160,7 +160,7 @@ func everythingTarget(dir string) Target {
 		},
 		LUNs: []LUN{{
 			Number: 1, Backend: "file", Path: filepath.Join(dir, "disk.img"), Size: 1 << 30, Create: true,
-			WriteCache: new(false), BlockSize: 4096, Thin: new(false), Direct: true, Sync: true, IO: "uring", AllowInUse: true,
+			WriteCache: new(false), BlockSize: 4096, Thin: new(false), Direct: true, Sync: true, IO: "sync", AllowInUse: true,
 			SCSIID: "ID", Serial: "0001", NAA: "6001405aaaaaaaaa0000000000000001",
 			Vendor: "V", Product: "P", Revision: "1", Removable: true, Offline: true, DescriptorSense: true,
 			PhysicalBlockExponent: new(0), LowestAlignedLBA: 1, OptimalTransferGranularity: 8, OptimalTransferLength: 256,
@@ -325,7 +325,7 @@ func TestYAMLErrors(t *testing.T) {
 		}},
 		{target + "    luns:\n      - {lun: 1, path: disk.img, sync: true, write-cache: true, io: aio, physical-block-exponent: 16, lowest-aligned-lba: 16384}\n      - lun: 2\n        path: ./disk.img\n        create: true\n        read-only: true\n        mode-pages: [{page: 63, data: zz}, {page: 1, data: '00'}, {page: 1, data: '01'}]\n", []string{
 			"4:59: targets[0].luns[0].write-cache: can't be on together with sync",
-			"4:69: targets[0].luns[0].io: \"aio\" is none of sync, uring",
+			"4:69: targets[0].luns[0].io: \"aio\" is none of sync",
 			"4:99: targets[0].luns[0].physical-block-exponent: 16 is not in the range",
 			"4:123: targets[0].luns[0].lowest-aligned-lba: 16384 is not in the range",
 			"5:9: targets[0].luns[1].size: is missing",
@@ -346,6 +346,26 @@ func TestYAMLErrors(t *testing.T) {
 			}
 			checkLines(t, lines(t, err, name), want)
 		})
+	}
+}
+
+// A block device that the system uses is refused, unless it is allowed.
+func TestDeviceInUse(t *testing.T) {
+	fake := system{
+		identify: func(string, bool) (store, error) { return store{device: 1}, nil },
+		inUse:    func(path string) bool { return path == "/dev/mounted" },
+	}
+	for _, allowed := range []bool{false, true} {
+		cfg := &Config{Targets: []Target{{Name: "eui.0200000000000001", LUNs: []LUN{{Path: "/dev/mounted", AllowInUse: allowed}}}}}
+		cfg.SetDefaults()
+		v := &validator{cfg: cfg, system: fake, naas: map[string]string{}, stores: map[store]string{}}
+		v.targets()
+		if refused := strings.Contains(v.errs.Error(), "is in use by the system"); refused == allowed {
+			t.Errorf("allow-in-use %v: %v", allowed, v.errs)
+		}
+	}
+	if deviceInUse(t.TempDir()) {
+		t.Error("a directory is in use")
 	}
 }
 

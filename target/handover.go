@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/iscsi"
+	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
+)
+
+// Sections of the snapshot and kinds of the files that go with it.
+const (
+	sectionISCSI = "iscsi" // iscsi.NodeState
+	sectionSCSI  = "scsi"  // map of target name to scsi.DeviceState
+
+	fileConnection = "connection" // the n-th belongs to the n-th connection of sectionISCSI
+	fileLock       = "lock"       // holds the lock of the backing store with that path
+	fileMemory     = "memory"     // contents of a RAM disk, by target and LUN
+)
+
+// Features that a snapshot may need of its reader.
+var features = []string{featureMemory}
+
+const featureMemory = "memory" // the contents of RAM disks travel as files
+
+// logoutGrace is how long an initiator that may not stay has to log out.
+const logoutGrace = 5 * time.Second
+
+// Freeze stops serving: nothing is read, written, accepted or executed when it
+// returns nil, and whatever was under way is kept as it is. It waits for
+// running commands until ctx ends; when it fails, the error names those in the
+// way and the Server serves as before. [Server.Thaw] ends the freeze.
+func (s *Server) Freeze(ctx context.Context) error {
+	s.pauseAccepting()
+	if err := s.node.Freeze(ctx); err != nil {
+		s.Serve()
+		return err
+	}
+	return nil
+}
+
+// Thaw goes on serving after a Freeze, as if nothing had been.
+func (s *Server) Thaw() {
+	s.node.Thaw()
+	s.Serve()
+}
+
+// HandOver gives everything that the Server holds to the successor at the
+// other end of c and completes the report; began is when the upgrade began. If
+// it returns nil the Server is retired: nothing of it runs, and only Close may
+// be called. If not, it serves as before and the successor is dead, unless
+// moved says that the successor died with everything that it had taken over.
+func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Options, began time.Time, r *handoff.Report) (moved bool, err error) {
+	g := &giver{server: s, report: r}
+	err = handoff.Give(ctx, c, g, o, began, r)
+	if g.committed {
+		s.node.Retire()
+	}
+	return g.committed, err
+}
+
+// giver is a Server as the handoff sees it.
+type giver struct {
+	server    *Server
+	report    *handoff.Report
+	committed bool
+}
+
+func (g *giver) Needs() []string {
+	for _, t := range g.server.targets {
+		for _, u := range t.device.LogicalUnits() {
+			if _, ok := u.Unit.Store().(storage.Volatile); ok {
+				return []string{featureMemory}
+			}
+		}
+	}
+	return nil
+}
+
+func (g *giver) Freeze(ctx context.Context) error { return g.server.Freeze(ctx) }
+
+func (g *giver) Thaw() { g.server.Thaw() }
+
+func (g *giver) Committed() { g.committed = true }
+
+func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
+	state, socks := g.server.node.Snapshot()
+	if err := snap.Put(sectionISCSI, state); err != nil {
+		return nil, err
+	}
+	g.report.Sessions, g.report.Connections = len(state.Sessions), len(state.Connections)
+	for i := range state.Sessions {
+		g.report.Tasks += len(state.Sessions[i].Tasks)
+	}
+	devices := make(map[string]scsi.DeviceState)
+	var fds []int
+	add := func(kind, name string, c syscall.Conn) error {
+		fd, err := descriptor(c)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", kind, name, err)
+		}
+		fds = append(fds, fd)
+		snap.Files = append(snap.Files, handoff.File{Kind: kind, Name: name})
+		return nil
+	}
+	for _, c := range socks {
+		if err := add(fileConnection, c.RemoteAddr().String(), c); err != nil {
+			return nil, err
+		}
+	}
+	for _, t := range g.server.targets {
+		devices[t.conf.Name] = t.device.Snapshot()
+		for _, u := range t.device.LogicalUnits() {
+			if err := addStore(u.Unit.Store(), unitName(t.conf.Name, u.Number), add); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return fds, snap.Put(sectionSCSI, devices)
+}
+
+// addStore adds what a store must hand on besides its path.
+func addStore(st storage.Store, unit string, add func(kind, name string, c syscall.Conn) error) error {
+	if v, ok := st.(storage.Volatile); ok {
+		return add(fileMemory, unit, v.Contents())
+	}
+	if l, ok := st.(storage.Locked); ok {
+		return add(fileLock, st.Info().Path, l.LockFile())
+	}
+	return nil
+}
+
+func unitName(target string, lun uint16) string { return fmt.Sprintf("%s/%d", target, lun) }
+
+// descriptor returns a connection's or file's descriptor. It stays valid
+// because nothing is closed while the Server is frozen.
+func descriptor(c syscall.Conn) (int, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	err = raw.Control(func(v uintptr) { fd = int(v) })
+	return fd, err
+}
+
+// TakeOver takes everything from the predecessor at the other end of c and
+// goes on serving the connections. New ones are accepted from Serve on. On an
+// error nothing was taken: the caller closes the Server and exits.
+func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string) (*handoff.Report, error) {
+	t := &taker{server: s}
+	return handoff.Take(ctx, c, t, handoff.Hello{Version: version, Features: features})
+}
+
+// taker is a Server that restores itself.
+type taker struct {
+	server *Server
+	ghosts []*served // targets that the configuration dropped while they had sessions
+}
+
+func (t *taker) Restore(snap *handoff.Snapshot, files []*os.File) error {
+	var conns []*os.File
+	locks := make(map[string][]*os.File)
+	memory := make(map[string]*os.File)
+	for i, f := range files {
+		switch d := snap.Files[i]; d.Kind {
+		case fileConnection:
+			conns = append(conns, f)
+		case fileLock:
+			locks[d.Name] = append(locks[d.Name], f)
+		case fileMemory:
+			memory[d.Name] = f
+		default:
+			f.Close()
+		}
+	}
+	err := t.restore(snap, conns, locks, memory)
+	for _, list := range locks {
+		for _, f := range list {
+			f.Close()
+		}
+	}
+	for _, f := range memory {
+		f.Close()
+	}
+	return err
+}
+
+// restore rebuilds the state; what it takes of locks and memory it removes
+// from the maps.
+func (t *taker) restore(snap *handoff.Snapshot, conns []*os.File, locks map[string][]*os.File, memory map[string]*os.File) error {
+	s := t.server
+	for _, st := range s.targets {
+		for _, u := range st.device.LogicalUnits() {
+			if err := adopt(u.Unit, unitName(st.conf.Name, u.Number), locks, memory); err != nil {
+				closeFiles(conns)
+				return fmt.Errorf("target %s LUN %d: %w", st.conf.Name, u.Number, err)
+			}
+		}
+	}
+	var state iscsi.NodeState
+	devices := make(map[string]scsi.DeviceState)
+	err := errors.Join(snap.Get(sectionISCSI, &state), snap.Get(sectionSCSI, &devices))
+	for _, st := range s.targets {
+		if d, ok := devices[st.conf.Name]; ok && err == nil {
+			err = st.device.Restore(d)
+		}
+	}
+	if err != nil {
+		closeFiles(conns)
+		return err
+	}
+	return s.node.Restore(&state, conns, t.find)
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// adopt gives a store the lock or the contents that were passed on for it. A
+// store that the predecessor did not serve takes its lock itself.
+func adopt(lu *scsi.LogicalUnit, unit string, locks map[string][]*os.File, memory map[string]*os.File) error {
+	st := lu.Store()
+	if v, ok := st.(storage.Volatile); ok {
+		f := memory[unit]
+		if f == nil {
+			return nil
+		}
+		delete(memory, unit)
+		return v.Adopt(f)
+	}
+	l, ok := st.(storage.Locked)
+	if !ok {
+		return nil
+	}
+	path := st.Info().Path
+	if list := locks[path]; len(list) > 0 {
+		locks[path] = list[1:]
+		return l.AdoptLock(list[0])
+	}
+	return l.TakeLock()
+}
+
+// find returns the target of a session. One that the configuration dropped
+// stays as an empty shell until its initiators have logged out.
+func (t *taker) find(name string) *iscsi.Target {
+	for _, st := range append(t.server.targets, t.ghosts...) {
+		if st.conf.Name == name {
+			return st.target
+		}
+	}
+	conf := &config.Target{Name: name, Offline: true}
+	device, err := scsi.NewDevice(scsi.DeviceOptions{Name: name, Log: t.server.log})
+	if err == nil {
+		err = attachController(device, t.server.log)
+	}
+	if err != nil {
+		t.server.log.Error("can't keep up a dropped target", "target", name, "error", err)
+		return nil
+	}
+	ghost := &served{conf: conf, device: device, target: &iscsi.Target{Name: name, Device: device}}
+	t.ghosts = append(t.ghosts, ghost)
+	return ghost.target
+}
+
+// Start lets the sessions go on and asks those to leave that may not stay.
+func (t *taker) Start() {
+	s := t.server
+	s.node.Start()
+	for _, i := range s.node.Sessions() {
+		if why := t.dismissal(&i); why != "" {
+			s.log.Info("session asked to log out", "initiator", i.Initiator, "target", i.Target, "reason", why)
+			s.node.Dismiss(i.TSIH, logoutGrace)
+		}
+	}
+}
+
+// dismissal says why a session may not stay, or nothing.
+func (t *taker) dismissal(i *iscsi.SessionInfo) string {
+	if i.Target == "" {
+		return ""
+	}
+	for _, st := range t.server.targets {
+		if st.conf.Name != i.Target {
+			continue
+		}
+		if st.conf.Offline {
+			return "the target is offline now"
+		}
+		for _, c := range i.Connections {
+			if ok, why := st.target.Allowed(c.Remote.Addr(), i.Initiator); !ok {
+				return why
+			}
+		}
+		return ""
+	}
+	return "the target is not served any more"
+}

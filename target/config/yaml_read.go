@@ -150,12 +150,12 @@ func (r *reader) value(n ast.Node, v reflect.Value, path string) {
 		v.Set(reflect.New(v.Type().Elem()))
 		r.value(n, v.Elem(), path)
 	case reflect.Struct:
-		r.mapping(n, path, "a mapping", func(key string, kv *ast.MappingValueNode) {
+		r.mapping(n, path, func(key string, kv *ast.MappingValueNode) {
 			r.field(key, kv, v, path)
 		})
 	case reflect.Map:
 		v.Set(reflect.MakeMap(v.Type()))
-		r.mapping(n, path, "a mapping", func(key string, kv *ast.MappingValueNode) {
+		r.mapping(n, path, func(key string, kv *ast.MappingValueNode) {
 			elem := reflect.New(v.Type().Elem()).Elem()
 			r.value(kv.Value, elem, join(path, key))
 			v.SetMapIndex(reflect.ValueOf(key), elem)
@@ -168,10 +168,10 @@ func (r *reader) value(n ast.Node, v reflect.Value, path string) {
 }
 
 // mapping calls each for every key of the mapping n, but once only.
-func (r *reader) mapping(n ast.Node, path, want string, each func(key string, kv *ast.MappingValueNode)) {
+func (r *reader) mapping(n ast.Node, path string, each func(key string, kv *ast.MappingValueNode)) {
 	m, ok := n.(*ast.MappingNode)
 	if !ok {
-		r.errorf(n, path, "must be %s, but is %s", want, kind(n))
+		r.errorf(n, path, "must be a mapping, but is %s", kind(n))
 		return
 	}
 	seen := map[string]bool{}
@@ -202,7 +202,7 @@ func (r *reader) field(key string, kv *ast.MappingValueNode, v reflect.Value, pa
 		}
 		known = append(known, name)
 	}
-	err := &Error{Pos: r.position(kv.Key), Key: join(path, key), path: join(path, key)}
+	err := &Error{Pos: r.position(kv.Key), Key: join(path, key)}
 	if r.lenient {
 		err.Err = errors.New("unknown key, without effect")
 		r.notes = append(r.notes, err)

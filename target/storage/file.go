@@ -75,11 +75,11 @@ func newFile(f *os.File, o *Options) (*file, error) {
 	}
 	s.fd.Store(int64(fd))
 	if s.device {
-		n, err := unix.IoctlGetInt(fd, unix.BLKSSZGET)
+		n, err := unix.IoctlGetUint32(fd, unix.BLKSSZGET)
 		if err != nil {
 			return fail(err)
 		}
-		s.sector = int64(uint32(n)) // the ioctl fills in a C int
+		s.sector = int64(n)
 	}
 	if o.Direct {
 		s.align = directAlignment(fd, o.blockSize(), s.sector)
@@ -136,6 +136,7 @@ func (s *file) named() error {
 	return s.vanished(&st)
 }
 
+// vanished is named for a file whose status is known.
 func (s *file) vanished(st *unix.Stat_t) error {
 	if s.linked && st.Nlink == 0 {
 		return unix.ENOENT

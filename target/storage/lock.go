@@ -72,6 +72,18 @@ func (s *file) adoptLocked(f *os.File) error {
 	return err
 }
 
+// TakeLock takes the lock of a store that was opened with InheritLock and was
+// passed none. A lock that the store has already stays as it is. The error is
+// an [*Error], an [ErrLocked] when another process serves the file.
+func (s *file) TakeLock() error {
+	s.lockMu.Lock()
+	defer s.lockMu.Unlock()
+	if heldLock(s.main) != 0 || s.held != s.main {
+		return nil
+	}
+	return lock(s.main, s.path, s.readOnly, s.device)
+}
+
 // sameFile tells whether two descriptors lead to the same blocks. A device may
 // have several nodes.
 func sameFile(a, b *unix.Stat_t) bool {
@@ -185,15 +197,4 @@ func heldLock(f *os.File) int {
 		return unix.LOCK_SH
 	}
 	return 0
-}
-
-// TakeLock takes the lock of a store that was opened with InheritLock and was
-// passed none.
-func (s *file) TakeLock() error {
-	s.lockMu.Lock()
-	defer s.lockMu.Unlock()
-	if heldLock(s.main) != 0 || s.held != s.main {
-		return nil
-	}
-	return lock(s.main, s.path, s.readOnly, s.device)
 }

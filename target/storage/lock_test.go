@@ -193,3 +193,33 @@ func TestAdoptRefusesAnotherFile(t *testing.T) {
 		t.Errorf("the refused file is still open (%v)", err)
 	}
 }
+
+func TestTakeLock(t *testing.T) {
+	s, path := create(t, 1<<20)
+	next := open(t, storage.Options{Path: path, InheritLock: true}).(storage.Locked)
+	if err := next.TakeLock(); !errors.Is(err, storage.ErrLocked) {
+		t.Errorf("TakeLock while the file is served: %v, want ErrLocked", err)
+	}
+	if err := s.(storage.Locked).TakeLock(); err != nil {
+		t.Errorf("TakeLock of a store that has its lock: %v", err)
+	}
+	s.Close()
+	if err := next.TakeLock(); err != nil {
+		t.Errorf("TakeLock of a free file: %v", err)
+	}
+	if out, err := helper(t, "lock", path, "shared").CombinedOutput(); err == nil {
+		t.Errorf("nothing is locked: %s", out)
+	}
+}
+
+func TestTakeLockKeepsAdoptedOne(t *testing.T) {
+	s, path := create(t, 1<<20)
+	next := open(t, storage.Options{Path: path, InheritLock: true}).(storage.Locked)
+	f := dup(t, lockFile(s))
+	if err := next.AdoptLock(f); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.TakeLock(); err != nil || next.LockFile() != f {
+		t.Errorf("TakeLock after AdoptLock: %v, LockFile is another: %v", err, next.LockFile() != f)
+	}
+}

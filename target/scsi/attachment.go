@@ -37,9 +37,9 @@ func newAttachment(d *Device, n uint16, lu *LogicalUnit) (*attachment, error) {
 // localNAA derives an NAA locally assigned designator (SPC-4 7.8.6.6.4) from
 // the target's name and the LUN, so that it survives restarts and a change of
 // the target's number.
-func localNAA(name string, n uint16) [8]byte {
+func localNAA(name string, n uint16) []byte {
 	sum := sha256.Sum256(binary.BigEndian.AppendUint16([]byte(name+"\x00"), n))
-	id := [8]byte(sum[:8])
+	id := sum[:8]
 	id[0] = 0x30 | id[0]&0x0f
 	return id
 }

@@ -31,6 +31,15 @@ type LogicalUnitOptions struct {
 	Product  string // product identification, at most 16 bytes; "" means VIRTUAL-DISK
 	Revision string // product revision level, at most 4 bytes; "" means 0001
 	NAA      []byte // NAA designator, 8 or 16 bytes; nil means one derived from the target's name and the LUN
+
+	// What READ CAPACITY (16) and the Block Limits page say of the store.
+	PhysicalBlockExponent      uint8  // 2^n logical blocks are a physical one, at most 15
+	LowestAlignedLBA           uint16 // at most 16383
+	OptimalTransferGranularity uint16 // logical blocks; 0 means that of discards, or 4096 bytes
+	OptimalTransferLength      uint32 // logical blocks; 0 means 1 MiB
+
+	DescriptorSense bool       // sense data in descriptor format (D_SENSE) by default
+	ModePages       []ModePage // pages beside or in place of the usual
 }
 
 // The bits of LogicalUnit.state.
@@ -49,6 +58,7 @@ const (
 type LogicalUnit struct {
 	opts       LogicalUnitOptions
 	controller bool
+	pages      []ModePage // in the order of MODE SENSE
 	log        *slog.Logger
 	blockSize  uint32
 	shift      uint8 // blockSize == 1<<shift
@@ -108,6 +118,7 @@ func NewLogicalUnit(o LogicalUnitOptions) (*LogicalUnit, error) {
 	lu.set(stateOffline, !o.Online)
 	lu.set(stateReadOnly, o.ReadOnly || info.ReadOnly)
 	lu.set(stateWCE, o.WriteCache)
+	lu.set(stateDSense, o.DescriptorSense)
 	return lu, nil
 }
 
@@ -142,11 +153,23 @@ func newUnit(o LogicalUnitOptions, controller bool) (*LogicalUnit, error) {
 			}
 		}
 	}
+	switch {
+	case len(o.NAA) != 0 && len(o.NAA) != 8 && len(o.NAA) != 16:
+		return nil, fmt.Errorf("scsi: NAA designator of %d bytes; it has 8 or 16", len(o.NAA))
+	case o.PhysicalBlockExponent > 15:
+		return nil, fmt.Errorf("scsi: physical block exponent %d is above 15", o.PhysicalBlockExponent)
+	case o.LowestAlignedLBA > 0x3fff:
+		return nil, fmt.Errorf("scsi: lowest aligned LBA %d is above %d", o.LowestAlignedLBA, 0x3fff)
+	}
+	pages, err := newPages(controller, o.ModePages)
+	if err != nil {
+		return nil, err
+	}
 	log := o.Log
 	if log == nil {
 		log = slog.Default()
 	}
-	return &LogicalUnit{opts: o, controller: controller, log: log, store: o.Store}, nil
+	return &LogicalUnit{opts: o, controller: controller, pages: pages, log: log, store: o.Store}, nil
 }
 
 func setDefault(s *string, value string) {

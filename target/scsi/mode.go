@@ -3,13 +3,15 @@
 package scsi
 
 import (
+	"cmp"
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
 )
 
-// Mode pages (SPC-4 7.5, SBC-3 6.5).
+// Mode page and subpage codes (SPC-4 7.5, SBC-3 6.5).
 const (
 	pageErrorRecovery = 0x01
 	pageDisconnect    = 0x02
@@ -17,6 +19,8 @@ const (
 	pageControl       = 0x0a
 	pageExceptions    = 0x1c
 	pageAll           = 0x3f
+
+	subpageAll = 0xff
 )
 
 // Which values of a mode page MODE SENSE returns (PC field).
@@ -41,60 +45,82 @@ func modeOperations() []operation {
 	}
 }
 
-// modePages returns the codes of the pages that lu has, in order.
-func (lu *LogicalUnit) modePages() []byte {
-	if lu.controller {
-		return []byte{pageDisconnect, pageControl}
-	}
-	return []byte{pageErrorRecovery, pageDisconnect, pageCaching, pageControl, pageExceptions}
+// A ModePage is a mode page to present beside the usual ones or in place of
+// one of them. Initiators can't change it, but for the bits that they can
+// always change: WCE, D_SENSE and SWP, whose values are the logical unit's.
+type ModePage struct {
+	Page    uint8  // page code, 0 to 3Eh
+	Subpage uint8  // subpage code, 0 to FEh; 0 means the page_0 format
+	Data    []byte // what follows the page length field, at most 255 bytes
 }
 
-// modePage returns a mode page with current, default or changeable values.
-func (lu *LogicalUnit) modePage(code byte, values int) []byte {
-	var b []byte
-	switch code {
-	case pageErrorRecovery:
-		b = make([]byte, 12)
-		b[2] = 0xc0 // AWRE, ARRE
-	case pageDisconnect:
-		b = make([]byte, 16)
-	case pageCaching:
-		b = make([]byte, 20)
-	case pageControl:
-		b = make([]byte, 12)
-		b[2] = 0x20           // TST: a task set for each I_T nexus
-		b[3] = 0x10           // QUEUE ALGORITHM MODIFIER: unrestricted reordering
-		b[8], b[9] = 255, 255 // BUSY TIMEOUT PERIOD: unlimited
-	case pageExceptions:
-		b = make([]byte, 12)
-		b[2] = 0x08 // DEXCPT: no informational exceptions
+// validate refuses a page that MODE SENSE can't return.
+func (p ModePage) validate() error {
+	if p.Page >= pageAll || p.Subpage == subpageAll || len(p.Data) > 255 {
+		return fmt.Errorf("scsi: mode page %02Xh/%02Xh with %d bytes can't be presented", p.Page, p.Subpage, len(p.Data))
 	}
-	if values == valuesChangeable {
-		clear(b)
+	return nil
+}
+
+// usualPages returns the mode pages that a logical unit has when nothing else
+// is said.
+func usualPages(controller bool) []ModePage {
+	control := ModePage{Page: pageControl, Data: make([]byte, 10)}
+	control.Data[0] = 0x20                        // TST: a task set for each I_T nexus
+	control.Data[1] = 0x10                        // QUEUE ALGORITHM MODIFIER: unrestricted reordering
+	control.Data[6], control.Data[7] = 0xff, 0xff // BUSY TIMEOUT PERIOD: unlimited
+	disconnect := ModePage{Page: pageDisconnect, Data: make([]byte, 14)}
+	if controller {
+		return []ModePage{disconnect, control}
 	}
-	b[0], b[1] = code, byte(len(b)-2)
-	for _, f := range modeBits {
-		if f.page == code && !lu.controller && f.value(lu, values) {
-			b[f.at] |= f.mask
+	recovery := ModePage{Page: pageErrorRecovery, Data: make([]byte, 10)}
+	recovery.Data[0] = 0xc0 // AWRE, ARRE
+	exceptions := ModePage{Page: pageExceptions, Data: make([]byte, 10)}
+	exceptions.Data[0] = 0x08 // DEXCPT: no informational exceptions
+	caching := ModePage{Page: pageCaching, Data: make([]byte, 18)}
+	return []ModePage{recovery, disconnect, caching, control, exceptions}
+}
+
+// newPages returns the usual pages with others in their place or beside them,
+// in the order of MODE SENSE: ascending, and page 00h last.
+func newPages(controller bool, others []ModePage) ([]ModePage, error) {
+	pages := usualPages(controller)
+	for _, p := range others {
+		if err := p.validate(); err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(pages, func(q ModePage) bool { return q.Page == p.Page && q.Subpage == p.Subpage })
+		if i < 0 {
+			pages = append(pages, p)
+		} else {
+			pages[i] = p
 		}
 	}
-	return b
+	slices.SortStableFunc(pages, func(a, b ModePage) int {
+		return cmp.Or(cmp.Compare((int(a.Page)+pageAll)%(pageAll+1), (int(b.Page)+pageAll)%(pageAll+1)), cmp.Compare(a.Subpage, b.Subpage))
+	})
+	return pages, nil
 }
 
 // modeBits are the changeable bits of the mode pages.
 var modeBits = []modeBit{
-	{pageCaching, 2, 0x04, stateWCE},
-	{pageControl, 2, 0x04, stateDSense},
-	{pageControl, 4, 0x08, stateSWP},
+	{pageCaching, 0, 0x04, stateWCE},
+	{pageControl, 0, 0x04, stateDSense},
+	{pageControl, 2, 0x08, stateSWP},
 }
 
 // A modeBit is a bit of a mode page that MODE SELECT can change, and the
 // state bit that it stands for.
 type modeBit struct {
-	page  byte
-	at    int
+	page  uint8
+	at    int // in ModePage.Data
 	mask  byte
 	state uint32
+}
+
+// in reports whether the bit is in page p of lu.
+func (f modeBit) in(lu *LogicalUnit, p *ModePage) bool {
+	return !lu.controller && f.page == p.Page && p.Subpage == 0 && f.at < len(p.Data)
 }
 
 // value returns the bit among current, changeable or default values.
@@ -103,9 +129,36 @@ func (f modeBit) value(lu *LogicalUnit, values int) bool {
 	case valuesChangeable:
 		return true
 	case valuesDefault:
-		return f.state == stateWCE && lu.opts.WriteCache
+		return f.state == stateWCE && lu.opts.WriteCache || f.state == stateDSense && lu.opts.DescriptorSense
 	}
 	return lu.has(f.state)
+}
+
+// header returns the page's header, in page_0 or sub_page format.
+func (p *ModePage) header() []byte {
+	if p.Subpage == 0 {
+		return []byte{p.Page, byte(len(p.Data))}
+	}
+	return []byte{0x40 | p.Page, p.Subpage, 0, byte(len(p.Data))}
+}
+
+// modeData returns what follows a page's header, with current, default or
+// changeable values.
+func (lu *LogicalUnit) modeData(p *ModePage, values int) []byte {
+	b := slices.Clone(p.Data)
+	if values == valuesChangeable {
+		clear(b)
+	}
+	for _, f := range modeBits {
+		switch {
+		case !f.in(lu, p):
+		case f.value(lu, values):
+			b[f.at] |= f.mask
+		default:
+			b[f.at] &^= f.mask
+		}
+	}
+	return b
 }
 
 // resetModes returns the mode pages to their defaults.
@@ -117,15 +170,27 @@ func (lu *LogicalUnit) resetModes() {
 	}
 }
 
+// matchPages returns the pages that a page code and subpage code stand for.
+func (lu *LogicalUnit) matchPages(code, sub uint8) []*ModePage {
+	var out []*ModePage
+	for i := range lu.pages {
+		p := &lu.pages[i]
+		if (code == pageAll || code == p.Page) && (sub == subpageAll || sub == p.Subpage) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // prepareModeSense checks the page code, subpage code and PC fields (SPC-4
 // 6.13, 6.14).
 func prepareModeSense(c *Command) {
 	c.Direction = DataIn
 	code, sub := c.CDB[2]&0x3f, c.CDB[3]
 	switch {
-	case code == pageAll && sub != 0 && sub != 0xff:
+	case code == pageAll && sub != 0 && sub != subpageAll:
 		c.fail(badCDB(3))
-	case code != pageAll && sub != 0 && sub != 0xff, code != pageAll && !slices.Contains(c.exec.it.lu.modePages(), code):
+	case len(c.exec.it.lu.matchPages(code, sub)) == 0:
 		c.fail(badCDBBit(2, 5))
 	case c.CDB[2]>>6 == valuesSaved:
 		c.fail(illegal(ascSavingNotSupported))
@@ -145,13 +210,12 @@ func runModeSense(c *Command) {
 		header = 8
 	}
 	b := append(make([]byte, header, 128), descriptor...)
-	for _, code := range lu.modePages() {
-		if want := c.CDB[2] & 0x3f; want == pageAll || want == code {
-			b = append(b, lu.modePage(code, int(c.CDB[2]>>6))...)
-		}
+	for _, p := range lu.matchPages(c.CDB[2]&0x3f, c.CDB[3]) {
+		b = append(b, p.header()...)
+		b = append(b, lu.modeData(p, int(c.CDB[2]>>6))...)
 	}
 	if !long {
-		b[0], b[2], b[3] = byte(len(b)-1), lu.deviceSpecific(), byte(len(descriptor))
+		b[0], b[2], b[3] = byte(min(len(b)-1, 255)), lu.deviceSpecific(), byte(len(descriptor))
 		c.reply(b, uint32(c.CDB[4]))
 		return
 	}

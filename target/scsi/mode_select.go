@@ -60,38 +60,59 @@ func runModeSelect(c *Command) {
 func (lu *LogicalUnit) decodeModes(list []byte, long bool) (set, clear uint32, s sense) {
 	at, s := lu.skipModeHeader(list, long)
 	for s.code == ascNone && at < len(list) {
-		if len(list)-at < 2 {
+		p, header := lu.pageAt(list[at:])
+		switch {
+		case p == nil && header == 0:
 			return 0, 0, illegal(ascParameterListLength)
-		}
-		code := list[at] & 0x3f
-		if list[at]&0x40 != 0 || !slices.Contains(lu.modePages(), code) { // SPF: no subpages
+		case p == nil:
 			return 0, 0, badParam(at)
-		}
-		now, may := lu.modePage(code, valuesCurrent), lu.modePage(code, valuesChangeable)
-		if int(list[at+1])+2 != len(now) {
-			return 0, 0, badParam(at + 1)
-		}
-		if len(list)-at < len(now) {
+		case int(list[at+header-1]) != len(p.Data) || header == 4 && list[at+2] != 0:
+			return 0, 0, badParam(at + header - 1)
+		case len(list)-at-header < len(p.Data):
 			return 0, 0, illegal(ascParameterListLength)
 		}
-		page := list[at : at+len(now)]
-		for i := 2; i < len(page); i++ {
-			if (page[i]^now[i])&^may[i] != 0 {
-				return 0, 0, badParam(at + i)
+		data := list[at+header : at+header+len(p.Data)]
+		now, may := lu.modeData(p, valuesCurrent), lu.modeData(p, valuesChangeable)
+		for i := range data {
+			if (data[i]^now[i])&^may[i] != 0 {
+				return 0, 0, badParam(at + header + i)
 			}
 		}
 		for _, f := range modeBits {
 			switch {
-			case f.page != code || lu.controller:
-			case page[f.at]&f.mask != 0:
+			case !f.in(lu, p):
+			case data[f.at]&f.mask != 0:
 				set, clear = set|f.state, clear&^f.state
 			default:
 				set, clear = set&^f.state, clear|f.state
 			}
 		}
-		at += len(page)
+		at += header + len(p.Data)
 	}
 	return set, clear, s
+}
+
+// pageAt returns the mode page whose header list begins with, and the length
+// of that header: nil if there is no such page, and 0 if the header is cut off.
+func (lu *LogicalUnit) pageAt(list []byte) (p *ModePage, header int) {
+	header, sub := 2, uint8(0)
+	if list[0]&0x40 != 0 { // SPF
+		header = 4
+	}
+	if len(list) < header {
+		return nil, 0
+	}
+	if header == 4 {
+		sub = list[1]
+	}
+	code := list[0] & 0x3f
+	if code == pageAll || sub == subpageAll {
+		return nil, header
+	}
+	if pages := lu.matchPages(code, sub); len(pages) == 1 {
+		p = pages[0]
+	}
+	return p, header
 }
 
 // skipModeHeader checks the mode parameter header and block descriptor of a

@@ -320,11 +320,10 @@ func runReadCapacity16(c *Command) {
 	var b [32]byte
 	binary.BigEndian.PutUint64(b[0:], lu.blocks.Load()-1)
 	binary.BigEndian.PutUint32(b[8:], lu.blockSize)
-	if lu.blockSize == 512 {
-		b[13] = 0
-	}
+	b[13] = lu.opts.PhysicalBlockExponent
+	binary.BigEndian.PutUint16(b[14:], lu.opts.LowestAlignedLBA)
 	if lu.discarder != nil {
-		b[14] = 0xc0 // LBPME, LBPRZ
+		b[14] |= 0xc0 // LBPME, LBPRZ
 	}
 	c.reply(b[:], binary.BigEndian.Uint32(c.CDB[10:]))
 }

@@ -136,9 +136,17 @@ func (lu *LogicalUnit) appendBlockLimits(b []byte) []byte {
 	p[5] = maxCompareBlocks // MAXIMUM COMPARE AND WRITE LENGTH
 	be := binary.BigEndian
 	granularity := max(uint32(lu.store.Info().Granularity)>>lu.shift, 1)
-	be.PutUint16(p[6:], uint16(min(max(granularity, 4096>>lu.shift), 0xffff)))
+	transfer := lu.opts.OptimalTransferGranularity
+	if transfer == 0 {
+		transfer = uint16(min(max(granularity, 4096>>lu.shift), 0xffff))
+	}
+	optimal := lu.opts.OptimalTransferLength
+	if optimal == 0 {
+		optimal = 1 << 20 >> lu.shift
+	}
+	be.PutUint16(p[6:], transfer)
 	be.PutUint32(p[8:], MaxTransfer>>lu.shift)
-	be.PutUint32(p[12:], min(1<<20, MaxTransfer)>>lu.shift)
+	be.PutUint32(p[12:], min(optimal, MaxTransfer>>lu.shift))
 	be.PutUint32(p[16:], MaxTransfer>>lu.shift)
 	if lu.discarder != nil {
 		be.PutUint32(p[20:], maxUnmapBytes>>lu.shift)

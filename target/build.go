@@ -35,7 +35,15 @@ func newUnit(c *config.LUN, store storage.Store, log *slog.Logger) (*scsi.Logica
 		WriteCache: (c.WriteCache == nil || *c.WriteCache) && !c.Sync,
 		Thin:       c.Thin == nil || *c.Thin,
 		Removable:  c.Removable, Online: !c.Offline, Log: log,
+		LowestAlignedLBA: c.LowestAlignedLBA, OptimalTransferGranularity: c.OptimalTransferGranularity,
+		OptimalTransferLength: c.OptimalTransferLength, DescriptorSense: c.DescriptorSense,
 		SCSIID: c.SCSIID, Serial: c.Serial, Vendor: c.Vendor, Product: c.Product, Revision: c.Revision,
+	}
+	if c.PhysicalBlockExponent != nil {
+		o.PhysicalBlockExponent = uint8(*c.PhysicalBlockExponent)
+	}
+	for _, p := range c.ModePages {
+		o.ModePages = append(o.ModePages, scsi.ModePage(p))
 	}
 	if c.NAA != "" {
 		b, err := config.ParseNAA(c.NAA)

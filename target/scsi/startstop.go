@@ -42,28 +42,24 @@ func prepareStartStop(c *Command) {
 func runStartStop(c *Command) {
 	it := c.exec.it
 	lu, how := it.lu, c.CDB[4]
-	start, eject := how&startStart != 0, how&startLoadEject != 0
+	start, loadEject := how&startStart != 0, how&startLoadEject != 0
+	ejected := lu.has(stateEjected)
 	switch {
-	case how&powerCondition != 0:
-	case start && eject:
-		if lu.has(stateEjected) {
-			lu.set(stateEjected, false)
-			lu.raise(ascNotReadyToReady, c.exec.nexus)
-		}
-	case start:
-	case eject && it.home.dev.removalPrevented(it.home.number):
+	case how&powerCondition != 0, start && (!loadEject || !ejected):
+	case loadEject && it.home.dev.removalPrevented(it.home.number):
 		c.fail(illegal(ascMediumRemovalPrevented))
 		return
-	default:
-		if how&startNoFlush == 0 && !lu.has(stateEjected|stateReadOnly) {
+	case start:
+		lu.set(stateEjected, false)
+		lu.raise(ascNotReadyToReady, c.exec.nexus)
+	case !ejected:
+		if how&startNoFlush == 0 && !lu.has(stateReadOnly) {
 			if err := lu.flushLocked(); err != nil {
 				c.failStorage(flushing, 0, err)
 				return
 			}
 		}
-		if eject {
-			lu.set(stateEjected, true)
-		}
+		lu.set(stateEjected, loadEject)
 	}
 	c.good()
 }

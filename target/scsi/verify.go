@@ -190,19 +190,20 @@ func preparePrefetch(c *Command) {
 	c.addressBlocks(lba, blocks)
 }
 
-// runPrefetch is PRE-FETCH (SBC-3 5.12, 5.13). The cache is the system's,
-// which promises nothing, so the status is GOOD, not CONDITION MET.
+// runPrefetch is PRE-FETCH (SBC-3 5.12, 5.13): CONDITION MET if the cache took
+// all of the blocks, GOOD if not.
 func runPrefetch(c *Command) {
 	lu := c.exec.it.lu
+	status := ConditionMet
 	blocks := uint64(c.exec.blocks)
-	if blocks == 0 {
-		blocks = min(lu.blocks.Load()-c.exec.lba, maxPrefetchBytes>>lu.shift)
+	if blocks == 0 { // all up to the last one
+		blocks = lu.blocks.Load() - c.exec.lba
+		if blocks > maxPrefetchBytes>>lu.shift {
+			blocks, status = maxPrefetchBytes>>lu.shift, Good
+		}
 	}
-	if c.CDB[1]&0x02 != 0 { // IMMED: later reads find the data as soon
-		c.good()
-		return
-	}
-	if c.compareBlocks(nil, blocks<<lu.shift) {
-		c.good()
+	immediate := c.CDB[1]&0x02 != 0 // reads that come later find the data as soon
+	if immediate || c.compareBlocks(nil, blocks<<lu.shift) {
+		c.endWith(status)
 	}
 }

@@ -106,9 +106,11 @@ func (c *conn) close(why error) {
 	c.once.Do(func() {
 		c.ended = why
 		c.closed.Store(true)
-		// Another process may hold the socket too while a handoff fails, so
-		// closing alone might send no FIN.
-		_ = c.raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
+		if !c.node.foreign.Load() {
+			// Another process may hold the socket too, while a handoff
+			// fails, so closing alone might send no FIN.
+			_ = c.raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
+		}
 		c.nc.Close()
 		c.out.wake()
 	})

@@ -200,6 +200,7 @@ func (n *Node) Retire() {
 		close(n.stop)
 	}
 	n.mu.Unlock()
+	n.foreign.Store(true)
 	n.unfreeze(true)
 	n.wg.Wait()
 }

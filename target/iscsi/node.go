@@ -118,6 +118,7 @@ type Node struct {
 	closed   bool
 
 	frozen   atomic.Bool // readers stop at the next PDU, workers take no new task
+	foreign  atomic.Bool // the connections belong to another process: not yet, or no longer ours
 	freeze   freezer
 	wg       sync.WaitGroup // connections, workers, the liveness loop
 	stop     chan struct{}

@@ -33,7 +33,8 @@ type outItem struct {
 	advance bool        // the PDU carries status: StatSN goes up
 	buf     *mem.Buffer // the data segment, nil for none; released when sent
 	task    *task
-	raw     []byte // or: whole PDUs and the rest of one, encoded before a freeze
+	raw     []byte   // or: PDUs or the rest of one, encoded before a freeze
+	sess    *session // of raw; nil during login
 }
 
 func (i *outItem) size() int {
@@ -377,6 +378,7 @@ func (o *output) popLocked() {
 func (o *output) encodePDU(b *batch, it *outItem) {
 	if it.raw != nil {
 		b.bytes += len(it.raw)
+		b.sess = it.sess
 		b.addIOV(it.raw)
 		b.pdus++
 		return
@@ -552,8 +554,13 @@ func (o *output) settle() []byte {
 		}
 		o.batchSent()
 	}
-	if len(all) > 0 {
-		o.push(&outItem{raw: all})
-	}
+	o.restore(all)
 	return all
+}
+
+// restore queues bytes that were encoded before. Nobody flushes yet.
+func (o *output) restore(b []byte) {
+	if len(b) > 0 {
+		o.push(&outItem{raw: b, sess: o.c.sess})
+	}
 }

@@ -178,6 +178,10 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 	if len(files) != len(st.Connections) {
 		return fmt.Errorf("iscsi: %d sockets for %d connections", len(files), len(st.Connections))
 	}
+	// Until Start nothing runs, and what goes wrong must not hurt the
+	// connections, which are the other process's.
+	n.frozen.Store(true)
+	n.foreign.Store(true)
 	n.lastTSIH = st.LastTSIH
 	for i := range st.Sessions {
 		if err := n.restoreSession(&st.Sessions[i], target); err != nil {
@@ -243,9 +247,6 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 	c.loggingOut.Store(st.LoggingOut)
 	c.heard.Store(st.Heard)
 	c.out.statSN, c.out.last = st.StatSN, st.Last
-	if len(st.Out) > 0 {
-		c.out.push(&outItem{raw: st.Out})
-	}
 	c.in.preload(&n.pool, st.In)
 	if st.TSIH == 0 {
 		return c.restoreLogin(st)
@@ -254,6 +255,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 		nc.Close()
 		return fmt.Errorf("iscsi: no session for the connection of %s", c.remote)
 	}
+	c.out.restore(st.Out)
 	c.login = nil
 	c.inLogin.Store(false)
 	c.sess.conns[c.cid] = c
@@ -269,6 +271,7 @@ func (c *conn) restoreLogin(st *ConnectionState) error {
 		return fmt.Errorf("iscsi: no login state for the connection of %s", c.remote)
 	}
 	c.login = st.Login
+	c.out.restore(st.Out)
 	c.node.conns[c] = struct{}{}
 	if c.login.Identified {
 		if err := c.login.resolve(c, &c.login.First); err != nil {
@@ -364,6 +367,8 @@ func (s *session) rearm(t *task, st *TaskState) {
 // Start lets a restored Node run: everything goes on where it stopped. Call
 // it exactly once, and only when the other process is done with the sockets.
 func (n *Node) Start() {
+	n.foreign.Store(false)
+	n.frozen.Store(false)
 	for _, c := range n.connList() {
 		n.wg.Add(1)
 		go c.run()

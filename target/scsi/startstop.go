@@ -59,7 +59,9 @@ func runStartStop(c *Command) {
 				return
 			}
 		}
-		lu.set(stateEjected, loadEject)
+		if loadEject {
+			lu.set(stateEjected, true)
+		}
 	}
 	c.good()
 }

@@ -64,6 +64,7 @@ func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Option
 	g := &giver{server: s, report: r}
 	err = handoff.Give(ctx, c, g, o, began, r)
 	if g.committed {
+		s.retired = true
 		s.node.Retire()
 	}
 	return g.committed, err
@@ -155,9 +156,10 @@ func descriptor(c syscall.Conn) (int, error) {
 }
 
 // TakeOver takes everything from the predecessor at the other end of c and
-// goes on serving the connections. New ones are accepted from Serve on. On an
-// error nothing was taken: the caller closes the Server and exits.
-func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string) (*handoff.Report, error) {
+// goes on serving the connections. New ones are accepted from Serve on. It
+// returns the history of upgrades, this one last. On an error nothing was
+// taken: the caller closes the Server and exits.
+func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string) ([]handoff.Report, error) {
 	t := &taker{server: s}
 	return handoff.Take(ctx, c, t, handoff.Hello{Version: version, Features: features})
 }

@@ -40,6 +40,7 @@ type Server struct {
 	started time.Time
 	node    *iscsi.Node
 	targets []*served
+	retired bool // a successor has taken over
 
 	mu      sync.Mutex // protects portals
 	portals []*portal
@@ -299,7 +300,7 @@ func (s *Server) Close() error {
 	var errs []error
 	for _, t := range s.targets {
 		for _, u := range t.device.LogicalUnits() {
-			if err := u.Unit.Flush(); err != nil {
+			if err := s.flush(u.Unit); err != nil {
 				errs = append(errs, fmt.Errorf("target %s LUN %d: %w", t.conf.Name, u.Number, err))
 			}
 			if err := u.Unit.Close(); err != nil {
@@ -310,3 +311,15 @@ func (s *Server) Close() error {
 	s.targets = nil
 	return errors.Join(errs...)
 }
+
+// flush flushes a logical unit, unless a successor serves it.
+func (s *Server) flush(lu *scsi.LogicalUnit) error {
+	if s.retired {
+		return nil
+	}
+	return lu.Flush()
+}
+
+// Beats counts signs of life, one a second: while it stands still, the Server
+// does too. It is what a watchdog wants to know.
+func (s *Server) Beats() uint64 { return s.node.Beats() }

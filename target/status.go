@@ -65,7 +65,7 @@ type LUNStatus struct {
 
 // SessionStatus is a session.
 type SessionStatus struct {
-	Initiator   string             `json:"initiator"`
+	Initiator   string             `json:"initiator_name"`
 	Alias       string             `json:"alias,omitempty"`
 	Target      string             `json:"target"` // empty for a discovery session
 	ISID        string             `json:"isid"`   // twelve hexadecimal digits

@@ -54,6 +54,15 @@ type Report struct {
 	Error  string        `cbor:"13,keyasint" json:"error,omitempty"` // why it failed; empty: it did not
 }
 
+// HistoryLength is how many reports are kept.
+const HistoryLength = 32
+
+// Remember adds a report to a history.
+func Remember(history []Report, r Report) []Report {
+	history = append(history[:len(history):len(history)], r)
+	return history[max(0, len(history)-HistoryLength):]
+}
+
 // Phase is a part of an upgrade.
 type Phase struct {
 	Name     string        `cbor:"1,keyasint" json:"name"`
@@ -75,6 +84,8 @@ func (w *stopwatch) lap(name string) {
 // Options of a handoff.
 type Options struct {
 	Version string
+	// History is the reports of upgrades before, oldest first.
+	History []Report
 	// Limit is the longest pause; 0: PauseLimit.
 	Limit time.Duration
 	// Kill ends the successor at once. It is called before the giver thaws.
@@ -144,7 +155,7 @@ var errTakenAndDead = errors.New("the successor took over and died")
 func prepare(ctx context.Context, w wire, g Giver, o Options, frozen int64, watch *stopwatch) error {
 	release := w.bound(ctx)
 	defer release()
-	s := &Snapshot{Schema: Schema, Version: o.Version, Needs: g.Needs(), Frozen: frozen}
+	s := &Snapshot{Schema: Schema, Version: o.Version, Needs: g.Needs(), Frozen: frozen, History: o.History}
 	files, err := g.Snapshot(s)
 	if err != nil {
 		return fmt.Errorf("taking the snapshot: %w", err)

@@ -121,7 +121,7 @@ func give(t *testing.T, g *fakeGiver, limit time.Duration, other func(c *net.Uni
 
 func TestHandoff(t *testing.T) {
 	g, k := &fakeGiver{files: 2*filesAtOnce + 7}, new(fakeTaker)
-	var got *Report
+	var got []Report
 	var takeErr error
 	r, err := give(t, g, 0, func(c *net.UnixConn) {
 		got, takeErr = Take(t.Context(), c, k, Hello{Version: "new"})
@@ -138,7 +138,7 @@ func TestHandoff(t *testing.T) {
 	if diff := cmp.Diff([]string{"freeze", "snapshot", "committed"}, g.calls); diff != "" {
 		t.Errorf("calls:\n%s", diff)
 	}
-	if r.Pause <= 0 || got == nil || got.Pause != r.Pause || r.NewVersion != "new" || r.OldVersion != "old" || r.Bytes == 0 {
+	if r.Pause <= 0 || len(got) != 1 || got[0].Pause != r.Pause || r.NewVersion != "new" || r.OldVersion != "old" || r.Bytes == 0 {
 		t.Errorf("report %+v, the successor's %+v", r, got)
 	}
 }

@@ -47,6 +47,7 @@ type Snapshot struct {
 	Frozen   int64                      `cbor:"4,keyasint"` // CLOCK_MONOTONIC when the first reader stopped, nanoseconds
 	Sections map[string]cbor.RawMessage `cbor:"5,keyasint"` // each package's own state, by its name
 	Files    []File                     `cbor:"6,keyasint"` // what the files that travel along are, in their order
+	History  []Report                   `cbor:"7,keyasint"` // upgrades and failures before, oldest first
 }
 
 // File says what a passed file descriptor is.

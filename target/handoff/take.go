@@ -34,9 +34,8 @@ const prepareWait = time.Minute
 
 // Take takes over the state of the predecessor at the other end of c. On an
 // error nothing was taken and the caller must exit; the predecessor is told
-// why. The report is the predecessor's with the pause filled in, nil if the
-// predecessor died after it had sent the snapshot.
-func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) (*Report, error) {
+// why. It returns the history of upgrades, this one last.
+func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) ([]Report, error) {
 	w := wire{c}
 	ctx, cancel := context.WithTimeout(ctx, prepareWait)
 	defer cancel()
@@ -61,7 +60,7 @@ func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) (*Report, 
 	switch {
 	case isGone(err):
 		// The predecessor has died, and everything is here: go on.
-		return w.serve(t, s, nil), nil
+		return w.serve(t, s, &Report{Time: time.Now(), NewPID: hello.PID, NewVersion: hello.Version, OldVersion: s.Version}), nil
 	case err != nil:
 		return nil, err
 	case m.Kind == kindAbort:
@@ -79,19 +78,24 @@ func isGone(err error) bool {
 	return errors.Is(err, errGone) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
 }
 
-// serve starts the taker and reports the pause.
-func (w wire) serve(t Taker, s *Snapshot, r *Report) *Report {
+// serve starts the taker, reports the pause, and returns the history.
+func (w wire) serve(t Taker, s *Snapshot, r *Report) []Report {
 	t.Start()
 	if r == nil {
-		return nil
+		r = new(Report)
 	}
 	r.Pause = time.Duration(monotonic() - s.Frozen)
 	_ = w.send(&message{Kind: kindServing, Report: &Report{Pause: r.Pause}})
-	return r
+	return Remember(s.History, *r)
 }
+
+// Decline tells the predecessor at the other end of c why this process will
+// not even say HELLO.
+func Decline(c *net.UnixConn, err error) { _ = wire{c}.fail(err) }
 
 // fail tells the predecessor why this process can't take over.
 func (w wire) fail(err error) error {
-	_ = w.send(&message{Kind: kindFailed, Error: err.Error()})
+	what := err.Error()
+	_ = w.send(&message{Kind: kindFailed, Error: what[:min(len(what), maxMessage/2)]})
 	return err
 }

@@ -136,6 +136,7 @@ func (n *Node) liveness() {
 		case <-n.stop:
 			return
 		case now := <-tick.C:
+			n.beats.Add(1)
 			if n.frozen.Load() {
 				continue
 			}
@@ -145,6 +146,10 @@ func (n *Node) liveness() {
 		}
 	}
 }
+
+// Beats counts the rounds of the liveness loop, one a second, each of which
+// takes every session's lock: when it stands still, so does the Node.
+func (n *Node) Beats() uint64 { return n.beats.Load() }
 
 func (s *session) checkLiveness(now time.Time) {
 	var limits Limits

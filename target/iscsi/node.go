@@ -123,6 +123,7 @@ type Node struct {
 	wg       sync.WaitGroup // connections, workers, the liveness loop
 	stop     chan struct{}
 	logLimit logLimiter
+	beats    atomic.Uint64 // rounds of the liveness loop
 }
 
 // NewNode returns a Node that serves nothing yet.

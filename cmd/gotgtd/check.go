@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gotgtd/gotgtd/target/config"
+)
+
+func checkCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check --config FILE",
+		Short: "Check a configuration and print every error with its place",
+		Args:  cobra.NoArgs,
+	}
+	file := c.Flags().String("config", "", "configuration `FILE`: YAML, tgt's targets.conf or gotgt's JSON")
+	printYAML := c.Flags().Bool("print-yaml", false, "print the configuration as YAML, without its secrets")
+	if err := c.MarkFlagRequired("config"); err != nil {
+		panic(err) // the flag is defined above
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		conf, err := config.Load(*file)
+		if err != nil {
+			var list config.Errors
+			if !errors.As(err, &list) {
+				return err
+			}
+			for _, e := range list {
+				fmt.Fprintln(c.ErrOrStderr(), e)
+			}
+			return errReported{}
+		}
+		for _, w := range conf.Warnings {
+			fmt.Fprintln(c.ErrOrStderr(), w, "(warning)")
+		}
+		if !*printYAML {
+			return nil
+		}
+		b, err := conf.YAML(false)
+		if err != nil {
+			return err
+		}
+		_, err = c.OutOrStdout().Write(b)
+		return err
+	}
+	return c
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Gotgtd is an iSCSI target whose process can be replaced while initiators
+// use it.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gotgtd/gotgtd/target/control"
+)
+
+// version is set by the linker.
+var version string
+
+func main() {
+	if err := root().Execute(); err != nil {
+		var quiet errReported
+		if !errors.As(err, &quiet) {
+			fmt.Fprintln(os.Stderr, "gotgtd:", err)
+		}
+		os.Exit(1)
+	}
+}
+
+// errReported ends a command with exit status 1 whose output has said
+// everything.
+type errReported struct{}
+
+func (errReported) Error() string { return "failed" }
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:           "gotgtd",
+		Short:         "An iSCSI target that can be upgraded while initiators use it",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	c.PersistentFlags().String("control", control.DefaultSocket(), "unix `SOCKET` that the daemon is controlled through")
+	c.AddCommand(serveCommand(), checkCommand(), showCommand(), sessionsCommand(), upgradeCommand(), versionCommand())
+	return c
+}
+
+// client returns a client of the daemon that the flags name.
+func client(c *cobra.Command) *control.Client {
+	socket, err := c.Flags().GetString("control")
+	if err != nil {
+		panic(err) // the flag is defined above
+	}
+	return control.NewClient(socket)
+}
+
+// versionString returns what the linker or the module's build says.
+func versionString() string {
+	if version != "" {
+		return version
+	}
+	if i, ok := debug.ReadBuildInfo(); ok && i.Main.Version != "" {
+		return i.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/gotgtd/gotgtd/target/config"
+)
+
+const (
+	defaultTarget = "iqn.2026-11.io.gotgtd:disk"
+	defaultListen = "127.0.0.1:3260"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	config   string
+	disk     string
+	target   string
+	listen   []string
+	stateDir string
+	control  string
+	level    string
+}
+
+// configuration makes the configuration that the flags ask for.
+func (o *serveOptions) configuration() (*config.Config, error) {
+	var c *config.Config
+	var err error
+	switch {
+	case o.config != "":
+		c, err = config.Load(o.config)
+	case o.disk != "":
+		c, err = diskConfig(o.disk, o.target)
+	default:
+		return nil, errors.New("nothing to serve: give --config FILE or --disk PATH")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(o.listen) > 0 {
+		g := config.PortalGroup{Tag: 1}
+		if len(c.PortalGroups) > 0 {
+			g.Tag = c.PortalGroups[0].Tag
+		}
+		for _, a := range o.listen {
+			addr, err := config.ParsePortal(a)
+			if err != nil {
+				return nil, fmt.Errorf("--listen %s: %w", a, err)
+			}
+			g.Portals = append(g.Portals, config.Portal{Address: addr})
+		}
+		c.PortalGroups = []config.PortalGroup{g}
+	}
+	return c, nil
+}
+
+// diskConfig is the configuration of a single disk: LUN 1 of a target that is
+// open to all who reach it, with the identifiers that tgt would give it.
+func diskConfig(disk, target string) (*config.Config, error) {
+	path, size, err := parseDisk(disk)
+	if err != nil {
+		return nil, err
+	}
+	c := &config.Config{Targets: []config.Target{{
+		Name: strings.ToLower(target), TID: 1,
+		LUNs: []config.LUN{{
+			Number: 1, Path: path, Size: size, Create: size > 0,
+			SCSIID: "IET     00010001", Serial: "beaf11", NAA: "60000000000000000e00000000010001",
+		}},
+	}}}
+	c.SetDefaults()
+	return c, c.Validate()
+}
+
+// parseDisk splits PATH[,size=SIZE].
+func parseDisk(s string) (path string, size int64, err error) {
+	path, option, found := strings.Cut(s, ",")
+	if found {
+		value, ok := strings.CutPrefix(option, "size=")
+		if !ok {
+			return "", 0, fmt.Errorf("--disk %s: unknown option %q, there is only size=", s, option)
+		}
+		if size, err = config.ParseSize(value); err != nil || size == 0 {
+			return "", 0, fmt.Errorf("--disk %s: bad size %q", s, value)
+		}
+	}
+	if path == "" {
+		return "", 0, errors.New("--disk needs a path")
+	}
+	path, err = filepath.Abs(path)
+	return path, size, err
+}
+
+// logger logs to standard error; the journal has its own time stamps.
+func (o *serveOptions) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q is none of debug, info, warn, error", o.level)
+	}
+	h := slog.HandlerOptions{Level: level}
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		h.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &h)), nil
+}
+
+// state returns the state folder: the flag's, or what systemd gives.
+func (o *serveOptions) state() string {
+	if o.stateDir != "" {
+		return o.stateDir
+	}
+	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	return dir
+}

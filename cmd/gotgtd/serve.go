@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gotgtd/gotgtd/supervisor"
+	"github.com/gotgtd/gotgtd/target"
+	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/control"
+	"github.com/gotgtd/gotgtd/target/handoff"
+)
+
+// stopTimeout bounds what an exit waits for: initiators that log out, commands
+// that end, answers on the control socket.
+const stopTimeout = 10 * time.Second
+
+func serveCommand() *cobra.Command {
+	var o serveOptions
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve targets until SIGTERM; SIGHUP or `gotgtd upgrade` replaces the process",
+		Args:  cobra.NoArgs,
+	}
+	f := c.Flags()
+	f.StringVar(&o.config, "config", "", "configuration `FILE`: YAML, tgt's targets.conf or gotgt's JSON")
+	f.StringVar(&o.disk, "disk", "", "serve this file or device, `PATH[,size=1GiB]`, as LUN 1; with size= a missing file is made, sparse")
+	f.StringVar(&o.target, "target", defaultTarget, "name, `IQN`, of the target that --disk belongs to")
+	f.StringArrayVar(&o.listen, "listen", nil, "listen on this `ADDR` instead of the configured portals; may be repeated (default "+defaultListen+" when nothing else says where)")
+	f.StringVar(&o.stateDir, "state-dir", "", "`DIR` for what outlives a restart: reservations that persist through power loss")
+	f.StringVar(&o.level, "log-level", "info", "least `LEVEL` to log: debug, info, warn or error")
+	c.MarkFlagsMutuallyExclusive("config", "disk")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		o.control = c.Flag("control").Value.String()
+		return serve(c.Context(), &o)
+	}
+	return c
+}
+
+// daemon is a running generation.
+type daemon struct {
+	options *serveOptions
+	log     *slog.Logger
+	process *supervisor.Process
+	server  *target.Server
+	moved   chan struct{} // closed when a successor has taken over
+
+	mu      sync.Mutex // protects history
+	history []handoff.Report
+}
+
+// serve runs a generation from its start to its end.
+func serve(ctx context.Context, o *serveOptions) error {
+	// First of all, so that a signal that comes too early kills nobody.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	log, err := o.logger()
+	if err != nil {
+		return err
+	}
+	p, err := supervisor.Start(supervisor.Options{Log: log})
+	if err != nil {
+		return err
+	}
+	d := &daemon{options: o, log: log, process: p, moved: make(chan struct{})}
+	if err := d.start(ctx); err != nil {
+		if c := p.Predecessor(); c != nil {
+			handoff.Decline(c, err)
+		}
+		return errors.Join(err, p.Exit(ctx))
+	}
+	return d.run(ctx, signals)
+}
+
+// start builds everything up to the point where nothing but Ready is missing.
+func (d *daemon) start(ctx context.Context) error {
+	conf, err := d.options.configuration()
+	if err != nil {
+		return err
+	}
+	for _, w := range conf.Warnings {
+		d.log.Warn("configuration", "warning", w)
+	}
+	predecessor := d.process.Predecessor()
+	d.server, err = target.New(target.Options{
+		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: predecessor != nil,
+	})
+	if err != nil {
+		return err
+	}
+	if err := openPortals(ctx, d.process, d.server, conf.PortalGroups); err != nil {
+		return errors.Join(err, d.server.Close())
+	}
+	if predecessor != nil {
+		d.history, err = d.server.TakeOver(ctx, predecessor, versionString())
+		if err != nil {
+			return errors.Join(err, d.server.Close())
+		}
+	}
+	return nil
+}
+
+// run serves until a signal or a successor ends that.
+func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
+	l, err := d.listenControl(ctx)
+	if err != nil {
+		return errors.Join(err, d.server.Close(), d.process.Exit(ctx))
+	}
+	d.server.Serve()
+	ctl := control.Serve(l, d)
+	if err := d.process.Ready(d.statusLine()); err != nil {
+		d.log.Warn("service manager not told of readiness", "error", err)
+	}
+	d.logServing()
+	ctx, cancel := context.WithCancel(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { d.process.Watchdog(ctx, d.alive()); return nil })
+	group.Go(func() error {
+		defer cancel()
+		return d.handleSignals(ctx, signals)
+	})
+	err = group.Wait()
+	cancel()
+	return errors.Join(err, d.stop(ctl))
+}
+
+// listenControl listens on the control socket, the predecessor's if there is one.
+func (d *daemon) listenControl(ctx context.Context) (net.Listener, error) {
+	path := d.options.control
+	if d.process.Predecessor() == nil {
+		if err := control.Clear(path); err != nil {
+			return nil, err
+		}
+	}
+	old := syscall.Umask(0o177)
+	defer syscall.Umask(old)
+	l, err := d.process.Listen(ctx, "control", "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("can't listen on the control socket: %w", err)
+	}
+	return l, nil
+}
+
+// handleSignals waits for the end, and upgrades on request.
+func (d *daemon) handleSignals(ctx context.Context, signals <-chan os.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.moved:
+			return nil
+		case s := <-signals:
+			if s != syscall.SIGHUP && s != syscall.SIGUSR2 {
+				d.log.Info("stopping", "signal", s.String())
+				// The second signal ends the process at once.
+				signal.Reset(syscall.SIGINT, syscall.SIGTERM)
+				return nil
+			}
+			// The outcome is logged and in the history.
+			_, _ = d.Upgrade(ctx)
+		}
+	}
+}
+
+// stop ends this generation, in order.
+func (d *daemon) stop(ctl *control.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	var errs []error
+	d.process.AtExit("control socket", ctl.Close)
+	select {
+	case <-d.moved:
+		d.process.AtExit("server", func(context.Context) error { return d.server.Close() })
+	default:
+		d.process.AtExit("server", d.server.Shutdown)
+	}
+	errs = append(errs, d.process.Exit(ctx))
+	return errors.Join(errs...)
+}
+
+// Upgrade implements [control.Daemon].
+func (d *daemon) Upgrade(ctx context.Context) (handoff.Report, error) {
+	began := time.Now()
+	r := handoff.Report{
+		Time: began, Generation: d.process.Generation() + 1, OldPID: os.Getpid(), OldVersion: versionString(),
+	}
+	moved := false
+	err := d.process.Upgrade(ctx, func(ctx context.Context, s supervisor.Successor) error {
+		var err error
+		o := handoff.Options{Version: versionString(), History: d.reports(), Kill: s.Kill}
+		moved, err = d.server.HandOver(ctx, s.Conn, o, began, &r)
+		return err
+	})
+	if err != nil {
+		r.Error = err.Error()
+		d.log.Error("upgrade failed", "error", err)
+		d.mu.Lock()
+		d.history = handoff.Remember(d.history, r)
+		d.mu.Unlock()
+	} else {
+		d.log.Info("upgraded", "generation", r.Generation, "pid", r.NewPID, "version", r.NewVersion, "pause", r.Pause, "sessions", r.Sessions)
+	}
+	if moved {
+		close(d.moved)
+	}
+	return r, err
+}
+
+func (d *daemon) reports() []handoff.Report {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.history
+}
+
+// Status implements [control.Daemon].
+func (d *daemon) Status() control.Status {
+	st := control.Status{
+		Version: versionString(), Generation: d.process.Generation(), PID: os.Getpid(),
+		Upgrades: d.reports(), Status: d.server.Status(),
+	}
+	if st.Upgrades == nil {
+		st.Upgrades = []handoff.Report{}
+	}
+	return st
+}
+
+// alive returns a function that reports whether the server has shown signs of
+// life since the last call.
+func (d *daemon) alive() func() bool {
+	var last uint64
+	return func() bool {
+		beats := d.server.Beats()
+		alive := beats != last || beats == 0
+		last = beats
+		return alive
+	}
+}
+
+func (d *daemon) statusLine() string {
+	st := d.server.Status()
+	return fmt.Sprintf("generation %d, %d targets, %d sessions", d.process.Generation(), len(st.Targets), len(st.Sessions))
+}
+
+// logServing says once what is served where.
+func (d *daemon) logServing() {
+	st := d.server.Status()
+	for _, t := range st.Targets {
+		for _, l := range t.LUNs {
+			if l.Type == "controller" {
+				continue
+			}
+			for _, p := range st.Portals {
+				d.log.Info(fmt.Sprintf("serving %s LUN %d (%s, %s) on %s", t.Name, l.LUN, l.StorePath, config.FormatSize(l.Size), p.Address))
+			}
+		}
+	}
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/handoff"
+)
+
+// Client talks to a daemon.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient returns a client of the daemon that listens on a socket.
+func NewClient(socket string) *Client {
+	c := &Client{socket: socket}
+	c.http.Transport = &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}
+	return c
+}
+
+// Status asks for the daemon's status.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	st := new(Status)
+	return st, c.call(ctx, http.MethodGet, "/v1/status", st)
+}
+
+// Upgrade asks the daemon to replace itself within the timeout, 0 for the
+// daemon's own limit, and waits for the outcome. With an error the report, if
+// there is one, says how far things went.
+func (c *Client) Upgrade(ctx context.Context, timeout time.Duration) (*handoff.Report, error) {
+	path := "/v1/upgrade"
+	if timeout > 0 {
+		path += "?timeout=" + url.QueryEscape(timeout.String())
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, upgradeFactor*timeout+readTimeout)
+		defer cancel()
+	}
+	r := new(handoff.Report)
+	err := c.call(ctx, http.MethodPost, path, r)
+	var failed *upgradeError
+	if errors.As(err, &failed) {
+		return failed.report, err
+	}
+	return r, err
+}
+
+// upgradeError is an upgrade that did not happen.
+type upgradeError struct {
+	what   string
+	report *handoff.Report
+}
+
+func (e *upgradeError) Error() string { return e.what }
+
+// call makes one request and decodes the answer.
+func (c *Client) call(ctx context.Context, method, path string, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://gotgtd"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("can't reach gotgtd through %q: %w", c.socket, errors.Unwrap(err))
+	}
+	defer resp.Body.Close()
+	body := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
+	if resp.StatusCode != http.StatusOK {
+		var p problem
+		if err := body.Decode(&p); err != nil {
+			return fmt.Errorf("gotgtd answers %s", resp.Status)
+		}
+		return &upgradeError{p.Error, p.Report}
+	}
+	if err := body.Decode(answer); err != nil {
+		return fmt.Errorf("can't read gotgtd's answer: %w", err)
+	}
+	return nil
+}

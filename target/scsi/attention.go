@@ -21,18 +21,18 @@ type itl struct {
 }
 
 // raise adds a unit attention condition. One that is pending already is not
-// added again; a reset comes before everything else, since it explains the
-// rest (SAM-5 5.14).
+// added again. A reset comes before everything else, since it explains the
+// rest, and of several resets the first stands for all (SAM-5 5.14).
 func (t *itl) raise(code uint16) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if slices.Contains(t.queue, code) {
-		return
-	}
-	if code>>8 == ascPowerOnOrReset>>8 {
-		t.queue = slices.Insert(t.queue, 0, code)
-	} else {
+	isReset := func(c uint16) bool { return c>>8 == ascPowerOnOrReset>>8 }
+	switch {
+	case slices.Contains(t.queue, code):
+	case !isReset(code):
 		t.queue = append(t.queue, code)
+	case !slices.ContainsFunc(t.queue, isReset):
+		t.queue = slices.Insert(t.queue, 0, code)
 	}
 	t.pending.Store(true)
 }

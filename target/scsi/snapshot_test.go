@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scsi_test
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
+	"github.com/gotgtd/gotgtd/target/storage/storagetest"
+)
+
+// carry takes a snapshot of d through CBOR.
+func carry(t *testing.T, d *scsi.Device) scsi.DeviceState {
+	t.Helper()
+	b, err := cbor.Marshal(d.Snapshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s scsi.DeviceState
+	if err := cbor.Unmarshal(b, &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// resume returns the host's other end on a device that d's state went to.
+func (h *host) resume(t *testing.T, d *scsi.Device) *host {
+	t.Helper()
+	n, ok := d.Lookup(h.n.ID())
+	if !ok {
+		t.Fatalf("no nexus %v", h.n.ID())
+	}
+	return &host{t: t, dev: d, n: n, lun: h.lun, cmd: scsi.Command{Pool: h.cmd.Pool}}
+}
+
+func TestHandoffKeepsEverything(t *testing.T) {
+	o := scsi.LogicalUnitOptions{WriteCache: true, Removable: true}
+	old := newDevice(t, scsi.DeviceOptions{})
+	store := storagetest.NewFaultStore(storage.NewRAM(1 << 20))
+	o.Store = store
+	attach(t, old, 1, o)
+	attach(t, old, 2, scsi.LogicalUnitOptions{})
+	a, b := openHost(t, old, "a").settle(), openHost(t, old, "b").settle()
+	a.selectPages(good, with(a.page(0x0a), 2, 4)) // D_SENSE; MODE PARAMETERS CHANGED pends for b
+	a.write(0, fill(1, 1))
+	a.prOut(good, 0, 0, 0, 11)
+	a.prOut(good, 1, 5, 11, 0) // write exclusive, registrants only
+	a.want(good, []byte{0x1e, 4: 1, 5: 0}, nil, 0)
+	store.Inject(storagetest.Fault{Op: storagetest.Flush, Err: syscall.EIO})
+	a.want("3/0c/00", rw10(0x35, 0, 0, 0), nil, 0)
+	old.LogicalUnit(2).SetReadOnly(true)
+	b.lun = scsi.MakeLUN(2)
+	b.settle()
+	b.want(good, []byte{0x16, 5: 0}, nil, 0)
+
+	next := newDevice(t, scsi.DeviceOptions{})
+	o.Store = storage.NewRAM(1 << 20)
+	lu := attach(t, next, 1, o)
+	attach(t, next, 2, scsi.LogicalUnitOptions{})
+	state := carry(t, old)
+	if err := next.Restore(state); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(state, carry(t, next)); diff != "" {
+		t.Errorf("state changed on the way (-old +new):\n%s", diff)
+	}
+	a, b = a.resume(t, next), b.resume(t, next)
+	a.expect(t)
+	a.lun = scsi.MakeLUN(2)
+	a.want("6/29/00", ready, nil, 0) // was pending, still is
+	a.want("18", ready, nil, 0)
+	b.want(good, ready, nil, 0)
+	b.lun = scsi.MakeLUN(1)
+	b.expect(t, "6/2a/01")
+	b.want("18", rw10(0x2a, 0, 0, 1), fill(1, 1), 0)
+	a.lun = b.lun
+	if r := a.want("3/0c/00", rw10(0x35, 0, 0, 0), nil, 0); r.sense[0] != 0x72 {
+		t.Errorf("sense data % x", r.sense)
+	}
+	if info := lu.Info(); !info.PreventRemoval || !info.FlushFailed {
+		t.Errorf("%+v", info)
+	}
+	if c := a.n.Counters(); c.Writes != 1 || c.WrittenBytes != 512 || c.Errors != 2 {
+		t.Errorf("counters %+v", c)
+	}
+}
+
+func TestHandoffToAnotherConfiguration(t *testing.T) {
+	build := func(size int64, cache bool, luns ...uint16) *scsi.Device {
+		d := newDevice(t, scsi.DeviceOptions{})
+		for _, n := range luns {
+			attach(t, d, n, scsi.LogicalUnitOptions{Store: storage.NewRAM(size), WriteCache: cache})
+		}
+		return d
+	}
+	for _, c := range []struct {
+		name string
+		next *scsi.Device
+		want []string
+	}{
+		{"same", build(1<<20, true, 1, 2), nil},
+		{"added", build(1<<20, true, 1, 2, 3), []string{"6/3f/0e"}},
+		{"removed", build(1<<20, true, 1), []string{"6/3f/0e"}},
+		{"exchanged", build(1<<20, true, 1, 3), []string{"6/3f/0e"}},
+		{"resized", build(2<<20, true, 1, 2), []string{"6/2a/09"}},
+		{"cache off", build(1<<20, false, 1, 2), []string{"6/2a/01"}},
+	} {
+		old := build(1<<20, true, 1, 2)
+		h := openHost(t, old, "a").settle()
+		h.lun = scsi.MakeLUN(2)
+		h.settle()
+		h.lun = scsi.MakeLUN(1)
+		if err := c.next.Restore(carry(t, old)); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if got := h.resume(t, c.next).attentions(); !cmp.Equal(got, c.want) {
+			t.Errorf("%s: unit attentions %v, want %v", c.name, got, c.want)
+		}
+		if newcomer := openHost(t, c.next, "b").attentions(); !cmp.Equal(newcomer, []string{"6/29/00"}) {
+			t.Errorf("%s: a new nexus hears %v", c.name, newcomer)
+		}
+	}
+}
+
+func TestHandoffKeepsAnInitiatorsChoiceOfCache(t *testing.T) {
+	old := newDevice(t, scsi.DeviceOptions{})
+	attach(t, old, 1, scsi.LogicalUnitOptions{WriteCache: true})
+	h := openHost(t, old, "a").settle()
+	h.selectPages(good, with(h.page(8), 2, 4))
+	next := newDevice(t, scsi.DeviceOptions{})
+	lu := attach(t, next, 1, scsi.LogicalUnitOptions{WriteCache: true})
+	if err := next.Restore(carry(t, old)); err != nil {
+		t.Fatal(err)
+	}
+	if lu.Info().WriteCache {
+		t.Error("the cache is on again")
+	}
+	h.resume(t, next).expect(t)
+}
+
+func TestRestoreRefuses(t *testing.T) {
+	old := newDevice(t, scsi.DeviceOptions{})
+	attach(t, old, 1, scsi.LogicalUnitOptions{})
+	h := openHost(t, old, "a").settle()
+	state := carry(t, old)
+	if err := old.Restore(state); err == nil {
+		t.Error("restored over open nexuses")
+	}
+	twice := state
+	twice.Nexuses = append(twice.Nexuses, twice.Nexuses[0])
+	next := newDevice(t, scsi.DeviceOptions{})
+	if err := next.Restore(twice); err == nil || !strings.Contains(err.Error(), h.n.String()) {
+		t.Errorf("one nexus twice: %v", err)
+	}
+	bad := carry(t, old)
+	bad.Units[0].Reservations.Type = 200
+	next = newDevice(t, scsi.DeviceOptions{})
+	attach(t, next, 1, scsi.LogicalUnitOptions{})
+	if err := next.Restore(bad); err == nil {
+		t.Error("impossible reservations were restored")
+	}
+}
+
+func TestSettleAndReprepare(t *testing.T) {
+	d := newDevice(t, scsi.DeviceOptions{})
+	attach(t, d, 1, scsi.LogicalUnitOptions{WriteCache: true})
+	h := openHost(t, d, "a") // with a unit attention pending
+	c := &h.cmd
+	c.LUN, c.OutExpected = h.lun, 512
+	copy(c.CDB[:], rw10(0x2a, 0, 0, 1))
+	h.n.Reprepare(c)
+	if c.Done() || c.Length != 512 || c.Direction != scsi.DataOut {
+		t.Fatalf("done %t, length %d", c.Done(), c.Length)
+	}
+	if lba, blocks, ok := c.LBA(); lba != 0 || blocks != 1 || !ok {
+		t.Errorf("addresses %d, %d, %t", lba, blocks, ok)
+	}
+	c.Out = fill(1, 1)
+	h.n.Execute(c)
+	if r := h.finish(c); r.String() != good {
+		t.Error(r)
+	}
+	c.Settle(scsi.TaskAborted, nil)
+	if c.Status != scsi.TaskAborted || !c.Done() || len(c.Sense) != 0 {
+		t.Errorf("status %02x", uint8(c.Status))
+	}
+	c.Abort(scsi.DataPhaseError)
+	if r := h.finish(c); r.String() != "b/4b/00" {
+		t.Error(r)
+	}
+}

@@ -30,7 +30,7 @@ type birth struct {
 
 // startBirth makes the socket pair and has tableflip start the successor with
 // one end of it.
-func (p *Process) startBirth() (*birth, error) {
+func (p *Process) startBirth(ctx context.Context) (*birth, error) {
 	conn, child, err := socketPair()
 	if err != nil {
 		return nil, fmt.Errorf("can't make the handoff socket: %w", err)
@@ -52,9 +52,30 @@ func (p *Process) startBirth() (*birth, error) {
 	b := &birth{p: p, conn: conn, done: make(chan struct{})}
 	go func() {
 		defer close(b.done)
-		b.err = explain(p.upg.Upgrade())
+		b.err = explain(p.flip(ctx))
 	}()
 	return b, nil
+}
+
+const (
+	parentLives = "parent hasn't exited" // tableflip's text
+	flipRetry   = 2 * time.Millisecond
+)
+
+// flip is tableflip's Upgrade, which refuses to work until the generation
+// before this one has exited. That one is about to, so flip waits for it.
+func (p *Process) flip(ctx context.Context) error {
+	for {
+		err := p.upg.Upgrade()
+		if err == nil || !strings.Contains(err.Error(), parentLives) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(flipRetry):
+		}
+	}
 }
 
 // socketPair makes the handoff socket: this process's end, which reports the
@@ -252,6 +273,7 @@ func explain(err error) error {
 		part string
 		err  error
 	}{
+		{parentLives, errors.New("the generation before this one has not exited yet")},
 		{"exec format error", fmt.Errorf("binary %s is for another architecture, or is no program: %w", binary, unix.ENOEXEC)},
 		{"permission denied", fmt.Errorf("binary %s is not executable: %w", binary, unix.EACCES)},
 		{"no such file or directory", fmt.Errorf("binary %s is missing: %w", binary, unix.ENOENT)},
@@ -259,7 +281,6 @@ func explain(err error) error {
 		{"text file busy", fmt.Errorf("binary %s is being written: %w", binary, unix.ETXTBSY)},
 		{" exited", errors.New("the successor exited with exit status 0 before it was ready")},
 		{"timed out", errors.New("the successor was not ready in time")},
-		{"parent hasn't exited", errors.New("the generation before this one has not exited yet")},
 		{"not ready yet", errors.New("this generation is not ready itself yet")},
 		{"upgrade in progress", ErrUpgrading},
 		{"already upgraded", ErrHandedOver},

@@ -124,7 +124,7 @@ func (p *Process) end(moved bool) {
 
 // upgrade returns the PID of the successor that has taken over.
 func (p *Process) upgrade(ctx context.Context, handoff func(context.Context, Successor) error) (int, error) {
-	b, err := p.startBirth()
+	b, err := p.startBirth(ctx)
 	if err != nil {
 		return 0, err
 	}

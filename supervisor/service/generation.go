@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/supervisor/internal/kernel"
+)
+
+// A generation is one process of the service, with its descendants.
+type generation struct {
+	number  int
+	pid     int
+	pidfd   *os.File // non-blocking, so that its end can be waited for
+	started time.Time
+	ready   time.Time // zero until READY=1
+	status  string    // the last STATUS
+	errno   int       // the last ERRNO
+
+	watchdog time.Duration // 0: none
+	pingBy   time.Time     // when the next WATCHDOG=1 is due
+	killBy   time.Time     // of one that is to end: when it is killed
+	cause    string        // why it was killed; empty if it was not
+	watch    sync.WaitGroup
+}
+
+// hold begins to follow process pid and tells ended when it has ended. The
+// watcher ends with release.
+func hold(number, pid int, ended chan<- *generation, stop <-chan struct{}) (*generation, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("can't follow process %d: %w", pid, err)
+	}
+	g := &generation{number: number, pid: pid, pidfd: os.NewFile(uintptr(fd), "pidfd"), started: time.Now()}
+	raw, err := g.pidfd.SyscallConn()
+	if err != nil {
+		_ = g.pidfd.Close()
+		return nil, fmt.Errorf("can't follow process %d: %w", pid, err)
+	}
+	g.watch.Go(func() {
+		if raw.Read(hasEnded) != nil {
+			return // released
+		}
+		select {
+		case ended <- g:
+		case <-stop:
+		}
+	})
+	return g, nil
+}
+
+// hasEnded reports whether a pidfd is readable, as it is from the end of its
+// process on (pidfd_open(2)).
+func hasEnded(fd uintptr) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1
+}
+
+// signal sends sig to the process, and to no other.
+func (g *generation) signal(sig syscall.Signal) error {
+	return kernel.Control(g.pidfd, func(fd int) error {
+		return unix.PidfdSendSignal(fd, sig, nil, 0)
+	})
+}
+
+// kill ends the process at once; cause is for the message about its end.
+func (g *generation) kill(cause string) {
+	g.cause = cause
+	_ = g.signal(syscall.SIGKILL)
+}
+
+// reap collects the process if it is a child and has ended. A process that its
+// own parent has reaped has no status here.
+func (g *generation) reap() string {
+	var status syscall.WaitStatus
+	pid, err := syscall.Wait4(g.pid, &status, syscall.WNOHANG, nil)
+	if err != nil || pid != g.pid {
+		return "ended, and its parent has its status"
+	}
+	return describe(status)
+}
+
+// release ends the watcher, unless it is telling of the end; hold's stop ends
+// that.
+func (g *generation) release() { _ = g.pidfd.Close() }
+
+// describe says how a process has ended.
+func describe(status syscall.WaitStatus) string {
+	switch {
+	case status.Signaled() && status.CoreDump():
+		return fmt.Sprintf("was killed by signal %d (%v) and dumped core", int(status.Signal()), status.Signal())
+	case status.Signaled():
+		return fmt.Sprintf("was killed by signal %d (%v)", int(status.Signal()), status.Signal())
+	default:
+		return fmt.Sprintf("exited with status %d", status.ExitStatus())
+	}
+}
+
+// pidAlive reports whether a process exists that has not ended.
+func pidAlive(pid int) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return !hasEnded(uintptr(fd))
+}
+
+// ancestry returns pid and its ancestors up to the child of the supervisor, or
+// nil if pid is none of its descendants.
+func ancestry(pid int) []int {
+	const maxDepth = 64
+	self := os.Getpid()
+	var chain []int
+	for range maxDepth {
+		if pid <= 1 {
+			return nil
+		}
+		chain = append(chain, pid)
+		parent := kernel.Parent(pid)
+		if parent == self {
+			return chain
+		}
+		pid = parent
+	}
+	return nil
+}
+
+var errNotDescendant = errors.New("it is no process of the service")

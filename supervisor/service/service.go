@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/supervisor/notify"
+)
+
+// State is what a supervised service is doing.
+//
+//	            start                READY             reload
+//	Stopped ------------> Starting --------> Serving ---------> Reloading
+//	   ^                   ^    |             |   ^               |   |
+//	   |           restart |    | failure     |   +---------------+   |
+//	   |              time |    v             |    done, or failed    |
+//	   |                  Waiting <-----------+<----------------------+
+//	   |                                death |         death
+//	   +---------------- Stopping <-----------+ stop, restart
+//
+// Stopping also comes before Starting, on a restart.
+type State string
+
+// The states.
+const (
+	Stopped   State = "stopped"   // nobody wants it to run
+	Starting  State = "starting"  // a process runs that is not ready yet
+	Serving   State = "serving"   // ready
+	Reloading State = "reloading" // being replaced; still served by the old generation
+	Stopping  State = "stopping"  // asked to end
+	Waiting   State = "waiting"   // dead, and started anew when the delay is over
+)
+
+// aim is what happens when the running generation has stopped.
+type aim int
+
+const (
+	aimStop aim = iota
+	aimRestart
+)
+
+// Service is a supervised service. One goroutine, that of Run, owns all of
+// it; others reach it through the channels.
+type Service struct {
+	cfg  Config
+	log  *slog.Logger
+	self string // the path of the supervisor's own binary
+	up   upstream
+
+	messages chan *delivery
+	requests chan *request
+	ended    chan *generation
+	hungUp   chan *storedFile
+	done     chan struct{} // closed when Run no longer reads the channels
+	helpers  sync.WaitGroup
+	complain *limiter
+
+	sockets []*socket
+	store   *fdStore
+	notify  *notify.Server
+	control *net.UnixListener
+	began   time.Time
+
+	state    State
+	number   int           // of the last generation
+	main     *generation   // the one that serves, starts or stops
+	next     *generation   // while reloading, the one that is to take over
+	retiring []*generation // those that have handed over and have not ended
+	known    map[int]bool  // the children that main had when the reload began
+	deadline time.Time     // of Starting, Reloading, Stopping
+	startAt  time.Time     // of Waiting
+	aim      aim           // of Stopping
+	quitting bool
+	asked    []*request // those to be answered when the state settles
+
+	deaths   int // in a row, for the delay
+	restarts int
+	reexecs  int
+	failure  Failure
+}
+
+// Run supervises a service until ctx ends, and then stops it.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	if probing() {
+		return answerProbe()
+	}
+	s := &Service{
+		cfg: cfg, log: cfg.Log, state: Stopped, began: time.Now(),
+		messages: make(chan *delivery), requests: make(chan *request),
+		ended: make(chan *generation), hungUp: make(chan *storedFile),
+		done: make(chan struct{}), complain: newLimiter(20, time.Second),
+	}
+	var err error
+	if s.self, err = os.Executable(); err != nil {
+		return fmt.Errorf("can't find the supervisor's own binary: %w", err)
+	}
+	// The service's processes become ours when their parents end.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("can't become the service's reaper: %w", err)
+	}
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGCHLD, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	hups, err := watchHangups(s.hungUp)
+	if err != nil {
+		return err
+	}
+	s.store = &fdStore{max: cfg.MaxStored, hups: hups}
+	if err := s.open(); err != nil {
+		s.shut()
+		return err
+	}
+	s.serveControl()
+	s.helpers.Go(s.receive)
+	s.loop(ctx, signals)
+	s.shut()
+	return nil
+}
+
+// open takes up what an earlier supervisor has left, or begins anew.
+func (s *Service) open() error {
+	s.up = newUpstream()
+	if state := inheritedState(); state != nil {
+		return s.resume(state)
+	}
+	var err error
+	var stored []*os.File
+	s.sockets, stored, err = openSockets(s.cfg.Listen, passedFiles())
+	if err != nil {
+		return err
+	}
+	if err := s.store.takeUp(stored, false); err != nil {
+		s.log.Warn("stored descriptors refused", "err", err)
+	}
+	for _, o := range s.sockets {
+		s.log.Info("socket held", "name", o.name, "address", o.address, "bound", o.bound)
+		if !o.bound {
+			continue
+		}
+		if err := s.up.Store(boundPrefix+o.name, o.file); err != nil {
+			s.log.Warn("socket not kept by the service manager", "name", o.name, "err", err)
+		}
+	}
+	if s.control, err = listenControl(s.cfg.Control); err != nil {
+		return err
+	}
+	path := notifyPath(s.cfg.Control)
+	if err := removeNotify(path); err != nil {
+		return err
+	}
+	if s.notify, err = notify.Listen(path); err != nil {
+		return err
+	}
+	s.begin()
+	return nil
+}
+
+// removeNotify removes the socket of an earlier run; the control socket, which
+// is taken first, rules out that it is in use.
+func removeNotify(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("can't make the notification socket: %w", err)
+	}
+	return nil
+}
+
+// shut ends the helpers and closes everything.
+func (s *Service) shut() {
+	close(s.done)
+	if s.notify != nil {
+		_ = s.notify.Close()
+		_ = os.Remove(notifyPath(s.cfg.Control))
+	}
+	if s.control != nil {
+		_ = s.control.Close()
+		_ = os.Remove(s.cfg.Control)
+	}
+	for _, g := range s.tracked() {
+		g.release()
+		g.watch.Wait()
+	}
+	s.helpers.Wait()
+	s.store.closeAll()
+	s.store.hups.close()
+	closeSockets(s.sockets)
+}
+
+// loop deals with events until the service is to end and has ended.
+func (s *Service) loop(ctx context.Context, signals <-chan os.Signal) {
+	quit := ctx.Done()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for !s.finished() {
+		s.arm(timer)
+		select {
+		case <-quit:
+			quit = nil
+			s.quit()
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				s.handle(newRequest(verbReload))
+			} else {
+				s.reap()
+			}
+		case g := <-s.ended:
+			s.hasDied(g, "")
+		case d := <-s.messages:
+			s.hear(d.message)
+			close(d.heard)
+		case r := <-s.requests:
+			s.handle(r)
+		case f := <-s.hungUp:
+			s.hangUp(f)
+		case <-timer.C:
+			s.tick(time.Now())
+		}
+	}
+}
+
+func (s *Service) finished() bool {
+	return s.quitting && s.main == nil && s.next == nil && len(s.retiring) == 0
+}
+
+// tracked returns the generations whose processes have not ended.
+func (s *Service) tracked() []*generation {
+	var all []*generation
+	for _, g := range append([]*generation{s.main, s.next}, s.retiring...) {
+		if g != nil {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// arm sets the timer to what is due next.
+func (s *Service) arm(timer *time.Timer) {
+	var due time.Time
+	consider := func(t time.Time) {
+		if !t.IsZero() && (due.IsZero() || t.Before(due)) {
+			due = t
+		}
+	}
+	consider(s.deadline)
+	consider(s.startAt)
+	consider(s.up.due())
+	for _, g := range s.tracked() {
+		consider(g.killBy)
+	}
+	if s.main != nil {
+		consider(s.main.pingBy)
+	}
+	timer.Stop()
+	if !due.IsZero() {
+		timer.Reset(time.Until(due))
+	}
+}
+
+// tick does what is due.
+func (s *Service) tick(now time.Time) {
+	isDue := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+	s.up.tick(now)
+	for _, g := range s.tracked() {
+		if isDue(g.killBy) {
+			g.killBy = time.Time{}
+			g.kill(fmt.Sprintf("it did not end within %v", s.cfg.StopTimeout))
+		}
+	}
+	if s.main != nil && isDue(s.main.pingBy) {
+		s.expireWatchdog("it gave no sign of life for " + s.main.watchdog.String())
+	}
+	if isDue(s.startAt) {
+		s.startAt = time.Time{}
+		s.begin()
+	}
+	if isDue(s.deadline) {
+		s.deadline = time.Time{}
+		s.expire()
+	}
+}

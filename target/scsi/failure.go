@@ -5,14 +5,13 @@ package scsi
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// medium work that can fail.
+// mediumWork is what a store was asked to do, as logs name it.
 type mediumWork string
 
 const (
@@ -64,10 +63,6 @@ func (lu *LogicalUnit) logFailure(home *attachment, nx *Nexus, work mediumWork, 
 	if !ok {
 		return
 	}
-	level := slog.LevelError
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.Join(err, errors.New("the backing store is shorter than when it was opened"))
-	}
 	attrs := []slog.Attr{
 		slog.String("target", home.dev.opts.Name), slog.Int("lun", int(home.number)),
 		slog.Uint64("lba", lba), slog.String("initiator", nx.String()), slog.Any("error", err),
@@ -75,7 +70,7 @@ func (lu *LogicalUnit) logFailure(home *attachment, nx *Nexus, work mediumWork, 
 	if suppressed > 0 {
 		attrs = append(attrs, slog.Uint64("suppressed", suppressed))
 	}
-	lu.log.LogAttrs(context.Background(), level, "backing store can't "+string(work), attrs...)
+	lu.log.LogAttrs(context.Background(), slog.LevelError, "backing store can't "+string(work), attrs...)
 }
 
 // errorLog limits the log lines of a logical unit.

@@ -217,3 +217,25 @@ func TestReadsThatWouldWaitAreLeftToAWorker(t *testing.T) {
 		}
 	}
 }
+
+func TestAFlushHoldsNothingUp(t *testing.T) {
+	d := newDevice(t, scsi.DeviceOptions{})
+	store := storagetest.NewFaultStore(storage.NewRAM(1 << 20))
+	lu := attach(t, d, 1, scsi.LogicalUnitOptions{Store: store, WriteCache: true})
+	h, other := openHost(t, d, "a").settle(), openHost(t, d, "b").settle()
+	reached, release := make(chan storagetest.Call, 1), make(chan struct{})
+	store.Inject(storagetest.Fault{Op: storagetest.Flush, Count: 1, Reached: reached, Release: release})
+	flushed := make(chan reply, 1)
+	go func() { flushed <- h.do(rw10(0x35, 0, 0, 0), nil, 0) }()
+	<-reached
+	cdb, out := compareAndWrite(0, fill(0, 1), fill(1, 1))
+	other.want(good, cdb, out, 0)
+	other.want(good, rw10(0x28, 0, 0, 1), nil, 512)
+	close(release)
+	if r := <-flushed; r.String() != good {
+		t.Error(r)
+	}
+	if err := lu.Close(); err != nil {
+		t.Error(err)
+	}
+}

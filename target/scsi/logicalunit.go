@@ -75,11 +75,14 @@ type LogicalUnit struct {
 	stats  counters
 	errs   errorLog
 
-	// medium is held shared by every command that reads or changes blocks,
-	// and exclusively by those that must be atomic against all of them
-	// (COMPARE AND WRITE, ORWRITE), and by Close.
+	// medium is held shared by every command that reads or changes blocks, and
+	// exclusively by those that must be atomic against all of them (COMPARE
+	// AND WRITE, ORWRITE). A flush may take long and holds only open, shared,
+	// lest an exclusive holder wait for it and everyone else for that one.
+	// Close holds both exclusively: either lock keeps the store open.
 	medium sync.RWMutex
-	closed bool // protected by medium
+	open   sync.RWMutex
+	closed bool // changes with both locks held
 
 	modes sync.Mutex // serializes changes of mode pages
 }
@@ -278,8 +281,8 @@ func (lu *LogicalUnit) Refresh() error {
 	if !ok {
 		return nil
 	}
-	lu.medium.Lock()
-	defer lu.medium.Unlock()
+	lu.open.RLock()
+	defer lu.open.RUnlock()
 	if lu.closed {
 		return errors.New("can't refresh a closed logical unit")
 	}
@@ -310,8 +313,8 @@ func (lu *LogicalUnit) Flush() error {
 	if lu.controller {
 		return nil
 	}
-	lu.medium.RLock()
-	defer lu.medium.RUnlock()
+	lu.open.RLock()
+	defer lu.open.RUnlock()
 	if lu.closed {
 		return nil
 	}
@@ -326,6 +329,8 @@ func (lu *LogicalUnit) Close() error {
 	}
 	lu.medium.Lock()
 	defer lu.medium.Unlock()
+	lu.open.Lock()
+	defer lu.open.Unlock()
 	if lu.closed {
 		return nil
 	}

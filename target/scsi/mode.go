@@ -34,9 +34,9 @@ const (
 // modeOperations are MODE SENSE and MODE SELECT.
 func modeOperations() []operation {
 	return []operation{
-		{code: 0x15, action: noAction, flags: opController | opMedium, access: reservation.Write, usage: "\x10\x00\x00\xff",
+		{code: 0x15, action: noAction, flags: opController | opStore, access: reservation.Write, usage: "\x10\x00\x00\xff",
 			prepare: prepareModeSelect, run: runModeSelect},
-		{code: opModeSelect10, action: noAction, flags: opController | opMedium, access: reservation.Write, usage: "\x10\x00\x00\x00\x00\x00\xff\xff",
+		{code: opModeSelect10, action: noAction, flags: opController | opStore, access: reservation.Write, usage: "\x10\x00\x00\x00\x00\x00\xff\xff",
 			prepare: prepareModeSelect, run: runModeSelect},
 		{code: 0x1a, action: noAction, flags: opController, access: reservation.Write, usage: "\x08\xff\xff\xff",
 			prepare: prepareModeSense, run: runModeSense, try: quick(runModeSense)},

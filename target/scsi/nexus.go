@@ -206,8 +206,11 @@ func (n *Nexus) Execute(c *Command) {
 	case op.flags&opMedium != 0:
 		lu.medium.RLock()
 		defer lu.medium.RUnlock()
+	case op.flags&opStore != 0:
+		lu.open.RLock()
+		defer lu.open.RUnlock()
 	}
-	if op.flags&(opAlone|opMedium) != 0 && lu.closed {
+	if op.flags&(opAlone|opMedium|opStore) != 0 && lu.closed {
 		c.fail(illegal(ascUnitNotSupported))
 		return
 	}

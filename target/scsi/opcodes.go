@@ -12,6 +12,7 @@ const (
 	opWrites                       // changes the medium: refused when write-protected
 	opMedium                       // holds the medium lock shared while it executes
 	opAlone                        // holds the medium lock alone while it executes
+	opStore                        // needs the store open while it executes, and no block kept still
 	opThin                         // there only if the logical unit is thin provisioned
 	opEases                        // may do what an SPC reservation lets pass: see accessOf
 )

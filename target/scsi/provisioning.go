@@ -27,7 +27,6 @@ func provisioningOperations() []operation {
 const (
 	unmapHeader     = 8
 	unmapDescriptor = 16
-	maxUnmapList    = unmapHeader + maxUnmapDescriptors*unmapDescriptor
 )
 
 func prepareUnmap(c *Command) {

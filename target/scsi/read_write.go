@@ -41,9 +41,9 @@ func blockOperations() []operation {
 		{code: 0x8a, action: noAction, flags: write, access: reservation.Write, usage: "\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
 			prepare: prepareWrite, run: runWrite, try: tryWrite},
 
-		{code: 0x35, action: noAction, flags: opBlocks, access: reservation.Write, usage: "\x02\xff\xff\xff\xff\x00\xff\xff",
+		{code: 0x35, action: noAction, flags: opNeedsMedium | opStore, access: reservation.Write, usage: "\x02\xff\xff\xff\xff\x00\xff\xff",
 			prepare: prepareSynchronize, run: runSynchronize},
-		{code: 0x91, action: noAction, flags: opBlocks, access: reservation.Write, usage: "\x02\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
+		{code: 0x91, action: noAction, flags: opNeedsMedium | opStore, access: reservation.Write, usage: "\x02\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
 			prepare: prepareSynchronize, run: runSynchronize},
 
 		{code: 0x25, action: noAction, flags: opNeedsMedium, access: reservation.Probe, usage: "\x00\x00\x00\x00\x00\x00\x00\x00",
@@ -237,7 +237,7 @@ func (c *Command) writeBlocks(data []byte) bool {
 	return true
 }
 
-// write writes to the store, durably with fua or without a write cache. A
+// write writes to the store, durably with fua or without a write cache. The
 // medium lock is held.
 func (lu *LogicalUnit) write(p []byte, off int64, fua bool) (int, error) {
 	if !fua && lu.has(stateWCE) {
@@ -261,7 +261,8 @@ func (lu *LogicalUnit) write(p []byte, off int64, fua bool) (int, error) {
 	return n, err
 }
 
-// flushLocked flushes the store and remembers a failure. A medium lock is held.
+// flushLocked flushes the store and remembers a failure. A lock that keeps the
+// store open is held.
 func (lu *LogicalUnit) flushLocked() error {
 	if lu.has(stateFlushFailed) {
 		return errFlushFailed

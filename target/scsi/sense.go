@@ -19,33 +19,31 @@ const (
 
 // Additional sense codes with their qualifiers, ASC<<8 | ASCQ (SPC-4 annex F).
 const (
-	ascNone                    = 0x0000
-	ascManualIntervention      = 0x0403 // LOGICAL UNIT NOT READY, MANUAL INTERVENTION REQUIRED
-	ascUnitNoResponse          = 0x0500 // LOGICAL UNIT DOES NOT RESPOND TO SELECTION
-	ascWriteError              = 0x0c00
-	ascUnrecoveredReadError    = 0x1100
-	ascParameterListLength     = 0x1a00
-	ascMiscompare              = 0x1d00
-	ascInvalidOpcode           = 0x2000
-	ascLBAOutOfRange           = 0x2100
-	ascInvalidFieldInCDB       = 0x2400
-	ascUnitNotSupported        = 0x2500
-	ascInvalidFieldInParam     = 0x2600
-	ascWriteProtected          = 0x2700
-	ascSoftwareWriteProtected  = 0x2702
-	ascSpaceAllocationFailed   = 0x2707
-	ascNotReadyToReady         = 0x2800
-	ascPowerOnOrReset          = 0x2900
-	ascPowerOn                 = 0x2901
-	ascBusDeviceReset          = 0x2903
-	ascModeParametersChanged   = 0x2a01
-	ascCapacityChanged         = 0x2a09
-	ascSavingNotSupported      = 0x3900
-	ascMediumNotPresent        = 0x3a00
-	ascReportedLUNsChanged     = 0x3f0e
-	ascInternalTargetFailure   = 0x4400
-	ascMediumRemovalPrevented  = 0x5302
-	ascInsufficientRegistation = 0x5504
+	ascNone                   = 0x0000
+	ascManualIntervention     = 0x0403 // LOGICAL UNIT NOT READY, MANUAL INTERVENTION REQUIRED
+	ascWriteError             = 0x0c00
+	ascUnrecoveredReadError   = 0x1100
+	ascParameterListLength    = 0x1a00
+	ascMiscompare             = 0x1d00
+	ascInvalidOpcode          = 0x2000
+	ascLBAOutOfRange          = 0x2100
+	ascInvalidFieldInCDB      = 0x2400
+	ascUnitNotSupported       = 0x2500
+	ascInvalidFieldInParam    = 0x2600
+	ascWriteProtected         = 0x2700
+	ascSoftwareWriteProtected = 0x2702
+	ascSpaceAllocationFailed  = 0x2707
+	ascNotReadyToReady        = 0x2800
+	ascPowerOnOrReset         = 0x2900
+	ascPowerOn                = 0x2901
+	ascBusDeviceReset         = 0x2903
+	ascModeParametersChanged  = 0x2a01
+	ascCapacityChanged        = 0x2a09
+	ascSavingNotSupported     = 0x3900
+	ascMediumNotPresent       = 0x3a00
+	ascReportedLUNsChanged    = 0x3f0e
+	ascInternalTargetFailure  = 0x4400
+	ascMediumRemovalPrevented = 0x5302
 )
 
 // A sense is what sense data says, apart from its format.

@@ -3,6 +3,8 @@
 package scsi_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/storage"
 	"github.com/gotgtd/gotgtd/target/storage/storagetest"
@@ -193,5 +196,40 @@ func TestSettleAndReprepare(t *testing.T) {
 	c.Abort(scsi.DataPhaseError)
 	if r := h.finish(c); r.String() != "b/4b/00" {
 		t.Error(r)
+	}
+}
+
+// Snapshots in testdata were written by earlier releases and must restore
+// forever. A new schema adds a file; none is ever changed.
+func TestSnapshotsOfEarlierReleases(t *testing.T) {
+	files, err := filepath.Glob("testdata/device-*.cbor")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no snapshots: %v", err)
+	}
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var state scsi.DeviceState
+		if err := cbor.Unmarshal(b, &state); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		d := newDevice(t, scsi.DeviceOptions{})
+		attach(t, d, 1, scsi.LogicalUnitOptions{WriteCache: true, Removable: true})
+		attach(t, d, 2, scsi.LogicalUnitOptions{})
+		if err := d.Restore(state); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		n, ok := d.Lookup(hostID("b"))
+		if !ok || len(d.LogicalUnits()) != 2 {
+			t.Fatalf("%s: nexus b is gone", name)
+		}
+		h := &host{t: t, dev: d, n: n, lun: scsi.MakeLUN(1), cmd: scsi.Command{Pool: new(mem.Pool)}}
+		h.expect(t, "6/2a/01")
+		h.want("18", rw10(0x2a, 0, 0, 1), fill(1, 1), 0)
+		if info, c := d.LogicalUnit(1).Info(), d.LogicalUnit(1).Counters(); !info.PreventRemoval || !info.FlushFailed || c.WrittenBytes != 512 {
+			t.Errorf("%s: %+v, %+v", name, info, c)
+		}
 	}
 }

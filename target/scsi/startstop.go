@@ -11,7 +11,7 @@ import (
 // unitOperations are the commands that concern the logical unit as a device.
 func unitOperations() []operation {
 	return []operation{
-		{code: opStartStop, action: noAction, flags: opMedium | opEases, access: reservation.Write, usage: "\x01\x00\x00\xf7",
+		{code: opStartStop, action: noAction, flags: opStore | opEases, access: reservation.Write, usage: "\x01\x00\x00\xf7",
 			prepare: prepareStartStop, run: runStartStop},
 		{code: opPreventAllow, action: noAction, flags: opEases, access: reservation.Write, usage: "\x00\x00\x00\x03",
 			prepare: preparePreventAllow, run: runPreventAllow, try: quick(runPreventAllow)},

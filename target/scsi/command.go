@@ -91,7 +91,6 @@ type execState struct {
 // Reset makes c ready for another command. Its Pool stays; its In, which the
 // transport has released, is forgotten.
 func (c *Command) Reset() {
-	pool := c.Pool
 	c.CDB = [16]byte{}
 	c.LUN = 0
 	c.OutExpected, c.InExpected = 0, 0
@@ -100,7 +99,6 @@ func (c *Command) Reset() {
 	c.Status, c.Sense = Good, nil
 	c.done = false
 	c.exec = execState{}
-	c.Pool = pool
 }
 
 // Done reports whether the command has ended: Status, Sense and In are final.

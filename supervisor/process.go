@@ -95,6 +95,7 @@ type Process struct {
 	listeners []*heldListener
 	hooks     []hook
 	state     upgradeState
+	ready     bool // Ready was called
 
 	exitOnce sync.Once
 	exitErr  error
@@ -188,6 +189,9 @@ func (p *Process) Predecessor() *net.UnixConn { return p.pred }
 // taken over. Listeners that the predecessor had bound and that this process
 // has not asked for with Listen are closed.
 func (p *Process) Ready(status string) error {
+	p.mu.Lock()
+	p.ready = true
+	p.mu.Unlock()
 	p.dropUnclaimed()
 	if err := p.upg.Ready(); err != nil {
 		// The hand-over is done; a predecessor that has gone already is no
@@ -221,10 +225,11 @@ func (p *Process) Exit(ctx context.Context) error {
 func (p *Process) exit(ctx context.Context) error {
 	p.mu.Lock()
 	hooks := p.hooks
-	moved := p.state == handedOver
+	// What a successor that gives up leaves behind is its predecessor's.
+	serves := p.state != handedOver && (p.ready || p.pred == nil)
 	p.mu.Unlock()
 	var errs []error
-	if !moved {
+	if serves {
 		errs = append(errs, p.Stopping(""))
 	}
 	for _, h := range hooks {
@@ -232,7 +237,7 @@ func (p *Process) exit(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s: %w", h.name, err))
 		}
 	}
-	p.closeListeners(!moved)
+	p.closeListeners(serves)
 	p.upg.Stop()
 	p.slot.close()
 	return errors.Join(errs...)

@@ -56,6 +56,7 @@ type daemon struct {
 	log     *slog.Logger
 	process *supervisor.Process
 	server  *target.Server
+	control *control.Server
 	moved   chan struct{} // closed when a successor has taken over
 
 	mu      sync.Mutex // protects history
@@ -79,7 +80,7 @@ func serve(ctx context.Context, o *serveOptions) error {
 	d := &daemon{options: o, log: log, process: p, moved: make(chan struct{})}
 	if err := d.start(ctx); err != nil {
 		if c := p.Predecessor(); c != nil {
-			handoff.Decline(c, err)
+			handoff.Decline(c, err) // in vain if they have talked already
 		}
 		return errors.Join(err, p.Exit(ctx))
 	}
@@ -107,6 +108,7 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	if predecessor != nil {
 		d.history, err = d.server.TakeOver(ctx, predecessor, versionString())
+		_ = predecessor.Close()
 		if err != nil {
 			return errors.Join(err, d.server.Close())
 		}
@@ -121,7 +123,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 		return errors.Join(err, d.server.Close(), d.process.Exit(ctx))
 	}
 	d.server.Serve()
-	ctl := control.Serve(l, d)
+	d.control = control.Serve(l, d)
 	if err := d.process.Ready(d.statusLine()); err != nil {
 		d.log.Warn("service manager not told of readiness", "error", err)
 	}
@@ -135,7 +137,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	})
 	err = group.Wait()
 	cancel()
-	return errors.Join(err, d.stop(ctl))
+	return errors.Join(err, d.stop())
 }
 
 // listenControl listens on the control socket, the predecessor's if there is one.
@@ -177,11 +179,11 @@ func (d *daemon) handleSignals(ctx context.Context, signals <-chan os.Signal) er
 }
 
 // stop ends this generation, in order.
-func (d *daemon) stop(ctl *control.Server) error {
+func (d *daemon) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	var errs []error
-	d.process.AtExit("control socket", ctl.Close)
+	d.process.AtExit("control socket", d.control.Close)
 	select {
 	case <-d.moved:
 		d.process.AtExit("server", func(context.Context) error { return d.server.Close() })
@@ -205,6 +207,9 @@ func (d *daemon) Upgrade(ctx context.Context) (handoff.Report, error) {
 		moved, err = d.server.HandOver(ctx, s.Conn, o, began, &r)
 		return err
 	})
+	if errors.Is(err, supervisor.ErrHandedOver) {
+		return r, control.ErrLeft
+	}
 	if err != nil {
 		r.Error = err.Error()
 		d.log.Error("upgrade failed", "error", err)
@@ -215,6 +220,7 @@ func (d *daemon) Upgrade(ctx context.Context) (handoff.Report, error) {
 		d.log.Info("upgraded", "generation", r.Generation, "pid", r.NewPID, "version", r.NewVersion, "pause", r.Pause, "sessions", r.Sessions)
 	}
 	if moved {
+		d.control.Leave()
 		close(d.moved)
 	}
 	return r, err

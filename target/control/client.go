@@ -68,17 +68,47 @@ type upgradeError struct {
 
 func (e *upgradeError) Error() string { return e.what }
 
-// call makes one request and decodes the answer.
+// A process that has handed over sends its clients to the successor, which
+// is there in a moment.
+const (
+	leftRetries = 100
+	leftPause   = 20 * time.Millisecond
+)
+
+// errElsewhere is the answer of a process that has handed over.
+var errElsewhere = errors.New("gotgtd has handed over, and no successor answers")
+
+// call makes a request and decodes the answer.
 func (c *Client) call(ctx context.Context, method, path string, answer any) error {
+	for try := 0; ; try++ {
+		err := c.once(ctx, method, path, answer)
+		if !errors.Is(err, errElsewhere) || try == leftRetries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(leftPause):
+		}
+	}
+}
+
+func (c *Client) once(ctx context.Context, method, path string, answer any) error {
 	req, err := http.NewRequestWithContext(ctx, method, "http://gotgtd"+path, nil)
 	if err != nil {
 		return err
 	}
 	resp, err := c.http.Do(req)
+	if method == http.MethodGet && errors.Is(err, io.EOF) {
+		return errElsewhere // the process has ended meanwhile
+	}
 	if err != nil {
 		return fmt.Errorf("can't reach gotgtd through %q: %w", c.socket, errors.Unwrap(err))
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusServiceUnavailable {
+		return errElsewhere
+	}
 	body := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
 	if resp.StatusCode != http.StatusOK {
 		var p problem

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,9 @@ type Status struct {
 	Upgrades   []handoff.Report `json:"upgrades"` // the last ones and the failures among them, oldest first; durations in nanoseconds
 	target.Status
 }
+
+// ErrLeft is the answer of a Daemon that has handed over already.
+var ErrLeft = errors.New("this process has handed over")
 
 // Daemon is what the server speaks for.
 type Daemon interface {
@@ -86,15 +90,17 @@ func Clear(path string) error {
 
 // Server answers commands.
 type Server struct {
-	daemon Daemon
-	http   http.Server
-	done   chan struct{}
+	daemon   Daemon
+	listener net.Listener
+	http     http.Server
+	done     chan struct{}
+	left     atomic.Bool
 }
 
 // Serve answers commands on l until Close. l's file must be closed to others
 // by its permissions.
 func Serve(l net.Listener, d Daemon) *Server {
-	s := &Server{daemon: d, done: make(chan struct{})}
+	s := &Server{daemon: d, listener: l, done: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("POST /v1/upgrade", s.upgrade)
@@ -104,6 +110,14 @@ func Serve(l net.Listener, d Daemon) *Server {
 		_ = s.http.Serve(l)
 	}()
 	return s
+}
+
+// Leave stops taking commands because a successor takes them from the same
+// socket: a client that has reached this process is sent there.
+func (s *Server) Leave() {
+	s.left.Store(true)
+	_ = s.listener.Close()
+	<-s.done // from here on Close knows of every connection
 }
 
 // Close stops taking commands and waits, until ctx ends, for the answers to
@@ -118,6 +132,10 @@ func (s *Server) Close(ctx context.Context) error {
 }
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
+	if s.left.Load() {
+		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+		return
+	}
 	reply(w, http.StatusOK, s.daemon.Status())
 }
 
@@ -136,6 +154,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 	}
 	report, err := s.daemon.Upgrade(ctx)
+	if errors.Is(err, ErrLeft) {
+		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+		return
+	}
 	if err != nil {
 		reply(w, http.StatusConflict, problem{Error: err.Error(), Report: &report})
 		return

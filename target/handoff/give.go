@@ -114,6 +114,7 @@ func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.T
 		return fmt.Errorf("before the freeze: %w", err)
 	}
 	watch.lap("start")
+	at("old.hello")
 	limit := o.Limit
 	if limit <= 0 {
 		limit = PauseLimit
@@ -125,6 +126,7 @@ func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.T
 		return fmt.Errorf("freezing: %w", err)
 	}
 	watch.lap("freeze")
+	at("old.frozen")
 	err = prepare(pause, w, g, o, frozen, watch)
 	if err == nil {
 		err = commit(pause, w, o, watch)
@@ -170,10 +172,12 @@ func prepare(ctx context.Context, w wire, g Giver, o Options, frozen int64, watc
 		return fmt.Errorf("sending the snapshot: %w", err)
 	}
 	watch.lap("send")
+	at("old.sent")
 	if _, _, err := w.expect(kindPrepared); err != nil {
 		return fmt.Errorf("after the snapshot was sent: %w", err)
 	}
 	watch.lap("prepare")
+	at("old.prepared")
 	return nil
 }
 
@@ -183,12 +187,14 @@ func prepare(ctx context.Context, w wire, g Giver, o Options, frozen int64, watc
 func commit(ctx context.Context, w wire, o Options, watch *stopwatch) error {
 	release := w.bound(ctx)
 	err := w.send(&message{Kind: kindCommit, Report: watch.r})
+	at("old.committed")
 	if err == nil {
 		_, _, err = w.expect(kindTaken)
 	}
 	release()
 	if err == nil {
 		watch.lap("commit")
+		at("old.taken")
 		return nil
 	}
 	o.Kill()

@@ -41,21 +41,26 @@ func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) ([]Report,
 	defer cancel()
 	release := w.bound(ctx)
 	defer release()
+	at("new.start")
 	hello.PID, hello.Oldest, hello.Newest = os.Getpid(), 1, Schema
 	if err := w.send(&message{Kind: kindHello, Hello: &hello}); err != nil {
 		return nil, err
 	}
+	at("new.hello")
 	s, files, err := w.receiveSnapshot()
+	at("new.received")
 	if err != nil {
 		return nil, w.fail(fmt.Errorf("can't take over: %w", err))
 	}
 	if err := t.Restore(s, files); err != nil {
 		return nil, w.fail(fmt.Errorf("can't take over: %w", err))
 	}
+	at("new.restored")
 	// If the predecessor has gone, its last word may still be here to read.
 	if err := w.send(&message{Kind: kindPrepared}); err != nil && !isGone(err) {
 		return nil, err
 	}
+	at("new.prepared")
 	m, _, err := w.expect(kindCommit, kindAbort)
 	switch {
 	case isGone(err):
@@ -68,7 +73,9 @@ func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) ([]Report,
 	}
 	// From here on this process owns everything, whether TAKEN arrives or not:
 	// if it does not, that is because the predecessor has died.
+	at("new.committed")
 	_ = w.send(&message{Kind: kindTaken})
+	at("new.taken")
 	return w.serve(t, s, m.Report), nil
 }
 

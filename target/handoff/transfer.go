@@ -61,13 +61,18 @@ var errGone = errors.New("the other process has gone")
 type wire struct{ c *net.UnixConn }
 
 // bound makes the wire's calls fail when ctx ends. The caller calls release
-// when done.
+// when done, and the wire is without bounds again.
 func (w wire) bound(ctx context.Context) (release func()) {
-	stop := context.AfterFunc(ctx, func() { _ = w.c.SetDeadline(time.Unix(1, 0)) })
+	ran := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ran)
+		_ = w.c.SetDeadline(time.Unix(1, 0))
+	})
 	return func() {
-		if stop() {
-			_ = w.c.SetDeadline(time.Time{})
+		if !stop() {
+			<-ran
 		}
+		_ = w.c.SetDeadline(time.Time{})
 	}
 }
 

@@ -11,7 +11,10 @@ DISK   ?= busybox.img
 TARGET ?= iqn.2015-02.com.stu31:t1
 LISTEN ?= 127.0.0.1:3260
 
-.PHONY: help build run test check bench bench-quick install clean
+# Upgrades in each test of `make torture`.
+UPGRADES ?= 250
+
+.PHONY: help build run test check torture bench bench-quick install clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +31,10 @@ test: ## run every check and test, with real initiators; installs what it needs 
 
 check: ## gofmt, go vet, staticcheck, govulncheck
 	@$(GO) run ./test/cmd/gate check
+
+torture: ## a thousand upgrades under real clients, in about 15 minutes (UPGRADES=)
+	@test/scripts/deps.sh test
+	$(GO) test -count=1 -v -timeout 40m ./test/upgrade -upgrades $(UPGRADES)
 
 bench: ## compare with tgt and gotgt, side by side; installs what it needs when root
 	@test/scripts/deps.sh bench

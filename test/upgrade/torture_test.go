@@ -198,11 +198,20 @@ func TestSameSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	files, threads := resources(t, d)
+	var early, late int64
 	for n := range *upgrades {
 		if _, err := d.upgrade(t); err != nil {
 			t.Fatalf("upgrade %d: %v", n+1, err)
 		}
+		_ = d.reap() // no zombie is left
+		if n == 10 {
+			early = residentMemory(t, d)
+		}
 	}
+	if late = residentMemory(t, d); *upgrades > 10 && late > early*11/10 {
+		t.Errorf("generation 10 has %d KiB in memory, generation %d %d KiB", early, *upgrades, late)
+	}
+	t.Logf("resident memory: generation 10 %d KiB, generation %d %d KiB", early, *upgrades, late)
 	after := find()
 	if after.Reads <= before.Reads {
 		t.Errorf("%d reads before, %d after", before.Reads, after.Reads)
@@ -219,6 +228,27 @@ func TestSameSession(t *testing.T) {
 	if f, th := resources(t, d); f > files+1 || th > threads+16 { // one for this very question
 		t.Errorf("%d files and %d threads before, %d and %d after %d upgrades", files, threads, f, th, *upgrades)
 	}
+}
+
+// residentMemory returns the VmRSS of the generation that serves, in KiB, after
+// a moment's work: it has just started.
+func residentMemory(t *testing.T, d *daemon) (kib int64) {
+	t.Helper()
+	st, err := d.client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", st.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+			return kib
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
 }
 
 // resources counts the open files and the threads of the generation that

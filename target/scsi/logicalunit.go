@@ -115,7 +115,9 @@ func NewLogicalUnit(o LogicalUnitOptions) (*LogicalUnit, error) {
 	lu.durable, _ = o.Store.(storage.DurableWriter)
 	lu.zeroer, _ = o.Store.(storage.Zeroer)
 	lu.mapper, _ = o.Store.(storage.Mapper)
-	if o.Thin && info.Granularity > 0 {
+	// A store opened for reading can't tell whether it could free space. UNMAP
+	// is then a command that ends with WRITE PROTECTED.
+	if o.Thin && (info.Granularity > 0 || info.ReadOnly) {
 		lu.discarder, _ = o.Store.(storage.Discarder)
 	}
 	lu.set(stateOffline, !o.Online)

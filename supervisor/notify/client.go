@@ -71,10 +71,27 @@ func (c Client) send(fds []int, fields []string) error {
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	if _, _, err := conn.WriteMsgUnix([]byte(strings.Join(lines, "\n")), rights, nil); err != nil {
+	if err := sendmsg(conn, []byte(strings.Join(lines, "\n")), rights); err != nil {
 		return fmt.Errorf("can't notify the service manager: %w", err)
 	}
 	return nil
+}
+
+// sendmsg does what WriteMsgUnix refuses to do on a connected datagram socket.
+func sendmsg(conn *net.UnixConn, text, rights []byte) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	err = raw.Write(func(fd uintptr) bool {
+		sendErr = unix.Sendmsg(int(fd), text, rights, nil, unix.MSG_NOSIGNAL)
+		return !errors.Is(sendErr, unix.EAGAIN)
+	})
+	if err != nil {
+		return err
+	}
+	return sendErr
 }
 
 func blankLineEnd(r rune) rune {

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/supervisor"
+)
+
+// serveMain is a service that tells every client its generation and its PID,
+// or misbehaves as the file "fault" in dir says.
+func serveMain(dir string) error {
+	text, _ := os.ReadFile(filepath.Join(dir, "fault"))
+	fault, arg, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM)
+	if fault == "exit" {
+		os.Exit(3)
+	}
+	p, err := supervisor.Start(supervisor.Options{UpgradeTimeout: 5 * time.Second})
+	if err != nil {
+		return err
+	}
+	if fault == "never-ready" {
+		select {}
+	}
+	listeners, err := p.Listeners()
+	if err != nil {
+		return err
+	}
+	if len(listeners) == 0 || listeners[0].Name != "test" {
+		return fmt.Errorf("got listeners %v", listeners)
+	}
+	if pred := p.Predecessor(); pred != nil {
+		if _, err := pred.Write([]byte("taken")); err != nil {
+			return err
+		}
+		_ = pred.Close()
+	}
+	if err := misbehave(p, fault, arg); err != nil {
+		return err
+	}
+	if fault == "ready-then-exit" {
+		os.Exit(4)
+	}
+	return answer(p, listeners[0], signals, fault)
+}
+
+// misbehave does what the service's processes may do around readiness.
+func misbehave(p *supervisor.Process, fault, arg string) error {
+	ctx := context.Background()
+	status := "stored " + strconv.Itoa(len(p.Stored()))
+	switch fault {
+	case "liar":
+		if err := runLiar(arg); err != nil {
+			return err
+		}
+	case "flood":
+		for range 3000 {
+			_ = p.Notify("STATUS=noise", "FDSTORE=1", "no assignment")
+		}
+	case "store":
+		n, err := strconv.Atoi(arg)
+		if err != nil {
+			return err
+		}
+		for i := range n {
+			fd, err := unix.MemfdCreate("m", unix.MFD_CLOEXEC)
+			if err != nil {
+				return err
+			}
+			f := os.NewFile(uintptr(fd), "m")
+			if err := p.Store(ctx, fmt.Sprintf("name-%d", i), f); err != nil {
+				return err
+			}
+			if i == 0 {
+				// A second time is refused, and so is a bad name.
+				if err := p.Store(ctx, "twin", f); err != nil {
+					return err
+				}
+			}
+		}
+	case "extend":
+		if err := p.Notify("EXTEND_TIMEOUT_USEC=60000000"); err != nil {
+			return err
+		}
+		<-time.After(3 * time.Second) // the time that is asked for
+	}
+	if len(p.Stored()) > 0 && fault == "unstore" {
+		for _, f := range p.Stored() {
+			if err := p.Unstore(f.Name); err != nil {
+				return err
+			}
+		}
+	}
+	return p.Ready(status)
+}
+
+// runLiar runs a process of the service that claims what it has no right to.
+func runLiar(fields string) error {
+	cmd := exec.Command("/proc/self/exe", "lie", fields)
+	cmd.Env = append(os.Environ(), "LIE="+fields)
+	return cmd.Run()
+}
+
+// answer serves until SIGTERM, or until a successor has taken over.
+func answer(p *supervisor.Process, listener net.Listener, signals <-chan os.Signal, fault string) error {
+	accepting := make(chan struct{})
+	go func() {
+		defer close(accepting)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintln(conn, p.Generation(), os.Getpid())
+			_ = conn.Close()
+		}
+	}()
+	defer func() { <-accepting }()
+	defer listener.Close()
+	for s := range signals {
+		if s == syscall.SIGTERM && fault != "ignore-term" {
+			break
+		}
+		if s == syscall.SIGHUP && p.Upgrade(context.Background(), awaitTaken) == nil {
+			break
+		}
+	}
+	return p.Exit(context.Background())
+}
+
+// awaitTaken is the hand-over of a service that has nothing to hand over.
+func awaitTaken(ctx context.Context, s supervisor.Successor) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.Conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	word := make([]byte, 16)
+	n, err := s.Conn.Read(word)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err == nil && string(word[:n]) != "taken" {
+		err = errors.New("the successor has closed the socket")
+	}
+	return err
+}

@@ -88,7 +88,7 @@ func (c *conn) onTaskManagement(p *pdu.TaskManagementResponse) (*task, error) {
 	switch victim := s.tasks.find(request.ReferencedTaskTag, c); {
 	case p.Response == pdu.FunctionComplete:
 		ended = s.abortLocked(request, t.cmdSN)
-	case p.Response == pdu.TaskDoesNotExist && victim != nil:
+	case p.Response == pdu.TaskDoesNotExist && victim != nil && victim.sent:
 		err = violation(p, "the task still waits for its response: %s", victim.cmd)
 	}
 	s.mu.Unlock()

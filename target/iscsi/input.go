@@ -17,8 +17,6 @@ const (
 	// A data segment longer than this that has not arrived in whole is read
 	// straight to where it belongs instead of into the chunk.
 	bulkThreshold = 16 << 10
-	// The longest header: BHS, AHS of 255 words, header digest.
-	maxHeader = pdu.BHSLen + 255*4 + pdu.DigestLen
 )
 
 // input is the byte stream from the initiator. A PDU has no effect before

@@ -76,7 +76,7 @@ func (r *rig) handoff(t fatal) {
 		}
 		files = append(files, f)
 	}
-	next := NewNode(Options{})
+	next := NewNode(Options{Log: r.node.log})
 	target := diskOver(r.t, r.store, r.target.Limits, r.target.Auth)
 	if err := target.Device.Restore(device); err != nil {
 		t.Fatalf("restore: %v", err)

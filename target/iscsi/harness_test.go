@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -68,7 +69,7 @@ var announced = []PortalGroup{{Tag: 1, Portals: []netip.AddrPort{netip.MustParse
 
 func newRig(t *testing.T, limits Limits, auth Auth) *rig {
 	t.Helper()
-	r := &rig{t: t, node: NewNode(Options{}), done: make(chan struct{})}
+	r := &rig{t: t, node: NewNode(Options{Log: slog.New(slog.DiscardHandler)}), done: make(chan struct{})}
 	r.target, r.store = newDisk(t, limits, auth)
 	r.node.SetTargets([]*Target{r.target}, announced, Auth{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")

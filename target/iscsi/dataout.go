@@ -23,8 +23,8 @@ func (c *conn) handleDataOut(h *pdu.BHS, data []byte) error {
 		s.mu.Unlock()
 		return nil
 	}
-	run := false
-	if s.takeDataLocked(t, &p, data, c.in.bulk.task == t) && t.state != taskEarly {
+	run, inPlace := false, c.in.filledLocked(t)
+	if s.takeDataLocked(t, &p, data, inPlace) && t.state != taskEarly {
 		run = s.continueLocked(t)
 	}
 	s.mu.Unlock()
@@ -180,6 +180,20 @@ func (s *session) reserveDataOut(c *conn, h *pdu.BHS, length int) (*task, []byte
 	return t, t.buf.B[t.received:][:length]
 }
 
+// filledLocked ends a reservation because its segment is complete, and reports
+// whether that was t's. It comes before t goes on: from then on t may be
+// answered and used again at any moment.
+func (in *input) filledLocked(t *task) bool {
+	if in.bulk.task != t {
+		return false
+	}
+	in.bulk.task = nil
+	t.filling = false
+	return true
+}
+
+// unreserveDataOut gives up a reservation whose segment was not used. A task
+// that was aborted meanwhile is released only here.
 func (s *session) unreserveDataOut(t *task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,6 +221,7 @@ func (c *conn) dataDigestError(h *pdu.BHS) error {
 	t := s.tasks[p.InitiatorTaskTag]
 	run := false
 	if t != nil && t.conn == c && t.state <= taskData {
+		c.in.filledLocked(t)
 		if t.broken == 0 {
 			t.broken = scsi.ProtocolServiceCRCError
 		}

@@ -15,6 +15,11 @@ import (
 // aborts to stop running.
 const preemptWait = 2 * time.Second
 
+// coldResetDelay is how long after the answer to TARGET COLD RESET the
+// connections end. Initiators that find answer and end of the stream together
+// take the connection for lost and the function for failed.
+const coldResetDelay = 200 * time.Millisecond
+
 // management is a task management function (RFC 7143 11.5) that is answered
 // when the tasks that it aborted have stopped running.
 type management struct {
@@ -115,7 +120,7 @@ func (c *conn) handleTaskManagement(h *pdu.BHS) error {
 	case pdu.TargetWarmReset, pdu.TargetColdReset:
 		c.sess.resetTarget(&req, m)
 		if req.Function == pdu.TargetColdReset {
-			after = func() { c.node.dropSessions(c.sess.target) }
+			after = func() { c.node.dropSessions(c.sess.target, coldResetDelay) }
 		}
 	case pdu.TaskReassign:
 		response = pdu.AllegianceReassignUnsupport
@@ -205,13 +210,30 @@ func (s *session) abortEverywhere(req *pdu.TaskManagementRequest, match func(*ta
 	}
 }
 
-// dropSessions ends all sessions with a target.
-func (n *Node) dropSessions(t *Target) {
-	for _, s := range n.sessionList() {
-		if s.target != nil && s.target.Device == t.Device {
-			s.end(errReset)
-		}
+// dropSessions ends all sessions with a target after a delay. It returns at
+// once.
+func (n *Node) dropSessions(t *Target, delay time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return
 	}
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		select {
+		case <-n.stop:
+			return
+		case <-timer.C:
+		}
+		for _, s := range n.sessionList() {
+			if s.target != nil && s.target.Device == t.Device {
+				s.end(errReset)
+			}
+		}
+	}()
 }
 
 // AbortTasks aborts the tasks of one I_T nexus on one logical unit, for

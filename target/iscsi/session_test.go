@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -380,4 +381,28 @@ func TestFlippedBits(t *testing.T) {
 	if err := r.dial(initiator.Options{}).TestUnitReady(t.Context(), initiator.LUN(1)); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestLongSegments writes with Data-Out segments so long that they are read
+// straight into their tasks, at depth: a task that has
+// gone on is not touched any more by the reader that filled it.
+func TestLongSegments(t *testing.T) {
+	r := newRig(t, Limits{}, Auth{})
+	var wait sync.WaitGroup
+	for i := range 4 {
+		s := r.dial(initiator.Options{InitiatorName: fmt.Sprintf("iqn.2026-11.test:long-%d", i), InitialR2T: true, MaxBurstLength: 256 << 10, MaxOutstandingR2T: 4})
+		for w := range 4 {
+			wait.Go(func() {
+				var cmd initiator.Command
+				data := pattern(512<<10, byte(w))
+				for range 20 {
+					if err := s.Do(t.Context(), cmd.Write16(initiator.LUN(1), uint64(w*2048), uint32(len(data)/512), data, 0)); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+	}
+	wait.Wait()
 }

@@ -59,6 +59,9 @@ func StartGotgtd(ctx context.Context, program string, o Options) (*Gotgtd, error
 // Portals are the addresses at which gotgtd serves.
 func (g *Gotgtd) Portals() []string { return g.portals }
 
+// Control is the path of its control socket.
+func (g *Gotgtd) Control() string { return g.control }
+
 // Show is what tests use of `gotgtd show --json`.
 type Show struct {
 	Portals []struct {

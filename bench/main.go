@@ -89,7 +89,7 @@ func (p *peers) String() string { return fmt.Sprint(len(*p), " peers") }
 func (p *peers) Set(s string) error {
 	name, url, ok := strings.Cut(s, "=")
 	if !ok || !strings.HasPrefix(url, "iscsi://") {
-		return fmt.Errorf("%q is not NAME=iscsi://...", s)
+		return fmt.Errorf("%q is not a name, '=' and an iscsi:// address", s)
 	}
 	*p = append(*p, running{name: name, url: url, stop: func() {}})
 	return nil

@@ -127,4 +127,3 @@ func startGotgt(ctx context.Context, dir, disk string) (running, error) {
 	}
 	return r, nil
 }
-

@@ -25,13 +25,14 @@ const (
 
 	fileConnection = "connection" // the n-th belongs to the n-th connection of sectionISCSI
 	fileLock       = "lock"       // holds the lock of the backing store with that path
-	fileMemory     = "memory"     // contents of a RAM disk, by target and LUN
 )
 
-// Features that a snapshot may need of its reader.
-var features = []string{featureMemory}
+// Features that a snapshot may need of its reader; this version has none of
+// them. A RAM disk whose contents can't travel needs one all the same, so that
+// an upgrade is refused before anything pauses instead of losing the disk.
+var features []string
 
-const featureMemory = "memory" // the contents of RAM disks travel as files
+const featureMemory = "contents of RAM disks"
 
 // logoutGrace is how long an initiator that may not stay has to log out.
 const logoutGrace = 5 * time.Second
@@ -80,7 +81,7 @@ type giver struct {
 func (g *giver) Needs() []string {
 	for _, t := range g.server.targets {
 		for _, u := range t.device.LogicalUnits() {
-			if _, ok := u.Unit.Store().(storage.Volatile); ok {
+			if u.Unit.Info().StoreType == "ram" {
 				return []string{featureMemory}
 			}
 		}
@@ -122,7 +123,7 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 	for _, t := range g.server.targets {
 		devices[t.conf.Name] = t.device.Snapshot()
 		for _, u := range t.device.LogicalUnits() {
-			if err := addStore(u.Unit.Store(), unitName(t.conf.Name, u.Number), add); err != nil {
+			if err := addStore(u.Unit.Store(), add); err != nil {
 				return nil, err
 			}
 		}
@@ -131,17 +132,12 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 }
 
 // addStore adds what a store must hand on besides its path.
-func addStore(st storage.Store, unit string, add func(kind, name string, c syscall.Conn) error) error {
-	if v, ok := st.(storage.Volatile); ok {
-		return add(fileMemory, unit, v.Contents())
-	}
+func addStore(st storage.Store, add func(kind, name string, c syscall.Conn) error) error {
 	if l, ok := st.(storage.Locked); ok {
 		return add(fileLock, st.Info().Path, l.LockFile())
 	}
 	return nil
 }
-
-func unitName(target string, lun uint16) string { return fmt.Sprintf("%s/%d", target, lun) }
 
 // descriptor returns a connection's or file's descriptor. It stays valid
 // because nothing is closed while the Server is frozen.
@@ -173,38 +169,31 @@ type taker struct {
 func (t *taker) Restore(snap *handoff.Snapshot, files []*os.File) error {
 	var conns []*os.File
 	locks := make(map[string][]*os.File)
-	memory := make(map[string]*os.File)
 	for i, f := range files {
 		switch d := snap.Files[i]; d.Kind {
 		case fileConnection:
 			conns = append(conns, f)
 		case fileLock:
 			locks[d.Name] = append(locks[d.Name], f)
-		case fileMemory:
-			memory[d.Name] = f
 		default:
 			f.Close()
 		}
 	}
-	err := t.restore(snap, conns, locks, memory)
+	err := t.restore(snap, conns, locks)
 	for _, list := range locks {
 		for _, f := range list {
 			f.Close()
 		}
 	}
-	for _, f := range memory {
-		f.Close()
-	}
 	return err
 }
 
-// restore rebuilds the state; what it takes of locks and memory it removes
-// from the maps.
-func (t *taker) restore(snap *handoff.Snapshot, conns []*os.File, locks map[string][]*os.File, memory map[string]*os.File) error {
+// restore rebuilds the state; what it takes of locks it removes from the map.
+func (t *taker) restore(snap *handoff.Snapshot, conns []*os.File, locks map[string][]*os.File) error {
 	s := t.server
 	for _, st := range s.targets {
 		for _, u := range st.device.LogicalUnits() {
-			if err := adopt(u.Unit, unitName(st.conf.Name, u.Number), locks, memory); err != nil {
+			if err := adopt(u.Unit, locks); err != nil {
 				closeFiles(conns)
 				return fmt.Errorf("target %s LUN %d: %w", st.conf.Name, u.Number, err)
 			}
@@ -231,18 +220,10 @@ func closeFiles(files []*os.File) {
 	}
 }
 
-// adopt gives a store the lock or the contents that were passed on for it. A
-// store that the predecessor did not serve takes its lock itself.
-func adopt(lu *scsi.LogicalUnit, unit string, locks map[string][]*os.File, memory map[string]*os.File) error {
+// adopt gives a store the lock that was passed on for it. A store that the
+// predecessor did not serve takes its lock itself.
+func adopt(lu *scsi.LogicalUnit, locks map[string][]*os.File) error {
 	st := lu.Store()
-	if v, ok := st.(storage.Volatile); ok {
-		f := memory[unit]
-		if f == nil {
-			return nil
-		}
-		delete(memory, unit)
-		return v.Adopt(f)
-	}
 	l, ok := st.(storage.Locked)
 	if !ok {
 		return nil

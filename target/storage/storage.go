@@ -98,13 +98,3 @@ type Locked interface {
 	// passed none.
 	TakeLock() error
 }
-
-// A Volatile store keeps its blocks in a file that has no name and dies with
-// the last process that holds it.
-type Volatile interface {
-	// Contents returns the file that holds the blocks; it stays the store's.
-	Contents() *os.File
-	// Adopt replaces the blocks by those in f, which must be of the store's
-	// size. f is the store's from then on, also on error.
-	Adopt(f *os.File) error
-}

@@ -43,3 +43,11 @@ if [ ! -e "$config" ]; then
 	install -m 640 docs/examples/gotgtd.yaml "$config"
 	echo "$config"
 fi
+
+# On this machine itself, the service's user and folders are needed at once; a
+# package's own scripts, or the next boot, make them elsewhere.
+if [ -z "$dest" ] && [ "$(id -u)" -eq 0 ] && [ -d /run/systemd/system ]; then
+	systemd-sysusers gotgtd.conf
+	systemd-tmpfiles --create gotgtd.conf
+	systemctl daemon-reload
+fi

@@ -20,6 +20,7 @@ func (c *conn) sendControlLocked(t *task) {
 	case *pdu.TextRequest:
 		p.Immediate, p.InitiatorTaskTag, p.CmdSN, p.ExpStatSN = t.immediate, t.tag, t.cmdSN, c.expStatSN
 	case *pdu.LogoutRequest:
+		c.s.leaveLocked(p, c, true)
 		p.Immediate, p.InitiatorTaskTag, p.CmdSN, p.ExpStatSN = t.immediate, t.tag, t.cmdSN, c.expStatSN
 	}
 	var h pdu.BHS
@@ -246,14 +247,26 @@ func (c *conn) onLogout(p *pdu.LogoutResponse) error {
 		return err
 	}
 	if p.Response == pdu.LogoutSuccess {
-		if err := c.endLocked(p, request); err != nil {
-			s.mu.Unlock()
-			return err
-		}
+		err = c.endLocked(p, request)
+	} else {
+		s.leaveLocked(request, c, false)
 	}
 	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	s.settle(t)
 	return nil
+}
+
+// leaveLocked notes which connections the target may close before the response
+// to a logout over c is seen: all that the request is about, but for c itself.
+func (s *Session) leaveLocked(request *pdu.LogoutRequest, c *conn, leaving bool) {
+	for _, other := range s.conns {
+		if other != c && (request.Reason == pdu.CloseSession || request.CID == other.cid) {
+			other.leaving = leaving
+		}
+	}
 }
 
 // endLocked closes what a successful logout request closes.
@@ -276,6 +289,11 @@ func (c *conn) endLocked(p pdu.PDU, request *pdu.LogoutRequest) error {
 		}
 		s.conns = append(append([]*conn(nil), s.conns[:i]...), s.conns[i+1:]...)
 		other.closeLocked()
+		for _, t := range s.waiting {
+			if t.conn == other {
+				t.conn = s.conns[0]
+			}
+		}
 		return nil
 	}
 	return violation(p, "logout of connection %d, which does not exist, succeeded", request.CID)

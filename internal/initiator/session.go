@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
@@ -42,12 +43,14 @@ type conn struct {
 	wire   *Wire
 	out    *output
 	stop   chan struct{} // closed when the writer is to end
+	silent chan struct{} // closed when the writer has ended
 
 	// Protected by the session's lock.
 	expStatSN uint32
 	expCmdSN  uint32 // as the target said last here
 	maxCmdSN  uint32 // as the target said last here
 	storing   *task  // whose data the reader is taking from the wire
+	leaving   bool   // a logout of this connection is under way
 	closed    bool
 
 	// The reader's own.
@@ -102,7 +105,7 @@ func (s *Session) AddConnection(ctx context.Context) (int, error) {
 // startLocked adds a connection that has logged in, and starts its goroutines.
 func (s *Session) startLocked(w *Wire, p *Params, cid uint16) *conn {
 	s.joined++
-	c := &conn{s: s, index: s.joined, cid: cid, params: p, wire: w, out: newOutput(w.conn), stop: make(chan struct{}),
+	c := &conn{s: s, index: s.joined, cid: cid, params: p, wire: w, out: newOutput(w.conn), stop: make(chan struct{}), silent: make(chan struct{}),
 		expStatSN: p.ExpStatSN, expCmdSN: p.ExpCmdSN, maxCmdSN: p.MaxCmdSN}
 	w.waiter = c
 	s.conns = append(s.conns, c)
@@ -179,14 +182,21 @@ func (c *conn) closeLocked() {
 func (s *Session) reap() {
 	defer close(s.done)
 	s.running.Wait()
+	s.endTasks(nil, s.err)
+}
+
+// endTasks ends with err what is still under way on c, nil for everywhere. The
+// connection's goroutines do nothing any more.
+func (s *Session) endTasks(c *conn, err error) {
+	elsewhere := func(t *task) bool { return c != nil && t.conn != c }
 	s.mu.Lock()
-	left := s.tasks.underWay()
-	s.waiting = nil
+	left := slices.DeleteFunc(s.tasks.underWay(), elsewhere)
+	s.waiting = slices.DeleteFunc(s.waiting, func(t *task) bool { return !elsewhere(t) })
 	s.mu.Unlock()
 	for _, t := range left {
 		t.conn.out.quiesce()
 		if !t.settled {
-			s.setError(t, s.err)
+			s.setError(t, err)
 		}
 		s.deliver(t)
 	}
@@ -204,6 +214,7 @@ func (s *Session) setError(t *task, err error) {
 // write is the connection's writer goroutine.
 func (c *conn) write() {
 	defer c.s.running.Done()
+	defer close(c.silent)
 	for {
 		select {
 		case <-c.stop:
@@ -229,6 +240,23 @@ func (c *conn) read() {
 			err = c.dispatch()
 		}
 	}
+	if c.loggedOut(err) {
+		<-c.stop
+		<-c.silent
+		c.s.endTasks(c, ErrLoggedOut)
+	}
+}
+
+// loggedOut decides what the end of reading means: for a connection that is
+// logged out, or about to be, that this was the last of it; otherwise the
+// end of the session.
+func (c *conn) loggedOut(err error) bool {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil && (c.closed || c.leaving && errors.Is(err, io.EOF)) {
+		return true
+	}
 	var v *Violation
 	var rejected *RejectError
 	switch {
@@ -238,11 +266,8 @@ func (c *conn) read() {
 	default:
 		err = fmt.Errorf("initiator: can't read from connection %d: %w", c.index, err)
 	}
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	if !c.closed {
-		c.s.failLocked(err)
-	}
+	s.failLocked(err)
+	return false
 }
 
 // beforeRead implements inputWait.

@@ -100,10 +100,11 @@ func (s *session) logoutConnection(c *conn, cid uint16, respond func(uint8)) {
 		respond(pdu.LogoutSuccess)
 		if o == c {
 			c.out.finish()
-		} else {
-			o.close(errLoggedOut)
 		}
 		c.out.flush()
+		if o != c {
+			o.close(errLoggedOut)
+		}
 	})
 	o.loggingOut.Store(true)
 	s.mu.Lock()

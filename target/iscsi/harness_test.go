@@ -123,15 +123,21 @@ func (r *rig) dial(o initiator.Options) *initiator.Session {
 // none waits until the node has no session and no connection.
 func (r *rig) none() {
 	r.t.Helper()
+	r.until("no session and no connection is left", func() bool { return len(r.node.sessionList())+len(r.node.connList()) == 0 })
+}
+
+// until waits for something that comes soon.
+func (r *rig) until(what string, reached func() bool) {
+	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for len(r.node.sessionList()) > 0 || len(r.node.connList()) > 0 {
+	for !reached() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			r.t.Fatalf("%d sessions and %d connections are left", len(r.node.sessionList()), len(r.node.connList()))
+			r.t.Fatalf("it did not come to this: %s", what)
 		}
 	}
 }

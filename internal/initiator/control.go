@@ -23,9 +23,8 @@ func (c *conn) sendControlLocked(t *task) {
 		c.s.leaveLocked(p, c, true)
 		p.Immediate, p.InitiatorTaskTag, p.CmdSN, p.ExpStatSN = t.immediate, t.tag, t.cmdSN, c.expStatSN
 	}
-	var h pdu.BHS
-	t.control.request.Encode(&h)
-	t.noteData(c.out.put(&h, t.control.data, c.params.HeaderDigest, c.params.DataDigest), uint32(len(t.control.data)))
+	t.control.request.Encode(&c.head)
+	t.noteData(c.out.put(&c.head, t.control.data, c.params.HeaderDigest, c.params.DataDigest), uint32(len(t.control.data)))
 }
 
 // onControl handles every PDU that does not belong to a command's data or
@@ -127,9 +126,8 @@ func (c *conn) onPingLocked(p *pdu.NOPIn, data []byte) error {
 // nopLocked queues a NOP-Out that wants no answer.
 func (c *conn) nopLocked(transferTag uint32, lun uint64) {
 	p := pdu.NOPOut{Immediate: true, LUN: lun, InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: transferTag, CmdSN: c.s.cmdSN, ExpStatSN: c.expStatSN}
-	var h pdu.BHS
-	p.Encode(&h)
-	c.out.put(&h, nil, c.params.HeaderDigest, c.params.DataDigest)
+	p.Encode(&c.head)
+	c.out.put(&c.head, nil, c.params.HeaderDigest, c.params.DataDigest)
 }
 
 func (c *conn) onText(p *pdu.TextResponse, data []byte) (*task, error) {

@@ -184,7 +184,7 @@ func (w *loadWorker) openLoop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	<-timer.C
-	for due, end := time.Now(), w.begin.Add(w.load.Duration); due.Before(end); due = due.Add(w.interval) {
+	for due, end := w.begin.Add(-w.load.Warmup), w.begin.Add(w.load.Duration); due.Before(end); due = due.Add(w.interval) {
 		if wait := time.Until(due); wait > 0 {
 			timer.Reset(wait)
 			select {

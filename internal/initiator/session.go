@@ -46,6 +46,7 @@ type conn struct {
 	silent chan struct{} // closed when the writer has ended
 
 	// Protected by the session's lock.
+	head      pdu.BHS // scratch space of senders
 	expStatSN uint32
 	expCmdSN  uint32 // as the target said last here
 	maxCmdSN  uint32 // as the target said last here

@@ -135,7 +135,7 @@ func TestConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.LogoutConnection(ctx, 2, 1); err != nil {
+	if err := s.LogoutConnection(ctx, 2, 2); err != nil {
 		t.Fatal(err)
 	}
 	if len(s.Connections()) != 1 {

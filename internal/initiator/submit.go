@@ -127,9 +127,8 @@ func (c *conn) sendCommandLocked(t *task) {
 		Attribute: attribute, LUN: cmd.LUN, InitiatorTaskTag: t.tag, ExpectedDataTransferLength: cmd.expected(),
 		CmdSN: t.cmdSN, ExpStatSN: c.expStatSN, CDB: cmd.CDB,
 	}
-	var h pdu.BHS
-	head.Encode(&h)
-	number := c.out.put(&h, cmd.Out[:immediate], c.params.HeaderDigest, c.params.DataDigest)
+	head.Encode(&c.head)
+	number := c.out.put(&c.head, cmd.Out[:immediate], c.params.HeaderDigest, c.params.DataDigest)
 	t.noteData(number, immediate)
 	t.promised = immediate
 	if unsolicited > immediate {
@@ -151,9 +150,8 @@ func (c *conn) sendDataLocked(t *task, transferTag uint32, lun uint64, end uint3
 		n := min(end-t.promised, c.params.MaxSendDataSegmentLength)
 		p := pdu.DataOut{Final: t.promised+n == end, LUN: lun, InitiatorTaskTag: t.tag, TargetTransferTag: transferTag,
 			ExpStatSN: c.expStatSN, DataSN: sn, BufferOffset: t.promised}
-		var h pdu.BHS
-		p.Encode(&h)
-		number := c.out.put(&h, t.cmd.Out[t.promised:t.promised+n], c.params.HeaderDigest, c.params.DataDigest)
+		p.Encode(&c.head)
+		number := c.out.put(&c.head, t.cmd.Out[t.promised:t.promised+n], c.params.HeaderDigest, c.params.DataDigest)
 		t.noteData(number, n)
 		t.promised += n
 	}

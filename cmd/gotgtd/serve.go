@@ -69,6 +69,9 @@ func serve(ctx context.Context, o *serveOptions) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
+	// Whoever read the log of the generation before may be gone: a line that
+	// nobody reads is no reason to end.
+	signal.Ignore(syscall.SIGPIPE)
 	log, err := o.logger()
 	if err != nil {
 		return err

@@ -112,19 +112,25 @@ func (b *birth) attach(ctx context.Context) (*os.Process, error) {
 		pid, err := readGreeting(b.conn)
 		greeted <- greeting{pid, err}
 	}()
-	var process *os.Process
-	var err error
+	var g greeting
 	select {
-	case g := <-greeted:
-		if err = g.err; err == nil {
-			process, err = childProcess(g.pid)
-		}
+	case g = <-greeted:
 	case <-b.done:
-		err = b.err
-		b.abandonRead(func() { <-greeted })
+		// Its failure says more than the end of the read. If it is ready
+		// already, its greeting came before that and is there to be read.
+		b.endRead()
+		if g = <-greeted; b.err != nil {
+			g.err = b.err
+		}
 	case <-ctx.Done():
-		err = context.Cause(ctx)
-		b.abandonRead(func() { <-greeted })
+		b.endRead()
+		<-greeted
+		g.err = context.Cause(ctx)
+	}
+	var process *os.Process
+	err := g.err
+	if err == nil {
+		process, err = childProcess(g.pid)
 	}
 	if err != nil {
 		b.abort()
@@ -138,15 +144,16 @@ func (b *birth) attach(ctx context.Context) (*os.Process, error) {
 	}
 	if err != nil {
 		_ = b.conn.Close()
+		return nil, err
 	}
-	return process, err
+	return process, b.conn.SetReadDeadline(time.Time{})
 }
 
-// abandonRead ends a read on the socket and waits for the reader.
-func (b *birth) abandonRead(wait func()) {
-	_ = b.conn.SetReadDeadline(time.Unix(1, 0))
-	wait()
-}
+// endRead ends a read on the socket for which nothing is there.
+func (b *birth) endRead() { _ = b.conn.SetReadDeadline(time.Now().Add(readGrace)) }
+
+// readGrace is the time for a read of what is there already.
+const readGrace = 100 * time.Millisecond
 
 // abort kills the successor that has not attached, and waits until it is
 // reaped. tableflip doesn't tell its PID, so it is searched for.
@@ -156,13 +163,20 @@ func (b *birth) abort() {
 	for {
 		select {
 		case <-b.done:
+			if b.err == nil { // it is ready, and no successor of ours
+				killSuccessors()
+			}
 			return
 		case <-tick.C:
+			killSuccessors()
 		}
-		for _, process := range findSuccessors() {
-			_ = process.Kill()
-			_ = process.Release()
-		}
+	}
+}
+
+func killSuccessors() {
+	for _, process := range findSuccessors() {
+		_ = process.Kill()
+		_ = process.Release()
 	}
 }
 

@@ -78,6 +78,9 @@ func TestNobodyIsRefused(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+	if log := s.log.String(); strings.Contains(log, "panic:") {
+		t.Error("a process of the service panicked")
+	}
 	t.Logf("%d connections served, %d cut off by kill -9 before they were answered", served, lost)
 	if served < connections-rounds*clients || lost > rounds*clients {
 		t.Errorf("%d connections served, %d cut off", served, lost)

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -110,7 +111,12 @@ func startGotgt(ctx context.Context, dir, disk string) (running, error) {
 	if err := os.WriteFile(filepath.Join(dir, ".gotgt", "config.json"), []byte(config), 0o600); err != nil {
 		return running{}, err
 	}
-	p, err := peer.Spawn("env", "HOME="+dir, program, "daemon", "--log", "error")
+	// It listens on the flag's port, whatever its configuration says.
+	_, port, err := net.SplitHostPort(portal)
+	if err != nil {
+		return running{}, err
+	}
+	p, err := peer.Spawn("env", "HOME="+dir, program, "daemon", "--log", "error", "--port", port)
 	if err != nil {
 		return running{}, err
 	}

@@ -174,6 +174,7 @@ func (c *conn) onAsync(p *pdu.AsyncMessage, data []byte) error {
 	s := c.s
 	s.mu.Lock()
 	err := c.arriveLocked(p, &p.Sequence, statOwn)
+	s.draining = s.draining || err == nil && p.Event == pdu.AsyncLogoutRequest
 	s.mu.Unlock()
 	if err != nil {
 		return err
@@ -189,7 +190,6 @@ func (c *conn) onAsync(p *pdu.AsyncMessage, data []byte) error {
 			return violation(p, "SCSI event without sense data")
 		}
 	case pdu.AsyncLogoutRequest:
-		s.draining = true
 		if s.tasks.used == 0 {
 			s.logoutLocked()
 		}

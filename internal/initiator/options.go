@@ -63,8 +63,9 @@ type Options struct {
 
 	InitialCmdSN uint32 // CmdSN of the login and the first command
 
-	// OnAsync is told of asynchronous messages before they are acted upon. It
-	// runs on the reading goroutine and must not block. May be nil.
+	// OnAsync is told of asynchronous messages before they are answered; once
+	// it hears of a request to log out, new commands are refused. It runs on the
+	// reading goroutine and must not block. May be nil.
 	OnAsync func(m pdu.AsyncMessage, data []byte)
 	// DialContext opens the connection; nil: a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)

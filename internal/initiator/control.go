@@ -219,12 +219,14 @@ func (c *conn) emptyTextLocked() error {
 	return nil
 }
 
-// logoutLocked asks to close the session, without anyone to wait for the answer.
+// logoutLocked asks to close the session, once, without anyone to wait for the
+// answer. No task is under way.
 func (s *Session) logoutLocked() {
-	t := s.tasks.get()
-	if t == nil || len(s.conns) == 0 {
+	if s.asked {
 		return
 	}
+	s.asked = true
+	t := s.tasks.get()
 	t.conn, t.immediate = s.conns[0], true
 	t.control = &control{request: &pdu.LogoutRequest{Reason: pdu.CloseSession}}
 	s.sendLocked(t)

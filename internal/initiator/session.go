@@ -31,6 +31,7 @@ type Session struct {
 	cmdSN    uint32  // of the next command
 	maxCmdSN uint32  // highest CmdSN that the target takes
 	draining bool    // the target asked for a logout
+	asked    bool    // the logout for that was sent
 	err      error
 }
 

@@ -209,6 +209,8 @@ func (c *conn) readError(err error) error {
 			return fmt.Errorf("login not complete after %v", c.node.opt.LoginTimeout)
 		}
 		return errFrozen // a thaw that came before this reader stopped
+	case errors.Is(err, io.EOF) && c.loggingOut.Load():
+		return errLoggedOut // the initiator has read the answer and was faster
 	case errors.Is(err, io.EOF):
 		return errors.New("closed by the initiator")
 	}

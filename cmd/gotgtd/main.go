@@ -8,15 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"github.com/gotgtd/gotgtd/target/control"
 )
-
-// version is set by the linker.
-var version string
 
 func main() {
 	if err := root().Execute(); err != nil {
@@ -40,7 +36,6 @@ func root() *cobra.Command {
 		Short:         "An iSCSI target that can be upgraded while initiators use it",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 	}
 	c.PersistentFlags().String("control", control.DefaultSocket(), "unix `SOCKET` that the daemon is controlled through")
 	c.AddCommand(serveCommand(), checkCommand(), showCommand(), sessionsCommand(), upgradeCommand(), versionCommand())
@@ -54,15 +49,4 @@ func client(c *cobra.Command) *control.Client {
 		panic(err) // the flag is defined above
 	}
 	return control.NewClient(socket)
-}
-
-// versionString returns what the linker or the module's build says.
-func versionString() string {
-	if version != "" {
-		return version
-	}
-	if i, ok := debug.ReadBuildInfo(); ok && i.Main.Version != "" {
-		return i.Main.Version
-	}
-	return "unknown"
 }

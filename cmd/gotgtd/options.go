@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gotgtd/gotgtd/target/config"
 )
 
@@ -105,7 +107,7 @@ func (o *serveOptions) logger() (*slog.Logger, error) {
 		return nil, fmt.Errorf("--log-level %q is none of debug, info, warn, error", o.level)
 	}
 	h := slog.HandlerOptions{Level: level}
-	if os.Getenv("JOURNAL_STREAM") != "" {
+	if toJournal(os.Stderr) {
 		h.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
 			if len(groups) == 0 && a.Key == slog.TimeKey {
 				return slog.Attr{}
@@ -116,6 +118,13 @@ func (o *serveOptions) logger() (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(os.Stderr, &h)), nil
 }
 
+// toJournal reports whether a file is the stream to the journal that systemd
+// has given: JOURNAL_STREAM is its device and inode.
+func toJournal(f *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &st) == nil && os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+}
+
 // state returns the state folder: the flag's, or what systemd gives.
 func (o *serveOptions) state() string {
 	if o.stateDir != "" {
@@ -123,4 +132,18 @@ func (o *serveOptions) state() string {
 	}
 	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
 	return dir
+}
+
+// humanSize is a size for people: "1.0 GiB".
+func humanSize(n int64) string {
+	const units = "KMGTPE"
+	unit, v := -1, float64(n)
+	for v >= 1024 && unit < len(units)-1 {
+		v /= 1024
+		unit++
+	}
+	if unit < 0 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	return fmt.Sprintf("%.1f %ciB", v, units[unit])
 }

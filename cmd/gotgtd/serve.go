@@ -19,7 +19,6 @@ import (
 
 	"github.com/gotgtd/gotgtd/supervisor"
 	"github.com/gotgtd/gotgtd/target"
-	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/control"
 	"github.com/gotgtd/gotgtd/target/handoff"
 )
@@ -43,6 +42,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.stateDir, "state-dir", "", "`DIR` for what outlives a restart: reservations that persist through power loss")
 	f.StringVar(&o.level, "log-level", "info", "least `LEVEL` to log: debug, info, warn or error")
 	c.MarkFlagsMutuallyExclusive("config", "disk")
+	c.MarkFlagsMutuallyExclusive("config", "target")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		o.control = c.Flag("control").Value.String()
 		return serve(c.Context(), &o)
@@ -56,8 +56,10 @@ type daemon struct {
 	log     *slog.Logger
 	process *supervisor.Process
 	server  *target.Server
+	socket  net.Listener // of the control socket
 	control *control.Server
-	moved   chan struct{} // closed when a successor has taken over
+	moved   chan struct{}   // closed when a successor has taken over
+	life    context.Context // ends when the daemon stops, and with it an upgrade under way
 
 	mu      sync.Mutex // protects history
 	history []handoff.Report
@@ -109,11 +111,14 @@ func (d *daemon) start(ctx context.Context) error {
 	if err := openPortals(ctx, d.process, d.server, conf.PortalGroups); err != nil {
 		return errors.Join(err, d.server.Close())
 	}
+	if d.socket, err = d.listenControl(ctx); err != nil {
+		return errors.Join(err, d.server.Close())
+	}
 	if predecessor != nil {
 		d.history, err = d.server.TakeOver(ctx, predecessor, versionString())
 		_ = predecessor.Close()
 		if err != nil {
-			return errors.Join(err, d.server.Close())
+			return errors.Join(err, d.socket.Close(), d.server.Close())
 		}
 	}
 	return nil
@@ -121,26 +126,23 @@ func (d *daemon) start(ctx context.Context) error {
 
 // run serves until a signal or a successor ends that.
 func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
-	l, err := d.listenControl(ctx)
-	if err != nil {
-		return errors.Join(err, d.server.Close(), d.process.Exit(ctx))
-	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	group, ctx := errgroup.WithContext(ctx)
+	d.life = ctx
 	d.server.Serve()
-	d.control = control.Serve(l, d)
+	d.control = control.Serve(d.socket, d)
 	if err := d.process.Ready(d.statusLine()); err != nil {
 		d.log.Warn("service manager not told of readiness", "error", err)
 	}
 	d.logServing()
-	ctx, cancel := context.WithCancel(ctx)
-	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { d.process.Watchdog(ctx, d.alive()); return nil })
 	group.Go(func() error {
-		defer cancel()
-		return d.handleSignals(ctx, signals)
+		defer cancel(errStopping)
+		d.handleSignals(ctx, signals, group)
+		return nil
 	})
-	err = group.Wait()
-	cancel()
-	return errors.Join(err, d.stop())
+	return errors.Join(group.Wait(), d.stop())
 }
 
 // listenControl listens on the control socket, the predecessor's if there is one.
@@ -160,45 +162,53 @@ func (d *daemon) listenControl(ctx context.Context) (net.Listener, error) {
 	return l, nil
 }
 
-// handleSignals waits for the end, and upgrades on request.
-func (d *daemon) handleSignals(ctx context.Context, signals <-chan os.Signal) error {
+// handleSignals waits for the end, and upgrades on request, as a task of the
+// group so that a request to stop is heard meanwhile.
+func (d *daemon) handleSignals(ctx context.Context, signals <-chan os.Signal, group *errgroup.Group) {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-d.moved:
-			return nil
+			return
 		case s := <-signals:
 			if s != syscall.SIGHUP && s != syscall.SIGUSR2 {
 				d.log.Info("stopping", "signal", s.String())
 				// The second signal ends the process at once.
 				signal.Reset(syscall.SIGINT, syscall.SIGTERM)
-				return nil
+				return
 			}
-			// The outcome is logged and in the history.
-			_, _ = d.Upgrade(ctx)
+			group.Go(func() error {
+				_, _ = d.Upgrade(ctx) // the outcome is logged and in the history
+				return nil
+			})
 		}
 	}
 }
 
-// stop ends this generation, in order.
+// stop ends this generation, in order. The control socket comes first, since
+// an upgrade that was asked for through it may still succeed.
 func (d *daemon) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	var errs []error
-	d.process.AtExit("control socket", d.control.Close)
+	err := d.control.Close(ctx)
 	select {
 	case <-d.moved:
 		d.process.AtExit("server", func(context.Context) error { return d.server.Close() })
 	default:
 		d.process.AtExit("server", d.server.Shutdown)
 	}
-	errs = append(errs, d.process.Exit(ctx))
-	return errors.Join(errs...)
+	return errors.Join(err, d.process.Exit(ctx))
 }
+
+// errStopping ends an upgrade that a request to stop has overtaken.
+var errStopping = errors.New("the daemon is stopping")
 
 // Upgrade implements [control.Daemon].
 func (d *daemon) Upgrade(ctx context.Context) (handoff.Report, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(d.life, func() { cancel(context.Cause(d.life)) })()
 	began := time.Now()
 	r := handoff.Report{
 		Time: began, Generation: d.process.Generation() + 1, OldPID: os.Getpid(), OldVersion: versionString(),
@@ -273,7 +283,7 @@ func (d *daemon) logServing() {
 				continue
 			}
 			for _, p := range st.Portals {
-				d.log.Info(fmt.Sprintf("serving %s LUN %d (%s, %s) on %s", t.Name, l.LUN, l.StorePath, config.FormatSize(l.Size), p.Address))
+				d.log.Info(fmt.Sprintf("serving %s LUN %d (%s, %s) on %s", t.Name, l.LUN, l.StorePath, humanSize(l.Size), p.Address))
 			}
 		}
 	}

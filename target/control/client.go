@@ -37,12 +37,15 @@ func NewClient(socket string) *Client {
 // Status asks for the daemon's status.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	st := new(Status)
-	return st, c.call(ctx, http.MethodGet, "/v1/status", st)
+	if err := c.call(ctx, http.MethodGet, "/v1/status", st); err != nil {
+		return nil, err
+	}
+	return st, nil
 }
 
 // Upgrade asks the daemon to replace itself within the timeout, 0 for the
-// daemon's own limit, and waits for the outcome. With an error the report, if
-// there is one, says how far things went.
+// daemon's own limit, and waits for the outcome. With an error the report says
+// how far things went, or is nil.
 func (c *Client) Upgrade(ctx context.Context, timeout time.Duration) (*handoff.Report, error) {
 	path := "/v1/upgrade"
 	if timeout > 0 {
@@ -57,7 +60,10 @@ func (c *Client) Upgrade(ctx context.Context, timeout time.Duration) (*handoff.R
 	if errors.As(err, &failed) {
 		return failed.report, err
 	}
-	return r, err
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // upgradeError is an upgrade that did not happen.

@@ -14,13 +14,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strconv"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/handoff"
@@ -53,40 +48,12 @@ type problem struct {
 }
 
 const (
-	readTimeout   = 10 * time.Second
-	maxAnswer     = 256 << 20 // bytes that a client reads
+	readTimeout   = 10 * time.Second // for a request
+	writeTimeout  = 10 * time.Second // for an answer
+	maxAnswer     = 256 << 20        // bytes that a client reads
 	maxHeader     = 16 << 10
 	upgradeFactor = 2 // how much longer than the upgrade a client waits for its answer
 )
-
-// DefaultSocket is the path of the control socket when nobody names one.
-func DefaultSocket() string {
-	if os.Getuid() == 0 {
-		return "/run/gotgtd/gotgtd.sock"
-	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		return filepath.Join(dir, "gotgtd", "gotgtd.sock")
-	}
-	return filepath.Join(os.TempDir(), "gotgtd-"+strconv.Itoa(os.Getuid()), "gotgtd.sock")
-}
-
-// Clear makes way for a socket at path: its folder is made if it is missing,
-// and a socket that nobody listens on any more is removed. A socket that
-// somebody listens on is an error.
-func Clear(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("can't make the folder of the control socket: %w", err)
-	}
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		c.Close()
-		return fmt.Errorf("another daemon listens on the control socket %q", path)
-	}
-	if errors.Is(err, unix.ECONNREFUSED) {
-		return os.Remove(path)
-	}
-	return nil
-}
 
 // Server answers commands.
 type Server struct {
@@ -168,5 +135,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 func reply(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
+	// Not from the request on: an upgrade takes its time.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	_ = json.NewEncoder(w).Encode(v)
 }

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// actAsMain in the environment makes the test binary gotgtd itself.
+const actAsMain = "GOTGTD_TEST_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(actAsMain) != "" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// run runs a command in this process.
+func run(t *testing.T, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	c := root()
+	c.SetArgs(args)
+	c.SetOut(&out)
+	c.SetErr(&errs)
+	err = c.ExecuteContext(t.Context())
+	return out.String(), errs.String(), err
+}
+
+func TestHelp(t *testing.T) {
+	for command, flags := range map[string][]string{
+		"serve":    {"--config", "--disk", "--target", "--listen", "--state-dir", "--control", "--log-level"},
+		"check":    {"--config", "--print-yaml", "--control"},
+		"show":     {"--json", "--control"},
+		"sessions": {"--json", "--control"},
+		"upgrade":  {"--json", "--timeout", "--control"},
+		"version":  {"--json", "--control"},
+	} {
+		out, _, err := run(t, command, "--help")
+		if err != nil {
+			t.Errorf("%s --help: %v", command, err)
+		}
+		for _, f := range flags {
+			if !strings.Contains(out, f+" ") {
+				t.Errorf("%s --help says nothing of %s:\n%s", command, f, out)
+			}
+		}
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		out, _, err := run(t, "completion", shell)
+		if err != nil || !strings.Contains(out, "gotgtd") {
+			t.Errorf("completion %s: %v, %d bytes", shell, err, len(out))
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	version = "1.2.3"
+	t.Cleanup(func() { version = "" })
+	out, _, err := run(t, "version")
+	if want := "gotgtd 1.2.3 (" + runtime.Version() + ", snapshot schema 1)\n"; err != nil || out != want {
+		t.Errorf("version: %v, %q, want %q", err, out, want)
+	}
+	out, _, err = run(t, "version", "--json")
+	if err != nil || !strings.Contains(out, `"version": "1.2.3"`) {
+		t.Errorf("version --json: %v, %s", err, out)
+	}
+	version = ""
+	if versionString() == "" {
+		t.Error("a build without a version has none at all")
+	}
+}
+
+func TestBadArguments(t *testing.T) {
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"frobnicate"}, `unknown command "frobnicate"`},
+		{[]string{"show", "all"}, `unknown command "all"`},
+		{[]string{"check"}, `required flag(s) "config" not set`},
+		{[]string{"serve", "--config", "a", "--disk", "b"}, "[config disk]"},
+		{[]string{"serve", "--config", "a", "--target", "iqn.2026-11.test:a"}, "[config target]"},
+		{[]string{"serve", "--disk", "a", "--log-level", "chatty"}, `--log-level "chatty" is none of`},
+		{[]string{"upgrade", "--timeout", "-1s"}, "--timeout -1s"},
+	} {
+		_, _, err := run(t, tc.args...)
+		if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%v: error %v, want one with %q", tc.args, err, tc.want)
+		}
+	}
+}

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/gotgtd/gotgtd/target"
+	"github.com/gotgtd/gotgtd/target/handoff"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeDaemon has a status, and an upgrade that the test makes.
+type fakeDaemon struct {
+	status  Status
+	upgrade func(context.Context) (handoff.Report, error)
+}
+
+func (d *fakeDaemon) Status() Status { return d.status }
+
+func (d *fakeDaemon) Upgrade(ctx context.Context) (handoff.Report, error) { return d.upgrade(ctx) }
+
+// testServer serves a daemon on a socket of its own.
+func testServer(t *testing.T, d *fakeDaemon) (*Server, *Client) {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "gotgtd.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := Serve(l, d)
+	t.Cleanup(func() {
+		// The test's own context has ended by now.
+		if err := s.Close(context.Background()); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return s, NewClient(socket)
+}
+
+func TestStatus(t *testing.T) {
+	want := Status{
+		Version: "1.0", Generation: 3, PID: 42,
+		Upgrades: []handoff.Report{{Generation: 3, Pause: time.Millisecond, Phases: []handoff.Phase{{Name: "freeze", Duration: 1500}}}},
+		Status: target.Status{
+			Portals: []target.PortalStatus{}, Sessions: []target.SessionStatus{},
+			Targets: []target.TargetStatus{{TID: 1, Name: "iqn.2026-11.test:a", LUNs: []target.LUNStatus{{LUN: 1, Size: 1 << 40}}}},
+		},
+	}
+	_, c := testServer(t, &fakeDaemon{status: want})
+	got, err := c.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(&want, got, cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) }), cmp.Exporter(nil)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestUpgrade(t *testing.T) {
+	d := &fakeDaemon{}
+	_, c := testServer(t, d)
+	for _, timeout := range []time.Duration{0, time.Minute} {
+		d.upgrade = func(ctx context.Context) (handoff.Report, error) {
+			at, bounded := ctx.Deadline()
+			if bounded != (timeout > 0) || bounded && time.Until(at) > timeout {
+				t.Errorf("with a timeout of %v the deadline is %v, %v", timeout, at, bounded)
+			}
+			return handoff.Report{Generation: 2, NewPID: 43}, nil
+		}
+		r, err := c.Upgrade(t.Context(), timeout)
+		if err != nil || r.Generation != 2 || r.NewPID != 43 {
+			t.Errorf("report %+v, error %v", r, err)
+		}
+	}
+}
+
+func TestUpgradeFailure(t *testing.T) {
+	_, c := testServer(t, &fakeDaemon{upgrade: func(context.Context) (handoff.Report, error) {
+		return handoff.Report{Generation: 2, Error: "no room"}, errors.New("no room")
+	}})
+	r, err := c.Upgrade(t.Context(), 0)
+	if err == nil || err.Error() != "no room" || r == nil || r.Error != "no room" || r.Generation != 2 {
+		t.Errorf("report %+v, error %v", r, err)
+	}
+}
+
+// TestUpgradeTimeout has a daemon that heeds its context.
+func TestUpgradeTimeout(t *testing.T) {
+	_, c := testServer(t, &fakeDaemon{upgrade: func(ctx context.Context) (handoff.Report, error) {
+		<-ctx.Done()
+		return handoff.Report{}, context.Cause(ctx)
+	}})
+	if _, err := c.Upgrade(t.Context(), time.Millisecond); err == nil || err.Error() != "not done within the 1ms that were given" {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestUpgradeOutlivesItsClient has a client that goes while the upgrade runs.
+func TestUpgradeOutlivesItsClient(t *testing.T) {
+	running, cancelled := make(chan struct{}), make(chan struct{})
+	done := make(chan error, 1)
+	_, c := testServer(t, &fakeDaemon{upgrade: func(ctx context.Context) (handoff.Report, error) {
+		close(running)
+		<-cancelled
+		done <- ctx.Err()
+		return handoff.Report{}, nil
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-running
+		cancel()
+	}()
+	if r, err := c.Upgrade(ctx, 0); !errors.Is(err, context.Canceled) || r != nil {
+		t.Errorf("report %+v, error %v", r, err)
+	}
+	close(cancelled)
+	if err := <-done; err != nil {
+		t.Errorf("the upgrade was ended with its client: %v", err)
+	}
+}
+
+// TestClientFollowsSuccessor asks a process that hands over meanwhile, as the
+// daemon does, and one that has left.
+func TestClientFollowsSuccessor(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "gotgtd.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inherited := inherit(t, l)
+	servers := make(chan *Server, 2)
+	servers <- Serve(l, &fakeDaemon{status: Status{Generation: 1}, upgrade: func(context.Context) (handoff.Report, error) {
+		old := <-servers
+		old.Leave()
+		servers <- Serve(inherited, &fakeDaemon{
+			status:  Status{Generation: 2},
+			upgrade: func(context.Context) (handoff.Report, error) { return handoff.Report{Generation: 3}, nil },
+		})
+		servers <- old
+		return handoff.Report{}, ErrLeft
+	}})
+	held, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if answer := askRaw(t, held); !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
+		t.Errorf("the first process says %q", answer)
+	}
+	c := NewClient(socket)
+	if r, err := c.Upgrade(t.Context(), 0); err != nil || r.Generation != 3 {
+		t.Errorf("report %+v, error %v", r, err)
+	}
+	if answer := askRaw(t, held); !strings.HasPrefix(answer, "HTTP/1.1 503 ") {
+		t.Errorf("the process that has left says %q", answer)
+	}
+	if st, err := c.Status(t.Context()); err != nil || st.Generation != 2 {
+		t.Errorf("status %+v, error %v", st, err)
+	}
+	for range 2 {
+		if err := (<-servers).Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// inherit makes the listener that a successor would have.
+func inherit(t *testing.T, l net.Listener) net.Listener {
+	t.Helper()
+	u := l.(*net.UnixListener)
+	u.SetUnlinkOnClose(false)
+	f, err := u.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	inherited, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inherited
+}
+
+// askRaw asks for the status on a connection.
+func askRaw(t *testing.T, c net.Conn) string {
+	t.Helper()
+	if err := c.SetDeadline(time.Now().Add(readTimeout)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("GET /v1/status HTTP/1.1\r\nHost: gotgtd\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 4096)
+	n, err := c.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b[:n])
+}
+
+// TestCloseWaits closes the server while an answer is being made.
+func TestCloseWaits(t *testing.T) {
+	running, closed := make(chan struct{}), make(chan error, 1)
+	finish := make(chan struct{})
+	s, c := testServer(t, &fakeDaemon{upgrade: func(context.Context) (handoff.Report, error) {
+		close(running)
+		<-finish
+		return handoff.Report{Generation: 2}, nil
+	}})
+	go func() {
+		<-running
+		go func() { closed <- s.Close(context.Background()) }()
+		// The listener is closed first: whoever comes now finds nobody.
+		for {
+			n, err := net.Dial("unix", c.socket)
+			if err != nil {
+				break
+			}
+			n.Close()
+		}
+		close(finish)
+	}()
+	if r, err := c.Upgrade(t.Context(), 0); err != nil || r.Generation != 2 {
+		t.Errorf("report %+v, error %v", r, err)
+	}
+	if err := <-closed; err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+// TestCloseGivesUp closes the server while an answer is made that takes for ever.
+func TestCloseGivesUp(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "gotgtd.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, finish, asked := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s := Serve(l, &fakeDaemon{upgrade: func(context.Context) (handoff.Report, error) {
+		close(running)
+		<-finish
+		return handoff.Report{}, nil
+	}})
+	go func() {
+		defer close(asked)
+		if _, err := NewClient(l.Addr().String()).Upgrade(context.Background(), 0); err == nil {
+			t.Error("the answer came")
+		}
+	}()
+	<-running
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Close(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Close: %v", err)
+	}
+	<-asked
+	close(finish)
+}
+
+func TestBadRequests(t *testing.T) {
+	_, c := testServer(t, &fakeDaemon{upgrade: func(context.Context) (handoff.Report, error) {
+		t.Error("an upgrade was made")
+		return handoff.Report{}, nil
+	}})
+	for path, want := range map[string]string{
+		"/v1/upgrade?timeout=soon": `timeout "soon" is not a positive duration`,
+		"/v1/upgrade?timeout=-1s":  `timeout "-1s" is not a positive duration`,
+		"/v1/status":               "405",
+		"/v2/upgrade":              "404",
+		"/v1/upgrade?timeout=" + strings.Repeat("1", 2*maxHeader): "431",
+	} {
+		err := c.call(t.Context(), http.MethodPost, path, &struct{}{})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("POST %.40s: error %v, want one with %q", path, err, want)
+		}
+	}
+}
+
+func TestNoDaemon(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "gotgtd.sock")
+	st, err := NewClient(socket).Status(t.Context())
+	if want := "can't reach gotgtd through \"" + socket + `"`; st != nil || err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("status %+v, error %v, want one with %q", st, err, want)
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v hides its cause", err)
+	}
+}

@@ -42,6 +42,12 @@ type daemonProcess struct {
 // waits until it serves. More arguments replace the disk.
 func startDaemon(t *testing.T, args ...string) *daemonProcess {
 	t.Helper()
+	return startDaemonAs(t, func(*exec.Cmd) {}, args...)
+}
+
+// startDaemonAs is startDaemon with a change to how the process is started.
+func startDaemonAs(t *testing.T, change func(*exec.Cmd), args ...string) *daemonProcess {
+	t.Helper()
 	dir := t.TempDir()
 	d := &daemonProcess{
 		dir: dir, program: filepath.Join(dir, "gotgtd"), socket: filepath.Join(dir, "run", "gotgtd.sock"),
@@ -63,6 +69,7 @@ func startDaemon(t *testing.T, args ...string) *daemonProcess {
 		t.Fatal(err)
 	}
 	d.cmd.Stderr = w
+	change(d.cmd)
 	err = d.cmd.Start()
 	w.Close()
 	if err != nil {

@@ -6,89 +6,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/gotgtd/gotgtd/supervisor/notify"
+	"github.com/gotgtd/gotgtd/supervisor/supervisortest"
 )
 
-// manager stands in for systemd: it keeps descriptors, hears notifications,
-// and starts the supervisor with what it keeps.
-type manager struct {
-	server *notify.Server
-	path   string
-
-	mu     sync.Mutex // protects what follows
-	fields []string
-	names  []string
-	stored []*os.File
-}
-
-func newManager(t *testing.T) *manager {
+// startUnder runs the supervisor as systemd would: NOTIFY_SOCKET, and the store
+// by the LISTEN_FDS protocol.
+func startUnder(t *testing.T, m *supervisortest.Manager, s *supervised) (pid int) {
 	t.Helper()
-	m := &manager{path: filepath.Join(t.TempDir(), "manager")}
-	var err error
-	if m.server, err = notify.Listen(m.path); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			msg, err := m.server.Receive()
-			if err != nil {
-				return
-			}
-			m.hear(msg)
-		}
-	}()
-	t.Cleanup(func() {
-		m.server.Close()
-		<-done
-		for _, f := range m.stored {
-			f.Close()
-		}
-	})
-	return m
-}
-
-func (m *manager) hear(msg *notify.Message) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, key := range []string{"READY", "RELOADING", "STOPPING", "WATCHDOG", "MAINPID"} {
-		if value, ok := msg.Field(key); ok {
-			m.fields = append(m.fields, key+"="+value)
-		}
-	}
-	if text, ok := msg.Field("STATUS"); ok {
-		m.fields = append(m.fields, "STATUS="+text)
-	}
-	if msg.Is("FDSTORE") {
-		name, _ := msg.Field("FDNAME")
-		for _, f := range msg.Files {
-			m.names, m.stored = append(m.names, name), append(m.stored, f)
-		}
-		return
-	}
-	msg.Close()
-}
-
-func (m *manager) heard(text string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return strings.Contains(strings.Join(m.fields, "\n"), text)
-}
-
-// start runs the supervisor as systemd would: NOTIFY_SOCKET, and the store by
-// the LISTEN_FDS protocol.
-func (m *manager) start(t *testing.T, s *supervised) (pid int) {
-	t.Helper()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	l := launch{command: s.args(), files: m.stored, names: m.names, env: []string{"NOTIFY_SOCKET=" + m.path}}
+	files, names := m.Stored()
+	l := launch{command: s.args(), files: files, names: names, env: []string{m.Env()}}
 	pid, err := l.start()
 	if err != nil {
 		t.Fatal(err)
@@ -110,12 +39,12 @@ func killAll(t *testing.T, pid, service int) {
 }
 
 func TestSupervisorKilledAndStartedAgain(t *testing.T) {
-	m := newManager(t)
+	m := supervisortest.New(t)
 	s := newSupervised(t, nil)
 	s.fault("store 2")
-	pid := m.start(t, s)
+	pid := startUnder(t, m, s)
 	before := s.untilServing()
-	s.until("told to the manager", func(Status) bool { return m.heard("READY=1") })
+	m.Await("readiness", supervisortest.Has("READY=1"))
 	killAll(t, pid, before.Main.PID)
 	answered := make(chan error, 1)
 	go func() {
@@ -123,7 +52,7 @@ func TestSupervisorKilledAndStartedAgain(t *testing.T) {
 		answered <- err
 	}()
 	s.fault("")
-	pid = m.start(t, s)
+	pid = startUnder(t, m, s)
 	st := s.untilServing()
 	if err := <-answered; err != nil {
 		t.Errorf("a connection made meanwhile: %v", err)
@@ -135,15 +64,16 @@ func TestSupervisorKilledAndStartedAgain(t *testing.T) {
 		t.Errorf("the service says %q", st.Main.Text)
 	}
 	s.reload()
-	s.until("told to the manager", func(Status) bool { return m.heard("RELOADING=1") && m.heard("STATUS=generation 2") })
-	if m.heard("MAINPID=") {
+	m.Await("the reload", supervisortest.From(pid, "RELOADING=1", "MONOTONIC_USEC="))
+	m.Await("generation 2", supervisortest.From(pid, "READY=1", "STATUS=generation 2"))
+	if m.Heard(supervisortest.Has("MAINPID=")) != nil {
 		t.Error("the manager heard of another main process")
 	}
 	s.fault("exit")
 	if _, err := s.Reload(s.context()); err == nil {
 		t.Error("a reload of a broken service succeeds")
 	}
-	s.until("told to the manager", func(Status) bool { return m.heard("last failure: reload: upgrade failed: the successor exited") })
+	m.Await("the failure", supervisortest.From(pid, "STATUS=last failure: reload: upgrade failed: the successor exited"))
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -151,14 +81,7 @@ func TestSupervisorKilledAndStartedAgain(t *testing.T) {
 	if _, err := syscall.Wait4(pid, &status, 0, nil); err != nil || status.ExitStatus() != 0 {
 		t.Errorf("the supervisor ended with %v, %v", status, err)
 	}
-	deadline := time.After(testTimeout)
-	for !m.heard("STOPPING=1") {
-		select {
-		case <-deadline:
-			t.Fatal("the manager did not hear of the end")
-		case <-time.After(time.Millisecond):
-		}
-	}
+	m.Await("the end", supervisortest.From(pid, "STOPPING=1"))
 }
 
 // The first connection makes systemd-socket-activate start the supervisor.

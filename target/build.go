@@ -23,7 +23,7 @@ func openStore(c *config.LUN, successor bool) (storage.Store, error) {
 			BlockSize: c.BlockSize, Direct: c.Direct, InheritLock: successor,
 		})
 	case "ram":
-		return storage.NewRAM(c.Size), nil
+		return storage.NewRAM(c.Size)
 	}
 	return nil, fmt.Errorf("unknown backend %q", c.Backend)
 }

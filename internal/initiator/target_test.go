@@ -16,6 +16,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/storage"
+	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,7 +32,7 @@ var lun = initiator.LUN(1)
 // ends, and returns its address and the disk.
 func serve(t testing.TB, auth iscsi.Auth) (string, storage.Store) {
 	t.Helper()
-	store := storage.NewRAM(diskSize)
+	store := storagetest.NewRAM(diskSize)
 	device, err := scsi.NewDevice(scsi.DeviceOptions{Name: diskName, TID: 1})
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/storage"
+	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -43,7 +44,7 @@ type rig struct {
 // newDisk returns a target with a RAM disk as LUN 1.
 func newDisk(t testing.TB, limits Limits, auth Auth) (*Target, storage.Store) {
 	t.Helper()
-	store := storage.NewRAM(testDiskSize)
+	store := storagetest.NewRAM(testDiskSize)
 	return diskOver(t, store, limits, auth), store
 }
 

@@ -146,7 +146,7 @@ func TestWithoutACacheEveryChangeIsDurable(t *testing.T) {
 func TestFailuresAreLoggedWithMeasure(t *testing.T) {
 	var log bytes.Buffer
 	d := newDevice(t, scsi.DeviceOptions{})
-	store := storagetest.NewFaultStore(storage.NewRAM(1 << 20))
+	store := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
 	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: store, Online: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -220,7 +220,7 @@ func TestReadsThatWouldWaitAreLeftToAWorker(t *testing.T) {
 
 func TestAFlushHoldsNothingUp(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	store := storagetest.NewFaultStore(storage.NewRAM(1 << 20))
+	store := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
 	lu := attach(t, d, 1, scsi.LogicalUnitOptions{Store: store, WriteCache: true})
 	h, other := openHost(t, d, "a").settle(), openHost(t, d, "b").settle()
 	reached, release := make(chan storagetest.Call, 1), make(chan struct{})

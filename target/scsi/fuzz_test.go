@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
-	"github.com/gotgtd/gotgtd/target/storage"
+	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
 // FuzzCDB sends two commands of any kind, the second of which meets the state
@@ -26,7 +26,8 @@ func FuzzCDB(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, first, out, second []byte, in uint16, controller bool) {
 		d := newDevice(t, scsi.DeviceOptions{})
-		attach(t, d, 1, scsi.LogicalUnitOptions{Store: storage.NewRAM(64 << 10), Thin: true, Removable: true, WriteCache: true})
+		disk := attach(t, d, 1, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(64 << 10), Thin: true, Removable: true, WriteCache: true})
+		defer disk.Close()
 		if controller {
 			lu, err := scsi.NewController(scsi.LogicalUnitOptions{Log: quiet})
 			if err != nil {

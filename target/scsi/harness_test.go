@@ -14,7 +14,6 @@ import (
 
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
-	"github.com/gotgtd/gotgtd/target/storage"
 	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
@@ -47,7 +46,7 @@ func attach(t tb, d *scsi.Device, n uint16, o scsi.LogicalUnitOptions) *scsi.Log
 	t.Helper()
 	o.Online, o.Log = true, quiet
 	if o.Store == nil {
-		o.Store = storage.NewRAM(1 << 20)
+		o.Store = storagetest.NewRAM(1 << 20)
 	}
 	lu, err := scsi.NewLogicalUnit(o)
 	if err != nil {
@@ -71,7 +70,7 @@ func newHost(t tb, o scsi.LogicalUnitOptions) (*host, *scsi.LogicalUnit) {
 // faulty returns a host on a disk over a store that can be made to fail.
 func faulty(t tb, o scsi.LogicalUnitOptions) (*host, *scsi.LogicalUnit, *storagetest.FaultStore) {
 	t.Helper()
-	store := storagetest.NewFaultStore(storage.NewRAM(1 << 20))
+	store := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
 	o.Store = store
 	h, lu := newHost(t, o)
 	return h, lu, store

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
-	"github.com/gotgtd/gotgtd/target/storage"
 	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
@@ -61,7 +60,7 @@ func TestWriteAndVerify(t *testing.T) {
 }
 
 func TestPrefetch(t *testing.T) {
-	h, _, store := faulty(t, scsi.LogicalUnitOptions{Store: storage.NewRAM(1 << 20)})
+	h, _, store := faulty(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(1 << 20)})
 	const met = "04"
 	h.want(met, rw10(0x34, 0, 5, 3), nil, 0)
 	if calls := store.Calls(storagetest.Read); len(calls) != 1 || calls[0].Off != 5*512 || calls[0].Len != 3*512 {
@@ -70,7 +69,7 @@ func TestPrefetch(t *testing.T) {
 	h.want(met, rw10(0x34, 2, 5, 3), nil, 0)
 	h.want(met, rw16(0x90, 0, 5, 0), nil, 0)
 	h.want("5/21/00", rw16(0x90, 0, 2047, 2), nil, 0)
-	big, _ := newHost(t, scsi.LogicalUnitOptions{Store: storage.NewRAM(64 << 20)})
+	big, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(64 << 20)})
 	big.want(good, rw16(0x90, 0, 0, 0), nil, 0) // more than the cache is asked to take
 	big.want("5/24/00", rw16(0x90, 0, 0, scsi.MaxTransfer/512+1), nil, 0)
 }
@@ -191,14 +190,14 @@ func TestUnmap(t *testing.T) {
 		t.Error("not exactly the blocks named were freed")
 	}
 	h.want("5/24/00", []byte{0x42, 1, 8: 0, 9: 0}, nil, 0) // ANCHOR
-	huge, _ := newHost(t, scsi.LogicalUnitOptions{Store: storage.NewRAM(4 << 30), Thin: true})
+	huge, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(4 << 30), Thin: true})
 	list := unmapList([2]uint64{0, 1 << 20}, [2]uint64{1 << 20, 1})
 	huge.want("5/26/00", unmapCDB(len(list)), list, 0)
 }
 
 func TestWriteSame(t *testing.T) {
 	for _, thin := range []bool{false, true} {
-		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storage.NewRAM(32 << 20), WriteCache: true, Thin: thin})
+		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(32 << 20), WriteCache: true, Thin: thin})
 		h.write(0, fill(1, 32))
 		h.want(good, rw10(0x41, 0, 4, 2), fill(7, 1), 0)
 		h.want(good, rw16(0x93, 1, 8, 2), nil, 0) // NDOB

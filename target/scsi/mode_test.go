@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
-	"github.com/gotgtd/gotgtd/target/storage"
 	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
@@ -256,7 +255,7 @@ func TestStartStopAndPrevention(t *testing.T) {
 
 func TestOfflineUnit(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: storage.NewRAM(1 << 20), Log: quiet})
+	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: storagetest.NewRAM(1 << 20), Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
-	"github.com/gotgtd/gotgtd/target/storage"
+	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
 const modelBlocks = 256
@@ -112,7 +112,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 func TestDiskAgreesWithModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h, _ := newHost(t, scsi.LogicalUnitOptions{
-			Store: storage.NewRAM(modelBlocks * 512), Thin: true, WriteCache: rapid.Bool().Draw(t, "cache"),
+			Store: storagetest.NewRAM(modelBlocks * 512), Thin: true, WriteCache: rapid.Bool().Draw(t, "cache"),
 		})
 		m := &model{host: h, want: make([]byte, modelBlocks*512)}
 		t.Repeat(m.actions())

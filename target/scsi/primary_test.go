@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
-	"github.com/gotgtd/gotgtd/target/storage"
+	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
 func inquiry(page byte, allocation int) []byte {
@@ -67,7 +67,7 @@ func designators(t *testing.T, b []byte) []string {
 }
 
 func TestVitalProductData(t *testing.T) {
-	h, lu := newHost(t, scsi.LogicalUnitOptions{Store: storage.NewRAM(1 << 30), Thin: true})
+	h, lu := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(1 << 30), Thin: true})
 	page := func(code byte) []byte {
 		t.Helper()
 		b := h.want(good, inquiry(code, 4096), nil, 4096).data
@@ -129,10 +129,10 @@ func TestIdentityIsStableAndOverridable(t *testing.T) {
 		"aligned":  {LowestAlignedLBA: 0x4000},
 		"block":    {BlockSize: 1024},
 		"page":     {ModePages: []scsi.ModePage{{Page: 0x3f}}},
-		"small":    {Store: storage.NewRAM(511)},
+		"small":    {Store: storagetest.NewRAM(511)},
 	} {
 		if o.Store == nil {
-			o.Store = storage.NewRAM(1 << 20)
+			o.Store = storagetest.NewRAM(1 << 20)
 		}
 		if _, err := scsi.NewLogicalUnit(o); err == nil {
 			t.Errorf("%s: accepted", name)

@@ -157,7 +157,7 @@ func TestReadWithFUAFlushesFirst(t *testing.T) {
 type bare struct{ storage.Store }
 
 func TestStoreWithoutAbilities(t *testing.T) {
-	under := storagetest.NewFaultStore(storage.NewRAM(1 << 20))
+	under := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
 	h, _ := newHost(t, scsi.LogicalUnitOptions{Store: bare{under}, Thin: true})
 	h.want(good, rw10(0x2a, 0, 0, 1), fill(1, 1), 0)
 	if calls := under.Calls(storagetest.Write, storagetest.Flush); len(calls) != 2 || calls[1].Op != storagetest.Flush {
@@ -191,7 +191,7 @@ func TestReadCapacity(t *testing.T) {
 		{3 * tib, 512, 1<<32 - 1, 3*tib/512 - 1},
 		{1<<20 + 100, 512, 2047, 2047},
 	} {
-		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storage.NewRAM(int64(c.size)), BlockSize: c.block, Thin: true,
+		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(int64(c.size)), BlockSize: c.block, Thin: true,
 			PhysicalBlockExponent: 3, LowestAlignedLBA: 5})
 		b := h.want(good, []byte{0x25, 9: 0}, nil, 8).data
 		if last, n := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]); last != c.last10 || int(n) != c.block {

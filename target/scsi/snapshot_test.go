@@ -14,7 +14,6 @@ import (
 
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
-	"github.com/gotgtd/gotgtd/target/storage"
 	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
@@ -45,7 +44,7 @@ func (h *host) resume(t *testing.T, d *scsi.Device) *host {
 func TestHandoffKeepsEverything(t *testing.T) {
 	o := scsi.LogicalUnitOptions{WriteCache: true, Removable: true}
 	old := newDevice(t, scsi.DeviceOptions{})
-	store := storagetest.NewFaultStore(storage.NewRAM(1 << 20))
+	store := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
 	o.Store = store
 	attach(t, old, 1, o)
 	attach(t, old, 2, scsi.LogicalUnitOptions{})
@@ -63,7 +62,7 @@ func TestHandoffKeepsEverything(t *testing.T) {
 	b.want(good, []byte{0x16, 5: 0}, nil, 0)
 
 	next := newDevice(t, scsi.DeviceOptions{})
-	o.Store = storage.NewRAM(1 << 20)
+	o.Store = storagetest.NewRAM(1 << 20)
 	lu := attach(t, next, 1, o)
 	attach(t, next, 2, scsi.LogicalUnitOptions{})
 	state := carry(t, old)
@@ -98,7 +97,7 @@ func TestHandoffToAnotherConfiguration(t *testing.T) {
 	build := func(size int64, cache bool, luns ...uint16) *scsi.Device {
 		d := newDevice(t, scsi.DeviceOptions{})
 		for _, n := range luns {
-			attach(t, d, n, scsi.LogicalUnitOptions{Store: storage.NewRAM(size), WriteCache: cache})
+			attach(t, d, n, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(size), WriteCache: cache})
 		}
 		return d
 	}

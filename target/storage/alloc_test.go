@@ -8,6 +8,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/storage"
+	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
 type namedStore struct {
@@ -19,7 +20,7 @@ type namedStore struct {
 func hotStores(tb testing.TB) []namedStore {
 	tb.Helper()
 	dir := tb.TempDir()
-	stores := []namedStore{{"ram", storage.NewRAM(1 << 20)}}
+	stores := []namedStore{{"ram", storagetest.NewRAM(1 << 20)}}
 	for name, direct := range map[string]bool{"file": false, "direct": true} {
 		s, err := storage.OpenFile(storage.Options{
 			Path: filepath.Join(dir, name), Size: 1 << 20, Create: true, Direct: direct,

@@ -15,7 +15,8 @@ import (
 	"github.com/gotgtd/gotgtd/target/mem"
 )
 
-// file is the store that a regular file or a block device is.
+// file is the store that a regular file or a block device is; a RAM store has
+// one within.
 type file struct {
 	path        string
 	main        *os.File     // what reads and writes go to

@@ -3,37 +3,24 @@
 package storage
 
 import (
-	"sync"
-	"sync/atomic"
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
 )
 
-// MaxRAM is the size in bytes of the largest RAM store.
-const MaxRAM = 16 << 40
+// ramName is what errors call a RAM store.
+const ramName = "ram"
 
-const (
-	pageSize  = 4096
-	leafPages = 512
-	leafSize  = leafPages * pageSize
-	stripes   = 64
-)
-
-type page [pageSize]byte
-
-// A leaf leads to the pages of 2 MiB.
-type leaf [leafPages]*page
-
-// ram is the store whose blocks are in memory. Page i of the store is
-// dir[i/leafPages][i%leafPages]; one that is absent reads as zeros.
-type ram struct {
-	size int64
-	dir  []atomic.Pointer[leaf] // leaves come and stay
-
-	// stripe[i%stripes] protects page i, pointer and content.
-	stripe [stripes]struct {
-		sync.RWMutex
-		_ [64]byte // its neighbours go into other cache lines
-	}
-}
+// ram is the store whose blocks are in memory: a file without a name
+// (memfd_create(2)), so that another process can take it over as it is. Its
+// size is the store's own, since the file may be longer for a while: see
+// AdoptMemory.
+//
+// Nobody can seal the file (it was made without MFD_ALLOW_SEALING): a seal
+// could be set by whoever may open /proc/PID/fd and would end all writing for
+// good. Seals on its size would forbid what a change of the configuration does.
+type ram struct{ f file }
 
 var _ interface {
 	Store
@@ -42,174 +29,103 @@ var _ interface {
 	Discarder
 	Zeroer
 	Mapper
+	Movable
 } = (*ram)(nil)
 
 // NewRAM returns a store of size bytes in memory, all zeros. Memory is taken
 // page by page as the store is written, and given back when whole pages are
-// discarded. A size below 0 counts as 0, one above [MaxRAM] as MaxRAM.
-func NewRAM(size int64) Store {
-	size = min(max(size, 0), MaxRAM)
-	return &ram{size: size, dir: make([]atomic.Pointer[leaf], (size+leafSize-1)/leafSize)}
+// discarded. The error is an [*Error].
+func NewRAM(size int64) (Store, error) {
+	fd, err := unix.MemfdCreate("gotgtd-ram", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, &Error{Op: "create", Path: ramName, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), ramName)
+	if err := unix.Ftruncate(fd, size); err != nil {
+		f.Close()
+		return nil, &Error{Op: "create", Path: ramName, Err: err}
+	}
+	r := &ram{file{path: ramName, unit: 1, sector: 1, granularity: int64(os.Getpagesize())}}
+	r.f.size.Store(size)
+	r.keep(f)
+	return r, nil
+}
+
+// keep makes f the file that holds the blocks.
+func (r *ram) keep(f *os.File) {
+	r.f.main, r.f.held = f, f
+	r.f.fd.Store(int64(f.Fd()))
 }
 
 // Info returns the store's properties.
-func (r *ram) Info() Info { return Info{Type: "ram", Size: r.size, Granularity: pageSize} }
-
-// Flush does nothing: this store has nothing more stable to write to.
-func (r *ram) Flush() error { return nil }
-
-// Close does nothing: the memory is given back with the store.
-func (r *ram) Close() error { return nil }
+func (r *ram) Info() Info {
+	return Info{Type: "ram", Size: r.f.size.Load(), Granularity: r.f.granularity}
+}
 
 // ReadAt fills p from off.
-func (r *ram) ReadAt(p []byte, off int64) (int, error) {
-	if err := r.check("read", off, int64(len(p))); err != nil {
-		return 0, err
-	}
-	for rest := p; len(rest) > 0; {
-		n := min(len(rest), int(pageSize-off%pageSize))
-		r.readPage(rest[:n], off)
-		rest, off = rest[n:], off+int64(n)
-	}
-	return len(p), nil
-}
+func (r *ram) ReadAt(p []byte, off int64) (int, error) { return r.f.ReadAt(p, off) }
 
-// TryReadAt is ReadAt, which never waits for a device.
-func (r *ram) TryReadAt(p []byte, off int64) (int, error) { return r.ReadAt(p, off) }
+// TryReadAt is ReadAt: there is no device to wait for.
+func (r *ram) TryReadAt(p []byte, off int64) (int, error) { return r.f.ReadAt(p, off) }
 
-// WriteAt writes p at off.
-func (r *ram) WriteAt(p []byte, off int64) (int, error) {
-	if err := r.check("write", off, int64(len(p))); err != nil {
-		return 0, err
-	}
-	for rest := p; len(rest) > 0; {
-		n := min(len(rest), int(pageSize-off%pageSize))
-		r.writePage(rest[:n], off)
-		rest, off = rest[n:], off+int64(n)
-	}
-	return len(p), nil
-}
+// WriteAt writes p at off. Without memory for it the error is ENOSPC or ENOMEM.
+func (r *ram) WriteAt(p []byte, off int64) (int, error) { return r.f.WriteAt(p, off) }
 
-// WriteDurableAt is WriteAt: nothing in this store outlives the process.
-func (r *ram) WriteDurableAt(p []byte, off int64) (int, error) { return r.WriteAt(p, off) }
+// WriteDurableAt is WriteAt: there is nothing more stable to write to.
+func (r *ram) WriteDurableAt(p []byte, off int64) (int, error) { return r.f.WriteAt(p, off) }
+
+// Flush does nothing, as WriteDurableAt does no more than WriteAt.
+func (r *ram) Flush() error { return nil }
 
 // Discard gives back the whole pages in the range and zeroes the rest of it.
-func (r *ram) Discard(off, n int64) error {
-	if err := r.check("discard", off, n); err != nil {
-		return err
-	}
-	for n > 0 {
-		m := min(n, pageSize-off%pageSize)
-		if r.dir[off/leafSize].Load() == nil {
-			m = min(n, leafSize-off%leafSize)
-		} else {
-			r.discardPage(off, m)
-		}
-		off, n = off+m, n-m
-	}
-	return nil
-}
+func (r *ram) Discard(off, n int64) error { return r.f.Discard(off, n) }
 
 // WriteZeroes zeroes the range and takes the memory for it.
-func (r *ram) WriteZeroes(off, n int64) error {
-	if err := r.check("zero", off, n); err != nil {
+func (r *ram) WriteZeroes(off, n int64) error { return r.f.WriteZeroes(off, n) }
+
+// Extent tells where there are pages.
+func (r *ram) Extent(off int64) (int64, bool, error) { return r.f.Extent(off) }
+
+// Close gives the memory back, unless another process holds it too.
+func (r *ram) Close() error { return r.f.Close() }
+
+// MemoryFile returns the file that holds the blocks.
+func (r *ram) MemoryFile() *os.File { return r.f.main }
+
+// AdoptMemory makes f, from the MemoryFile of another RAM store, hold the
+// blocks of this one. The store keeps its size: a shorter file grows at once,
+// a longer one stays as it is until TrimMemory, since nothing may be taken
+// from a process that may have to go on.
+func (r *ram) AdoptMemory(f *os.File) error {
+	if err := r.fit(f); err != nil {
+		f.Close()
+		return &Error{Op: "adopt", Path: ramName, Err: err}
+	}
+	old := r.f.main
+	r.keep(f)
+	return old.Close()
+}
+
+// fit makes f long enough.
+func (r *ram) fit(f *os.File) error {
+	fd := int(f.Fd())
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0); err != nil {
+		return errors.New("the file passed on is not in memory")
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	for n > 0 {
-		m := min(n, pageSize-off%pageSize)
-		r.writePage(zeros[:m], off)
-		off, n = off+m, n-m
+	if size := r.f.size.Load(); st.Size < size {
+		return unix.Ftruncate(fd, size)
 	}
 	return nil
 }
 
-// Extent tells where there are pages.
-func (r *ram) Extent(off int64) (int64, bool, error) {
-	if off < 0 || off >= r.size {
-		return 0, false, &Error{Op: "map", Path: "ram", Off: off, Len: r.size - off, Err: errPastEnd}
+// TrimMemory gives back what an adopted file has beyond the store's size.
+func (r *ram) TrimMemory() error {
+	if err := unix.Ftruncate(int(r.f.fd.Load()), r.f.size.Load()); err != nil {
+		return &Error{Op: "trim", Path: ramName, Err: err}
 	}
-	_, mapped := r.mapped(off)
-	end := off
-	for end < r.size {
-		n, m := r.mapped(end)
-		if m != mapped {
-			break
-		}
-		end += n
-	}
-	return min(end, r.size) - off, mapped, nil
-}
-
-func (r *ram) check(op string, off, n int64) error {
-	if inside(off, n, r.size) {
-		return nil
-	}
-	return &Error{Op: op, Path: "ram", Off: off, Len: n, Err: errPastEnd}
-}
-
-// readPage fills p from within the page at off.
-func (r *ram) readPage(p []byte, off int64) {
-	l := r.dir[off/leafSize].Load()
-	if l == nil {
-		clear(p)
-		return
-	}
-	i := off / pageSize
-	mu := &r.stripe[i%stripes]
-	mu.RLock()
-	defer mu.RUnlock()
-	if pg := l[i%leafPages]; pg != nil {
-		copy(p, pg[off%pageSize:])
-	} else {
-		clear(p)
-	}
-}
-
-// writePage puts p into the page at off.
-func (r *ram) writePage(p []byte, off int64) {
-	d := &r.dir[off/leafSize]
-	if d.Load() == nil {
-		d.CompareAndSwap(nil, new(leaf))
-	}
-	l := d.Load()
-	i := off / pageSize
-	mu := &r.stripe[i%stripes]
-	mu.Lock()
-	defer mu.Unlock()
-	pg := l[i%leafPages]
-	if pg == nil {
-		pg = new(page)
-		l[i%leafPages] = pg
-	}
-	copy(pg[off%pageSize:], p)
-}
-
-// discardPage frees the page at off if n is all of it, and else zeroes n
-// bytes. The page's leaf is there.
-func (r *ram) discardPage(off, n int64) {
-	l := r.dir[off/leafSize].Load()
-	i := off / pageSize
-	mu := &r.stripe[i%stripes]
-	mu.Lock()
-	defer mu.Unlock()
-	switch pg := l[i%leafPages]; {
-	case n == pageSize:
-		l[i%leafPages] = nil
-	case pg != nil:
-		clear(pg[off%pageSize:][:n])
-	}
-}
-
-// mapped tells whether the page at off is there, and how many bytes, from off
-// to the end of the page or of a missing leaf, that goes for.
-func (r *ram) mapped(off int64) (int64, bool) {
-	l := r.dir[off/leafSize].Load()
-	if l == nil {
-		return leafSize - off%leafSize, false
-	}
-	i := off / pageSize
-	mu := &r.stripe[i%stripes]
-	mu.RLock()
-	defer mu.RUnlock()
-	return pageSize - off%pageSize, l[i%leafPages] != nil
+	return nil
 }

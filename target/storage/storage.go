@@ -17,6 +17,7 @@ type Info struct {
 	Size        int64  // bytes now
 	ReadOnly    bool
 	Granularity int64 // bytes that a discard frees at the least, a power of two; 0 when discards free nothing
+	Pinned      bool  // belongs to this process: what it holds ends with it, or no other may open it meanwhile
 }
 
 // A Store is the open backing store of one logical unit. Its methods are safe
@@ -84,6 +85,14 @@ type Refresher interface {
 	Refresh() (size int64, err error)
 }
 
+// A Settler may keep to itself what was written. Settle makes a process see it
+// that has opened the store too, and is about to use it in place of this one. No
+// call is under way, and nothing follows but Close, or, if this process has to
+// go on after all, anything.
+type Settler interface {
+	Settle() error
+}
+
 // A Locked store holds a lock that keeps other daemons away. The lock belongs
 // to the open file description of LockFile, so passing that descriptor to
 // another process passes the lock.
@@ -97,4 +106,19 @@ type Locked interface {
 	// TakeLock takes the lock of a store that was opened without it and was
 	// passed none.
 	TakeLock() error
+}
+
+// A Movable store keeps its blocks in memory that an open file stands for, so
+// that passing the file to another process passes the blocks, without a copy.
+type Movable interface {
+	// MemoryFile returns the file; it stays the store's.
+	MemoryFile() *os.File
+	// AdoptMemory gives the store the blocks of a file from another process in
+	// place of its own, before anything is read or written. Blocks that the
+	// store does not have the other process keeps, and finds unchanged if it
+	// goes on. f is the store's from then on, also on error.
+	AdoptMemory(f *os.File) error
+	// TrimMemory drops the blocks of an adopted file that the store does not
+	// have. The other process must have let go of it.
+	TrimMemory() error
 }

@@ -30,22 +30,22 @@ func (b basic) Info() storage.Info {
 func TestFaultStoreConforms(t *testing.T) {
 	t.Run("over a full store", func(t *testing.T) {
 		storagetest.TestStore(t, func() storage.Store {
-			return storagetest.NewFaultStore(storage.NewRAM(2 << 20))
+			return storagetest.NewFaultStore(storagetest.NewRAM(2 << 20))
 		})
 	})
 	t.Run("over a basic store", func(t *testing.T) {
 		storagetest.TestStore(t, func() storage.Store {
-			return storagetest.NewFaultStore(basic{storage.NewRAM(2 << 20)})
+			return storagetest.NewFaultStore(basic{storagetest.NewRAM(2 << 20)})
 		})
 	})
 }
 
 func TestBasicStoreConforms(t *testing.T) {
-	storagetest.TestStore(t, func() storage.Store { return basic{storage.NewRAM(storagetest.MinSize)} })
+	storagetest.TestStore(t, func() storage.Store { return basic{storagetest.NewRAM(storagetest.MinSize)} })
 }
 
 func TestFaultCatchesRange(t *testing.T) {
-	s := storagetest.NewFaultStore(storage.NewRAM(1 << 20))
+	s := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
 	s.Inject(storagetest.Fault{Op: storagetest.Read, Off: 4096, Len: 512, Err: syscall.EIO})
 	p := make([]byte, 512)
 	for off, want := range map[int64]error{3584: nil, 4096: syscall.EIO, 4608: nil} {
@@ -67,7 +67,7 @@ func TestFaultCatchesRange(t *testing.T) {
 }
 
 func TestFaultCount(t *testing.T) {
-	s := storagetest.NewFaultStore(storage.NewRAM(1 << 20))
+	s := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
 	s.Inject(storagetest.Fault{Op: storagetest.Write, Count: 1, Err: syscall.ENOSPC})
 	s.Inject(storagetest.Fault{Op: storagetest.Flush, Count: 2, Err: syscall.EIO})
 	p := []byte("one")
@@ -97,7 +97,7 @@ func TestFaultCount(t *testing.T) {
 }
 
 func TestFaultHolds(t *testing.T) {
-	s := storagetest.NewFaultStore(storage.NewRAM(1 << 20))
+	s := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
 	reached, release := make(chan storagetest.Call), make(chan struct{})
 	s.Inject(storagetest.Fault{Op: storagetest.Write, Reached: reached, Release: release})
 	done := make(chan error)
@@ -122,7 +122,7 @@ func TestFaultHolds(t *testing.T) {
 }
 
 func TestFaultStoreShrinks(t *testing.T) {
-	s := storagetest.NewFaultStore(storage.NewRAM(1 << 20))
+	s := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
 	s.SetSize(4096)
 	p := make([]byte, 512)
 	if _, err := s.ReadAt(p, 4096); !errors.Is(err, io.ErrUnexpectedEOF) {

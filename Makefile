@@ -11,8 +11,9 @@ DISK   ?= busybox.img
 TARGET ?= iqn.2015-02.com.stu31:t1
 LISTEN ?= 127.0.0.1:3260
 
-# Upgrades in each test of `make torture`.
+# Upgrades in each test of `make torture`; reloads and kills under upgraded.
 UPGRADES ?= 250
+ROUNDS   ?= 100
 
 .PHONY: help build run test check torture bench bench-quick install clean
 
@@ -35,6 +36,7 @@ check: ## gofmt, go vet, staticcheck, govulncheck
 torture: ## a thousand upgrades under real clients, in about 15 minutes (UPGRADES=)
 	@test/scripts/deps.sh test
 	$(GO) test -count=1 -v -timeout 40m ./test/upgrade -upgrades $(UPGRADES)
+	$(GO) test -count=1 -v -timeout 10m -run TestNobodyIsRefused ./cmd/upgraded -rounds $(ROUNDS)
 
 bench: ## compare with tgt and gotgt, side by side; installs what it needs when root
 	@test/scripts/deps.sh bench

@@ -50,11 +50,21 @@ func buildPrograms(t *testing.T) *programs {
 	return p
 }
 
-// run runs gotgtd under upgraded until the test ends.
-func (p *programs) run() {
+// args are the command line that runs gotgtd under upgraded, with more flags
+// for upgraded.
+func (p *programs) args(flags ...string) []string {
+	args := append([]string{p.upgraded, "run", "--control", p.control, "--ready-timeout", "20s"}, flags...)
+	return append(args, "--", p.gotgtd, "serve", "--disk", filepath.Join(p.dir, "disk")+",size=1MiB",
+		"--control", filepath.Join(p.dir, "gotgtd.sock"))
+}
+
+// run runs gotgtd under upgraded, which binds the socket, until the test ends.
+func (p *programs) run() { p.t.Helper(); p.start(p.args("--listen", "iscsi=127.0.0.1:0")...) }
+
+// start runs a command that is upgraded, or becomes it, until the test ends.
+func (p *programs) start(args ...string) (pid int) {
 	p.t.Helper()
-	cmd := exec.Command(p.upgraded, "run", "--control", p.control, "--listen", "iscsi=127.0.0.1:0", "--ready-timeout", "20s", "--",
-		p.gotgtd, "serve", "--disk", filepath.Join(p.dir, "disk")+",size=1MiB", "--control", filepath.Join(p.dir, "gotgtd.sock"))
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)
@@ -69,6 +79,7 @@ func (p *programs) run() {
 			p.t.Logf("%s", text)
 		}
 	})
+	return cmd.Process.Pid
 }
 
 // ask runs a verb of upgraded with --json.

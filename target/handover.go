@@ -20,19 +20,17 @@ import (
 
 // Sections of the snapshot and kinds of the files that go with it.
 const (
-	sectionISCSI = "iscsi" // iscsi.NodeState
-	sectionSCSI  = "scsi"  // map of target name to scsi.DeviceState
+	sectionISCSI  = "iscsi"  // iscsi.NodeState
+	sectionSCSI   = "scsi"   // map of target name to scsi.DeviceState
+	sectionMemory = "memory" // list of memoryState
 
 	fileConnection = "connection" // the n-th belongs to the n-th connection of sectionISCSI
 	fileLock       = "lock"       // holds the lock of the backing store with that path
+	fileMemory     = "memory"     // the n-th has the blocks of the n-th RAM disk of sectionMemory
 )
 
-// Features that a snapshot may need of its reader; this version has none of
-// them. A RAM disk whose contents can't travel needs one all the same, so that
-// an upgrade is refused before anything pauses instead of losing the disk.
-var features []string
-
-const featureMemory = "contents of RAM disks"
+// features are those that a snapshot may need of its reader.
+var features = []string{featureMemory}
 
 // logoutGrace is how long an initiator that may not stay has to log out.
 const logoutGrace = 5 * time.Second
@@ -79,12 +77,8 @@ type giver struct {
 }
 
 func (g *giver) Needs() []string {
-	for _, t := range g.server.targets {
-		for _, u := range t.device.LogicalUnits() {
-			if u.Unit.Info().StoreType == "ram" {
-				return []string{featureMemory}
-			}
-		}
+	if len(g.server.ramDisks()) > 0 {
+		return []string{featureMemory}
 	}
 	return nil
 }
@@ -123,16 +117,22 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 	for _, t := range g.server.targets {
 		devices[t.conf.Name] = t.device.Snapshot()
 		for _, u := range t.device.LogicalUnits() {
-			if err := addStore(u.Unit.Store(), add); err != nil {
+			if err := addLock(u.Unit.Store(), add); err != nil {
 				return nil, err
 			}
 		}
 	}
+	if err := g.putMemory(snap, add); err != nil {
+		return nil, err
+	}
 	return fds, snap.Put(sectionSCSI, devices)
 }
 
-// addStore adds what a store must hand on besides its path.
-func addStore(st storage.Store, add func(kind, name string, c syscall.Conn) error) error {
+// addFile adds a file to a snapshot.
+type addFile func(kind, name string, c syscall.Conn) error
+
+// addLock adds the lock of a store that has one.
+func addLock(st storage.Store, add addFile) error {
 	if l, ok := st.(storage.Locked); ok {
 		return add(fileLock, st.Info().Path, l.LockFile())
 	}
@@ -157,17 +157,22 @@ func descriptor(c syscall.Conn) (int, error) {
 // taken: the caller closes the Server and exits.
 func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string) ([]handoff.Report, error) {
 	t := &taker{server: s}
-	return handoff.Take(ctx, c, t, handoff.Hello{Version: version, Features: features})
+	history, err := handoff.Take(ctx, c, t, handoff.Hello{Version: version, Features: features})
+	if err == nil {
+		t.settleMemory()
+	}
+	return history, err
 }
 
 // taker is a Server that restores itself.
 type taker struct {
-	server *Server
-	ghosts []*served // targets that the configuration dropped while they had sessions
+	server  *Server
+	ghosts  []*served     // targets that the configuration dropped while they had sessions
+	dropped []memoryState // RAM disks that it dropped
 }
 
 func (t *taker) Restore(snap *handoff.Snapshot, files []*os.File) error {
-	var conns []*os.File
+	var conns, memory []*os.File
 	locks := make(map[string][]*os.File)
 	for i, f := range files {
 		switch d := snap.Files[i]; d.Kind {
@@ -175,11 +180,18 @@ func (t *taker) Restore(snap *handoff.Snapshot, files []*os.File) error {
 			conns = append(conns, f)
 		case fileLock:
 			locks[d.Name] = append(locks[d.Name], f)
+		case fileMemory:
+			memory = append(memory, f)
 		default:
 			f.Close()
 		}
 	}
-	err := t.restore(snap, conns, locks)
+	err := t.takeMemory(snap, memory)
+	if err == nil {
+		err = t.restore(snap, conns, locks)
+	} else {
+		closeFiles(conns)
+	}
 	for _, list := range locks {
 		for _, f := range list {
 			f.Close()

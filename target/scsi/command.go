@@ -3,6 +3,8 @@
 package scsi
 
 import (
+	"time"
+
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
 )
@@ -86,6 +88,7 @@ type execState struct {
 	blocks uint32
 	direct bool // the command addresses blocks: lba and blocks count
 	fua    bool
+	began  time.Time // when Prepare or Reprepare was called, if somebody observes
 }
 
 // Reset makes c ready for another command. Its Pool stays; its In, which the

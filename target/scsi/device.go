@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 )
 
 // DeviceOptions say what a Device is. All but Name may be zero.
@@ -23,6 +24,11 @@ type DeviceOptions struct {
 	// It is called on the goroutine that executes the command. nil means that
 	// there is nothing to abort.
 	AbortTasks func(victim NexusID, lun LUN)
+
+	// Observe, if set, is told of each command when it has ended, and how long
+	// that took since Prepare. It is called on the goroutine that ended the
+	// command, must be quick, and must not keep c.
+	Observe func(c *Command, took time.Duration)
 }
 
 // A Device is a SCSI target device: logical units, the ports that lead to

@@ -60,7 +60,9 @@ func (lu *LogicalUnit) standardInquiry() []byte {
 	b[2] = 0x06 // VERSION: SPC-4
 	b[3] = 0x12 // HISUP, response data format 2
 	b[4] = byte(len(b) - 5)
-	b[5] = 0x10 // TPGS: implicit asymmetric access
+	if !lu.omits(opMaintenanceIn, actionReportGroups) {
+		b[5] = 0x10 // TPGS: implicit asymmetric access
+	}
 	b[6] = 0x10 // MULTIP
 	b[7] = 0x02 // CMDQUE
 	putPadded(b[8:16], lu.opts.Vendor)

@@ -40,6 +40,10 @@ type LogicalUnitOptions struct {
 
 	DescriptorSense bool       // sense data in descriptor format (D_SENSE) by default
 	ModePages       []ModePage // pages beside or in place of the usual
+
+	// Omit says which operations the logical unit shall not have, by operation
+	// code and service action (-1 for a code without). nil means that it has all.
+	Omit func(code byte, action int) bool
 }
 
 // The bits of LogicalUnit.state.

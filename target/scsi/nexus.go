@@ -7,6 +7,7 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A NexusID names an I_T nexus: the initiator port (iSCSI name and ISID) and
@@ -105,6 +106,18 @@ func (n *Nexus) dropAll(code uint16) {
 // that makes no sense. It changes nothing but a unit attention that it
 // reports. Otherwise it sets Direction and Length. See [Command].
 func (n *Nexus) Prepare(c *Command) {
+	n.prepare(c)
+	n.observe(c)
+}
+
+// observe tells of a command that has ended.
+func (n *Nexus) observe(c *Command) {
+	if c.done && n.dev.opts.Observe != nil {
+		n.dev.opts.Observe(c, time.Since(c.exec.began))
+	}
+}
+
+func (n *Nexus) prepare(c *Command) {
 	op := n.find(c)
 	if op == nil {
 		return
@@ -136,6 +149,9 @@ func (n *Nexus) Prepare(c *Command) {
 // that ended the command.
 func (n *Nexus) find(c *Command) *operation {
 	c.exec.nexus = n
+	if n.dev.opts.Observe != nil {
+		c.exec.began = time.Now()
+	}
 	u, ok := c.LUN.Number()
 	var it *itl
 	if ok {
@@ -171,6 +187,12 @@ func (n *Nexus) TryExecute(c *Command) bool {
 	if c.done {
 		return true
 	}
+	done := n.tryExecute(c)
+	n.observe(c)
+	return done
+}
+
+func (n *Nexus) tryExecute(c *Command) bool {
 	op := c.exec.op
 	if op.try == nil {
 		return false
@@ -195,7 +217,15 @@ func (n *Nexus) TryExecute(c *Command) bool {
 
 // Execute executes the command; it may wait for a device.
 func (n *Nexus) Execute(c *Command) {
-	if c.done || !c.admitted() {
+	if c.done {
+		return
+	}
+	n.execute(c)
+	n.observe(c)
+}
+
+func (n *Nexus) execute(c *Command) {
+	if !c.admitted() {
 		return
 	}
 	op, lu := c.exec.op, c.exec.it.lu

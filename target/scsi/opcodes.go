@@ -104,10 +104,18 @@ func (lu *LogicalUnit) findOperation(cdb *[16]byte) (*operation, sense) {
 
 // supports reports whether the logical unit has the operation.
 func (lu *LogicalUnit) supports(op *operation) bool {
+	if lu.omits(op.code, op.action) {
+		return false
+	}
 	if lu.controller {
 		return op.flags&opController != 0
 	}
 	return op.flags&opThin == 0 || lu.discarder != nil
+}
+
+// omits reports whether an operation was left out by the options.
+func (lu *LogicalUnit) omits(code byte, action int) bool {
+	return lu.opts.Omit != nil && lu.opts.Omit(code, action)
 }
 
 // accessOf returns what the command does as far as reservations care. START

@@ -8,11 +8,14 @@ import (
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
 )
 
+// actionReportGroups is the service action of REPORT TARGET PORT GROUPS.
+const actionReportGroups = 0x0a
+
 // reportOperations are the service actions of MAINTENANCE IN, which tell what
 // the device server can do.
 func reportOperations() []operation {
 	return []operation{
-		{code: opMaintenanceIn, action: 0x0a, flags: opController, access: reservation.Always, usage: "\xff\x00\x00\x00\x00\xff\xff\xff\xff\x00",
+		{code: opMaintenanceIn, action: actionReportGroups, flags: opController, access: reservation.Always, usage: "\xff\x00\x00\x00\x00\xff\xff\xff\xff\x00",
 			prepare: prepareReportGroups, run: runReportGroups, try: quick(runReportGroups)},
 		{code: opMaintenanceIn, action: 0x0c, flags: opController, access: reservation.Write, usage: "\x1f\x87\xff\xff\xff\xff\xff\xff\xff\x00",
 			prepare: prepareReportOpcodes, run: runReportOpcodes, try: quick(runReportOpcodes)},

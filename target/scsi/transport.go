@@ -31,4 +31,5 @@ func (n *Nexus) Reprepare(c *Command) {
 		c.exec.op = op
 		op.prepare(c)
 	}
+	n.observe(c)
 }

@@ -264,6 +264,11 @@ func TestPredecessorDies(t *testing.T) {
 			sendTestSnapshot(t, w)
 			_ = w.send(&message{Kind: kindAbort})
 		}, false, true},
+		{"after ABORT, with PREPARED unread", func(w wire) {
+			sendTestSnapshot(t, w)
+			_ = w.send(&message{Kind: kindAbort})
+			awaitReadable(t, w)
+		}, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := pair(t)
@@ -287,6 +292,22 @@ func TestPredecessorDies(t *testing.T) {
 				t.Errorf("restored %+v", k.got)
 			}
 		})
+	}
+}
+
+// awaitReadable returns when a message is there to read.
+func awaitReadable(t *testing.T, w wire) {
+	raw, err := w.c.SyscallConn()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return err != unix.EAGAIN
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -100,6 +100,11 @@ func (w wire) receive() (*message, []*os.File, error) {
 	b := make([]byte, maxMessage)
 	oob := make([]byte, unix.CmsgSpace(4*253))
 	n, oobn, flags, _, err := w.c.ReadMsgUnix(b, oob)
+	if errors.Is(err, unix.ECONNRESET) {
+		// The other side ended with something of ours unread. The kernel says
+		// so once, ahead of what the other side had sent before.
+		n, oobn, flags, _, err = w.c.ReadMsgUnix(b, oob)
+	}
 	if n == 0 && (err == nil || errors.Is(err, io.EOF)) || errors.Is(err, unix.ECONNRESET) {
 		return nil, nil, errGone
 	}

@@ -15,6 +15,9 @@ LISTEN ?= 127.0.0.1:3260
 UPGRADES ?= 250
 ROUNDS   ?= 100
 
+# More flags of the benchmark, as -peer NAME=iscsi://HOST:PORT/TARGET/LUN.
+BENCH ?=
+
 .PHONY: help build run test check torture bench bench-quick install clean
 
 help: ## show this list
@@ -38,13 +41,13 @@ torture: ## a thousand upgrades under real clients, in about 15 minutes (UPGRADE
 	$(GO) test -count=1 -v -timeout 40m ./test/upgrade -upgrades $(UPGRADES)
 	$(GO) test -count=1 -v -timeout 10m -run TestNobodyIsRefused ./cmd/upgraded -rounds $(ROUNDS)
 
-bench: ## compare with tgt and gotgt, side by side; installs what it needs when root
+bench: ## compare with tgt, istgt and gotgt, side by side, in under 25 minutes (BENCH=)
 	@test/scripts/deps.sh bench
-	@$(GO) run ./bench
+	@$(GO) run ./bench $(BENCH)
 
 bench-quick: ## the same comparison in under 3 minutes
 	@test/scripts/deps.sh bench
-	@$(GO) run ./bench -quick
+	@$(GO) run ./bench -quick $(BENCH)
 
 install: build ## install under DESTDIR and PREFIX
 	@test/scripts/install.sh "$(DESTDIR)" "$(PREFIX)"

@@ -1,174 +1,195 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench compares gotgtd with tgt and gotgt side by side: equal files on
-// one file system, page cache warm, clients that no one here wrote, rounds in
-// turn, medians. Then it measures the pause of upgrades.
+// Command bench compares gotgtd with other targets side by side: equal files on
+// one file system, page cache warm, rounds in turn, medians. It measures too how
+// a light session fares beside a heavy one, what a thousand sessions cost, and the
+// pause of upgrades. docs/performance.md says how to run it and what its figures
+// mean.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/gotgtd/gotgtd/test/peer"
+	"golang.org/x/sys/unix"
 )
 
-// workload is what one client does.
-type workload struct {
-	name    string
-	measure func(ctx context.Context, url string, d time.Duration) (float64, error) // I/Os per second
+// options are the flags.
+type options struct {
+	quick   bool
+	parts   []string
+	plan    plan
+	only    *regexp.Regexp
+	peers   peers
+	without []string
+	out     string
+	dir     string
 }
 
-var workloads = []workload{
-	{"random read 4 KiB, depth 1", perf("-r", "-b", "8", "-m", "1")},
-	{"random read 4 KiB, depth 32", perf("-r", "-b", "8", "-m", "32")},
-	{"sequential read 256 KiB, depth 8", perf("-b", "512", "-m", "8")},
-	{"qemu-img read 4 KiB, depth 32", qemu(30000, "-s", "4096", "-d", "32")},
-	{"qemu-img write 4 KiB, depth 32", qemu(20000, "-w", "-s", "4096", "-d", "32")},
-	{"qemu-img write 256 KiB, depth 8", qemu(2000, "-w", "-s", "262144", "-d", "8")},
+// plan is how much is measured.
+type plan struct {
+	diskSize     int64         // of each backing file, bytes
+	rounds       int           // of a workload that a goal is about, and the light session
+	length       time.Duration // of one measurement of such a workload
+	moreRounds   int           // of the other workloads
+	moreLength   time.Duration
+	comparison   time.Duration // in all; the comparison begins no further round after it
+	heavies      int           // heavy sessions that the light one is tried with
+	upgrades     int           // for the pause
+	goalsOnly    bool          // leave the workloads out that no goal is about
+	defaultParts []string
 }
 
-// perf measures with libiscsi's iscsi-perf, which reads.
-func perf(args ...string) func(context.Context, string, time.Duration) (float64, error) {
-	return func(ctx context.Context, url string, d time.Duration) (float64, error) {
-		seconds := fmt.Sprint(max(1, int(d.Seconds())))
-		out, err := peer.Run(ctx, "iscsi-perf", append(append([]string{"-t", seconds}, args...), url)...)
-		if err != nil {
-			return 0, err
-		}
-		return parsePerf(out)
-	}
-}
+// The parts of a run, in order.
+const (
+	partCompare  = "compare"
+	partFairness = "fairness"
+	partScale    = "scale"
+	partPause    = "pause"
+)
 
-// qemu measures with qemu-img bench, which does a number of requests.
-func qemu(count int, args ...string) func(context.Context, string, time.Duration) (float64, error) {
-	return func(ctx context.Context, url string, _ time.Duration) (float64, error) {
-		all := append([]string{"bench", "-f", "raw", "-t", "none", "-c", fmt.Sprint(count)}, args...)
-		out, err := peer.Run(ctx, "qemu-img", append(all, url)...)
-		if err != nil {
-			return 0, err
-		}
-		return parseQEMU(out, count)
-	}
-}
-
-// result is a workload's outcome: medians of I/Os per second by target.
-type result struct {
-	Workload string             `json:"workload"`
-	IOPS     map[string]float64 `json:"iops"`
-	Failed   map[string]string  `json:"failed,omitempty"`
-}
+var (
+	wholePlan = plan{diskSize: 1 << 30, rounds: 5, length: 2 * time.Second, moreRounds: 3, moreLength: time.Second,
+		comparison: 15 * time.Minute, heavies: len(heavies), upgrades: 500,
+		defaultParts: []string{partCompare, partFairness, partScale, partPause}}
+	quickPlan = plan{diskSize: 256 << 20, rounds: 3, length: time.Second, moreRounds: 3, moreLength: time.Second,
+		comparison: 95 * time.Second, heavies: 1, upgrades: 50, goalsOnly: true,
+		defaultParts: []string{partCompare, partFairness, partPause}}
+)
 
 func main() {
-	quick := flag.Bool("quick", false, "fewer and shorter rounds")
-	out := flag.String("o", filepath.Join("bench", "results", time.Now().Format("2006-01-02")+".json"), "write the results to this `FILE`")
-	var more peers
-	flag.Var(&more, "peer", "a further running target, `NAME=URL`; may be repeated")
+	var o options
+	only := flag.String("only", "", "compare only the workloads whose name and client match this `REGEXP`")
+	flag.BoolVar(&o.quick, "quick", false, "only the workloads that goals are about, fewer and shorter rounds, no scale")
+	parts := flag.String("parts", "", "the `PARTS` to run, separated by commas: compare, fairness, scale, pause (default all)")
+	rounds := flag.Int("rounds", 0, "rounds of each workload (default 5 or 3, with -quick 3)")
+	length := flag.Duration("length", 0, "length of one measurement (default 2s or 1s, with -quick 1s)")
+	flag.Var(&o.peers, "peer", "a further running target, `NAME=iscsi://HOST:PORT/TARGET/LUN`; may be repeated. Its disk is overwritten")
+	without := flag.String("without", "", "leave these `PEERS` out, separated by commas: tgt, istgt, gotgt")
+	flag.StringVar(&o.out, "o", filepath.Join("bench", "results", time.Now().Format("2006-01-02")+".json"), "write the results to this `FILE`, and charts beside it")
+	flag.StringVar(&o.dir, "dir", os.TempDir(), "a `FOLDER` for the backing files, which decides about their file system")
+	table := flag.String("table", "", "run nothing; print the tables of the results in this `FILE` as Markdown")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	if err := run(ctx, *quick, more, *out); err != nil {
+	var err error
+	if *table != "" {
+		err = printTables(os.Stdout, *table)
+	} else if err = o.complete(*only, *parts, *without, *rounds, *length); err == nil {
+		err = run(ctx, &o)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// peers are the targets of the flag -peer.
-type peers []running
-
-// String implements flag.Value.
-func (p *peers) String() string { return fmt.Sprint(len(*p), " peers") }
-
-// Set implements flag.Value.
-func (p *peers) Set(s string) error {
-	name, url, ok := strings.Cut(s, "=")
-	if !ok || !strings.HasPrefix(url, "iscsi://") {
-		return fmt.Errorf("%q is not a name, '=' and an iscsi:// address", s)
+// complete fills in what depends on other flags.
+func (o *options) complete(only, parts, without string, rounds int, length time.Duration) (err error) {
+	if o.only, err = regexp.Compile(only); err != nil {
+		return fmt.Errorf("-only: %w", err)
 	}
-	*p = append(*p, running{name: name, url: url, stop: func() {}})
+	if rounds < 0 || length < 0 {
+		return fmt.Errorf("-rounds and -length must be positive")
+	}
+	o.plan = wholePlan
+	if o.quick {
+		o.plan = quickPlan
+	}
+	if rounds > 0 {
+		o.plan.rounds, o.plan.moreRounds = rounds, rounds
+	}
+	if length > 0 {
+		o.plan.length, o.plan.moreLength = length, length
+	}
+	o.without = strings.Split(without, ",")
+	o.parts = o.plan.defaultParts
+	if parts != "" {
+		o.parts = strings.Split(parts, ",")
+	}
+	for _, p := range o.parts {
+		if !slices.Contains(wholePlan.defaultParts, p) {
+			return fmt.Errorf("-parts: there is no part %q", p)
+		}
+	}
 	return nil
 }
 
-func run(ctx context.Context, quick bool, more peers, out string) error {
-	rounds, length, upgrades := 5, 3*time.Second, 500
-	if quick {
-		rounds, length, upgrades = 2, time.Second, 50
-	}
-	dir, err := os.MkdirTemp("", "gotgtd-bench-")
+func run(ctx context.Context, o *options) error {
+	begin := time.Now()
+	dir, err := os.MkdirTemp(o.dir, "gotgtd-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	targets, g, err := startAll(ctx, dir)
-	defer func() {
-		for _, t := range targets {
-			t.stop()
-		}
-	}()
+	l, err := startAll(ctx, dir, o)
+	defer l.stop()
 	if err != nil {
 		return err
 	}
-	targets = append(targets, more...)
-	var results []result
-	for _, w := range workloads {
-		r := compare(ctx, w, targets, rounds, length)
-		results = append(results, r)
-		printResult(os.Stdout, &r, targets)
+	r := &report{Date: begin, Machine: thisMachine(ctx, dir, l.targets), Missing: l.missing}
+	for _, t := range l.targets {
+		r.Targets = append(r.Targets, t.name)
 	}
-	pause, err := measurePause(ctx, g, upgrades)
-	if err != nil {
+	for _, part := range o.parts {
+		fmt.Printf("\n== %s, %s after the start\n", part, time.Since(r.Date).Round(time.Second))
+		switch part {
+		case partCompare:
+			err = r.compare(ctx, o, l, dir)
+		case partFairness:
+			r.Fairness, err = measureFairness(ctx, o, l.targets)
+		case partScale:
+			r.Scale, err = measureScale(ctx, o, l, dir)
+		case partPause:
+			r.Pause, err = measurePause(ctx, l.gotgtd, o.plan.upgrades)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", part, err)
+		}
+	}
+	r.Took = time.Since(r.Date)
+	if err := r.draw(strings.TrimSuffix(o.out, ".json")); err != nil {
 		return err
 	}
-	fmt.Println(pause)
-	b, err := json.MarshalIndent(map[string]any{"results": results, "pause": pause}, "", "  ")
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(out), 0o755)
+	if err := writeJSON(o.out, r); err != nil {
+		return err
 	}
-	if err == nil {
-		err = os.WriteFile(out, append(b, '\n'), 0o644)
-	}
-	return err
+	fmt.Printf("\n== Results, also in %s\n\n", o.out)
+	return r.writeTables(os.Stdout)
 }
 
-// compare runs a workload on each target in turn.
-func compare(ctx context.Context, w workload, targets []running, rounds int, length time.Duration) result {
-	r := result{Workload: w.name, IOPS: make(map[string]float64), Failed: make(map[string]string)}
-	values := make(map[string][]float64)
-	for range rounds {
-		for _, t := range targets {
-			v, err := w.measure(ctx, t.url, length)
-			if err != nil {
-				r.Failed[t.name] = err.Error()
-				continue
-			}
-			values[t.name] = append(values[t.name], v)
+// compare runs the workloads.
+func (r *report) compare(ctx context.Context, o *options, l *lineup, dir string) error {
+	var chosen []workload
+	for _, w := range workloads() {
+		if (w.goal || !o.plan.goalsOnly) && o.only.MatchString(w.name+" ("+w.client+")") {
+			chosen = append(chosen, w)
 		}
 	}
-	for name, v := range values {
-		r.IOPS[name] = median(v)
-	}
-	return r
-}
-
-// printResult prints a line of the table.
-func printResult(w *os.File, r *result, targets []running) {
-	fmt.Fprintf(w, "%-34s", r.Workload)
-	for _, t := range targets {
-		v, ok := r.IOPS[t.name]
-		switch {
-		case !ok:
-			fmt.Fprintf(w, "  %s: could not be run (%.60s)", t.name, r.Failed[t.name])
-		case r.IOPS["tgt"] > 0:
-			fmt.Fprintf(w, "  %s: %.0f/s (%.2f of tgt)", t.name, v, v/r.IOPS["tgt"])
-		default:
-			fmt.Fprintf(w, "  %s: %.0f/s", t.name, v)
+	end := time.Now().Add(o.plan.comparison)
+	for i := range chosen {
+		w := &chosen[i]
+		rs := rounds{Count: o.plan.moreRounds, Length: o.plan.moreLength, dir: dir,
+			limit: time.Until(end) / time.Duration(len(chosen)-i)}
+		if w.goal {
+			rs.Count, rs.Length = o.plan.rounds, o.plan.length
 		}
+		res, err := rs.compare(ctx, w, l.targets)
+		if err != nil {
+			return err
+		}
+		r.Results = append(r.Results, res)
+		printResult(os.Stdout, res, r.Targets)
+		r.Missing = append(r.Missing, res.missing(r.Targets)...)
 	}
-	fmt.Fprintln(w)
+	r.Goals = judge(r.Results, r.Targets)
+	return nil
 }

@@ -5,60 +5,160 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/test/peer"
 )
 
-const diskSize = 1 << 30
+// unit is a logical unit and how it is reached.
+type unit struct {
+	Address string // host:port
+	Target  string // iSCSI name
+	LUN     uint16
+}
+
+// String returns the address that libiscsi and QEMU use.
+func (u unit) String() string { return peer.URL(u.Address, u.Target, int(u.LUN)) }
+
+// parseUnit reads what String writes.
+func parseUnit(s string) (unit, error) {
+	parsed, err := url.Parse(s)
+	if err != nil {
+		return unit{}, err
+	}
+	target, lun, ok := strings.Cut(strings.TrimPrefix(parsed.Path, "/"), "/")
+	n, err := strconv.ParseUint(lun, 10, 14)
+	if parsed.Scheme != "iscsi" || parsed.Port() == "" || target == "" || !ok || err != nil {
+		return unit{}, fmt.Errorf("%q is not iscsi://HOST:PORT/TARGET/LUN", s)
+	}
+	return unit{parsed.Host, target, uint16(n)}, nil
+}
 
 // running is a target that serves.
 type running struct {
-	name string
-	url  string
-	stop func()
+	name    string
+	version string
+	unit    unit
+	pid     int // whose CPU time counts; 0 when it can't be known
+	stop    func()
 }
 
-// startAll builds and starts gotgtd, tgt and gotgt, each with a file of its
-// own. What can't be had is said and left out; gotgtd must be there.
-func startAll(ctx context.Context, dir string) (list []running, g *peer.Gotgtd, err error) {
-	program := filepath.Join(dir, "gotgtd")
-	if _, err := peer.Run(ctx, "go", "build", "-o", program, "./cmd/gotgtd"); err != nil {
-		return nil, nil, err
+// peers are the targets of the flag -peer.
+type peers []running
+
+// String implements flag.Value.
+func (p *peers) String() string { return fmt.Sprint(len(*p), " peers") }
+
+// Set implements flag.Value.
+func (p *peers) Set(s string) error {
+	name, address, ok := strings.Cut(s, "=")
+	if !ok || name == "" {
+		return fmt.Errorf("%q is not a name, '=' and an iscsi:// address", s)
 	}
-	disk, err := newDisk(dir, "gotgtd")
+	u, err := parseUnit(address)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	g, err = peer.StartGotgtd(ctx, program, peer.Options{Config: peer.OneDisk(disk, ""), Dir: filepath.Dir(disk)})
+	*p = append(*p, running{name: name, version: "not known", unit: u, stop: func() {}})
+	return nil
+}
+
+// findProcesses finds the process behind each peer, for its CPU time, and
+// returns a line about each that it could not find.
+func (p peers) findProcesses() (missing []string) {
+	for i := range p {
+		address, err := netip.ParseAddrPort(p[i].unit.Address)
+		if err == nil {
+			p[i].pid, err = listenerPID(address.Port())
+		}
+		if err != nil {
+			missing = append(missing, fmt.Sprintf("CPU time of %s: %v", p[i].name, err))
+		}
+	}
+	return missing
+}
+
+// lineup is every target in the run, gotgtd first.
+type lineup struct {
+	targets []running
+	gotgtd  *peer.Gotgtd
+	missing []string // what could not be had, and why
+}
+
+func (l *lineup) stop() {
+	for _, t := range l.targets {
+		t.stop()
+	}
+}
+
+// startAll builds and starts gotgtd and its peers, each with a file of its own
+// What can't be had is noted and left out; gotgtd must be there.
+func startAll(ctx context.Context, dir string, o *options) (*lineup, error) {
+	l, size := new(lineup), o.plan.diskSize
+	program, version, err := buildGotgtd(ctx, dir)
 	if err != nil {
-		return nil, nil, err
+		return l, err
+	}
+	disk, err := newDisk(dir, "gotgtd", size)
+	if err != nil {
+		return l, err
+	}
+	l.gotgtd, err = peer.StartGotgtd(ctx, program, peer.Options{Config: peer.OneDisk(disk, ""), Dir: filepath.Dir(disk)})
+	if err != nil {
+		return l, err
 	}
 	// Upgrades replace the process, so it is ended through what it says of itself.
-	list = append(list, running{"gotgtd", peer.URL(g.Portals()[0], peer.IQN, 1), func() { stopGotgtd(g) }})
+	l.targets = append(l.targets, running{name: "gotgtd", version: version,
+		unit: unit{l.gotgtd.Portals()[0], peer.IQN, 1}, pid: l.gotgtd.PID(), stop: func() { stopGotgtd(l.gotgtd) }})
 	for _, p := range []struct {
 		name  string
 		start func(ctx context.Context, dir, disk string) (running, error)
-	}{{"tgt", startTgt}, {"gotgt", startGotgt}} {
-		disk, err := newDisk(dir, p.name)
-		if err != nil {
-			return list, g, err
-		}
-		r, err := p.start(ctx, filepath.Dir(disk), disk)
-		if err != nil {
-			fmt.Printf("%s could not be run: %v\n", p.name, err)
+	}{{"tgt", startTgt}, {"istgt", startIstgt}, {"gotgt", startGotgt}} {
+		if slices.Contains(o.without, p.name) {
+			l.missing = append(l.missing, p.name+": left out by -without")
 			continue
 		}
-		list = append(list, r)
+		disk, err := newDisk(dir, p.name, size)
+		if err != nil {
+			return l, err
+		}
+		t, err := p.start(ctx, filepath.Dir(disk), disk)
+		if err != nil {
+			l.missing = append(l.missing, fmt.Sprintf("%s: %v", p.name, err))
+			continue
+		}
+		t.name = p.name
+		l.targets = append(l.targets, t)
 	}
-	return list, g, nil
+	l.missing = append(l.missing, o.peers.findProcesses()...)
+	l.targets = append(l.targets, o.peers...)
+	say(os.Stdout, l.missing)
+	return l, syncAll(dir)
+}
+
+// programName is gotgtd, built for the run.
+const programName = "gotgtd"
+
+func buildGotgtd(ctx context.Context, dir string) (program, version string, err error) {
+	program = filepath.Join(dir, programName)
+	version = said(ctx, ".+", "git", "describe", "--tags", "--always", "--dirty")
+	_, err = peer.Run(ctx, "go", "build", "-trimpath", "-ldflags", "-X 'main.version="+version+"'", "-o", program, "./cmd/gotgtd")
+	return program, version, err
 }
 
 // newDisk makes a file whose blocks are all allocated and in the page cache.
-func newDisk(dir, name string) (string, error) {
+func newDisk(dir, name string, size int64) (string, error) {
 	path := filepath.Join(dir, name+".d", "disk.img")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", err
@@ -72,7 +172,7 @@ func newDisk(dir, name string) (string, error) {
 	for i := range chunk {
 		chunk[i] = byte(i * 31)
 	}
-	for range diskSize / len(chunk) {
+	for done := int64(0); done < size; done += int64(len(chunk)) {
 		if _, err := f.Write(chunk); err != nil {
 			return "", err
 		}
@@ -80,21 +180,97 @@ func newDisk(dir, name string) (string, error) {
 	return path, nil
 }
 
+// syncAll writes back what is dirty in the file system of dir, so that it does not
+// happen in the middle of a later measurement.
+func syncAll(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("can't write back %s: %w", dir, err)
+	}
+	return nil
+}
+
 func startTgt(ctx context.Context, dir, disk string) (running, error) {
 	t, err := peer.StartTgt(ctx, peer.Options{Config: peer.OneDisk(disk, ""), Dir: dir})
 	if err != nil {
 		return running{}, err
 	}
-	return running{"tgt", peer.URL(t.Portals()[0], peer.IQN, 1), func() { _ = t.Stop() }}, nil
+	return running{version: packageVersion(ctx, "tgt"), unit: unit{t.Portals()[0], peer.IQN, 1}, pid: t.PID(), stop: func() { _ = t.Stop() }}, nil
 }
 
-// gotgtTarget is the name that gotgt's configuration below uses.
-const gotgtTarget = "iqn.2016-09.com.gotgt.gostor:bench"
+// istgtConfig is its example's, with queues as deep and sessions as many as the
+// workloads need.
+const istgtConfig = `[Global]
+  NodeBase "iqn.2007-09.jp.ne.peach.istgt"
+  PidFile %[1]s/istgt.pid
+  AuthFile %[1]s/auth.conf
+  MediaDirectory %[1]s
+  LogFacility "local7"
+  Timeout 30
+  NopInInterval 20
+  DiscoveryAuthMethod Auto
+  MaxSessions 600
+  MaxConnections 4
+  MaxR2T 32
+  MaxOutstandingR2T 16
+  DefaultTime2Wait 2
+  DefaultTime2Retain 60
+  FirstBurstLength 262144
+  MaxBurstLength 1048576
+  MaxRecvDataSegmentLength 262144
+  InitialR2T Yes
+  ImmediateData Yes
+  DataPDUInOrder Yes
+  DataSequenceInOrder Yes
+  ErrorRecoveryLevel 0
+[UnitControl]
+  AuthMethod None
+  AuthGroup None
+[PortalGroup1]
+  Portal DA1 %[2]s
+[InitiatorGroup1]
+  InitiatorName "ALL"
+  Netmask 127.0.0.0/8
+[LogicalUnit1]
+  TargetName bench
+  Mapping PortalGroup1 InitiatorGroup1
+  AuthMethod None
+  UseDigest Auto
+  UnitType Disk
+  QueueDepth 128
+  LUN0 Storage %[3]s Auto
+`
 
-// startGotgt builds gotgt v0.2.2 from its module and starts it.
+func startIstgt(ctx context.Context, dir, disk string) (running, error) {
+	portal, err := peer.FreePort()
+	if err != nil {
+		return running{}, err
+	}
+	config := filepath.Join(dir, "istgt.conf")
+	if err := os.WriteFile(config, fmt.Appendf(nil, istgtConfig, dir, portal, disk), 0o600); err != nil {
+		return running{}, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "auth.conf"), nil, 0o600); err != nil {
+		return running{}, err
+	}
+	r := running{version: packageVersion(ctx, "istgt"), unit: unit{portal, "iqn.2007-09.jp.ne.peach.istgt:bench", 0}}
+	return spawn(ctx, r, "/usr/sbin/istgt", "-D", "-c", config)
+}
+
+const (
+	gotgtVersion = "v0.2.2"
+	gotgtTarget  = "iqn.2016-09.com.gotgt.gostor:bench" // as in its configuration below
+)
+
+// startGotgt builds gotgt from its module and starts it.
 func startGotgt(ctx context.Context, dir, disk string) (running, error) {
 	program := filepath.Join(dir, "gotgt")
-	build := fmt.Sprintf("cd %s && printf 'module bench\\n\\ngo 1.20\\n' >go.mod && GOFLAGS=-mod=mod go get github.com/gostor/gotgt@v0.2.2 && GOFLAGS=-mod=mod go build -o %s github.com/gostor/gotgt", dir, program)
+	build := fmt.Sprintf("cd %s && printf 'module bench\\n\\ngo 1.20\\n' >go.mod && export GOFLAGS=-mod=mod && "+
+		"go get github.com/gostor/gotgt@%s && go build -o %s github.com/gostor/gotgt", dir, gotgtVersion, program)
 	if _, err := peer.Run(ctx, "sh", "-c", build); err != nil {
 		return running{}, err
 	}
@@ -116,15 +292,26 @@ func startGotgt(ctx context.Context, dir, disk string) (running, error) {
 	if err != nil {
 		return running{}, err
 	}
-	p, err := peer.Spawn("env", "HOME="+dir, program, "daemon", "--log", "error", "--port", port)
+	r := running{version: gotgtVersion, unit: unit{portal, gotgtTarget, 1}}
+	return spawn(ctx, r, "env", "HOME="+dir, program, "daemon", "--log", "error", "--port", port)
+}
+
+// spawn runs a target's program and waits until its logical unit answers.
+func spawn(ctx context.Context, r running, program string, args ...string) (running, error) {
+	p, err := peer.Spawn(program, args...)
 	if err != nil {
 		return running{}, err
 	}
-	r := running{"gotgt", peer.URL(portal, gotgtTarget, 1), p.Kill}
-	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+	r.pid, r.stop = p.PID(), p.Kill
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	err = peer.Until(wait, func() error {
-		_, err := peer.Run(wait, "iscsi-inq", r.url)
+	err = peer.Until(ctx, func() error {
+		_, err := peer.Run(ctx, "iscsi-inq", r.unit.String())
+		select {
+		case <-p.Done():
+			cancel()
+		default:
+		}
 		return err
 	})
 	if err != nil {
@@ -132,4 +319,11 @@ func startGotgt(ctx context.Context, dir, disk string) (running, error) {
 		return running{}, fmt.Errorf("%w\n%s", err, p.Log())
 	}
 	return r, nil
+}
+
+// say prints a line about what could not be run.
+func say(w io.Writer, missing []string) {
+	for _, m := range missing {
+		fmt.Fprintln(w, "could not be run:", m)
+	}
 }

@@ -61,13 +61,27 @@ func (h *Histogram) add(d time.Duration, n uint64) {
 // measurements were meant to start, also those that it kept from starting,
 // each shorter by one interval: what coordinated omission would leave out.
 func (h *Histogram) RecordCorrected(d, interval time.Duration) {
-	h.Record(d)
+	h.addCorrected(d, 1, interval)
+}
+
+func (h *Histogram) addCorrected(d time.Duration, n uint64, interval time.Duration) {
+	h.add(d, n)
 	if interval <= 0 {
 		return
 	}
 	for d = min(d, Max) - interval; d >= interval; d -= interval {
-		h.Record(d)
+		h.add(d, n)
 	}
+}
+
+// Corrected returns what h would hold had RecordCorrected been used, to a
+// bucket's width, when the interval is known only afterwards.
+func (h *Histogram) Corrected(interval time.Duration) *Histogram {
+	c := new(Histogram)
+	for d, n := range h.Buckets() {
+		c.addCorrected(min(d, h.max), n, interval)
+	}
+	return c
 }
 
 // Merge adds all that other has counted; nil adds nothing.

@@ -96,3 +96,24 @@ func TestRecordCorrected(t *testing.T) {
 		t.Fatalf("%d counted, want 101", h.Count())
 	}
 }
+
+func TestCorrectedAfterwards(t *testing.T) {
+	var raw, want Histogram
+	for i := range 200 {
+		d := time.Duration(i*i) * time.Microsecond
+		raw.Record(d)
+		want.RecordCorrected(d, time.Millisecond)
+	}
+	got := raw.Corrected(time.Millisecond)
+	if n := float64(got.Count()) / float64(want.Count()); n < 0.99 || n > 1.01 {
+		t.Errorf("%d counted, want %d", got.Count(), want.Count())
+	}
+	for _, q := range []float64{0.1, 0.5, 0.9, 1} {
+		if r := float64(got.Quantile(q)) / float64(want.Quantile(q)); r < 0.97 || r > 1.03 {
+			t.Errorf("quantile %v is %v, want %v", q, got.Quantile(q), want.Quantile(q))
+		}
+	}
+	if same := raw.Corrected(0); same.Count() != raw.Count() || same.Max() != raw.Max() {
+		t.Errorf("without an interval %d counted up to %v, want %d up to %v", same.Count(), same.Max(), raw.Count(), raw.Max())
+	}
+}

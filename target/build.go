@@ -12,10 +12,17 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/storage"
+	"github.com/gotgtd/gotgtd/target/storage/plugin"
 )
 
 // openStore opens the backing store of a logical unit.
 func openStore(c *config.LUN, successor bool) (storage.Store, error) {
+	if name, ok := strings.CutPrefix(c.Backend, config.PluginPrefix); ok {
+		return plugin.Open(plugin.Options{
+			Name: name, Path: c.Path, BlockSize: c.BlockSize, Size: c.Size, ReadOnly: c.ReadOnly,
+			Thin: c.Thin != nil && *c.Thin, Parameters: c.Options,
+		})
+	}
 	switch c.Backend {
 	case "", "file":
 		return storage.OpenFile(storage.Options{

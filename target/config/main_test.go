@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	_ "github.com/gostor/gotgt/pkg/scsi/backingstore/remote" // registers RemBs, which tests name
 	"go.uber.org/goleak"
 )
 

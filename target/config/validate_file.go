@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/target/storage/plugin"
 )
 
 // A store is a file or device as the system knows it, whatever path leads to
@@ -16,16 +18,18 @@ import (
 type store struct {
 	device uint64 // of a block device itself; otherwise of the file system
 	inode  uint64 // 0 for a block device
-	path   string // for a file that is not there yet
+	path   string // of a file that is not there yet; with the backend before it, of a plug-in's store
 }
 
 // system is what the operating system knows about stores.
 type system struct {
 	identify func(path string, mayBeMissing bool) (store, error)
 	inUse    func(path string) bool // whether the system uses a block device
+
+	registered func(plugin string) error // nil if gotgt's registry has the plug-in
 }
 
-var realSystem = system{identifyStore, deviceInUse}
+var realSystem = system{identifyStore, deviceInUse, plugin.Registered}
 
 // isDevice reports whether the store is a block device.
 func (s store) isDevice() bool { return s.inode == 0 && s.path == "" }
@@ -57,14 +61,24 @@ func (v *validator) file(t *Target, l *LUN, at string) {
 	if err == nil && id.isDevice() && !l.AllowInUse && v.system.inUse(l.Path) {
 		err = fmt.Errorf("%q is in use by the system, mounted perhaps (see allow-in-use)", l.Path)
 	}
-	switch {
-	case err != nil && v.cfg.IgnoreErrors:
-		v.warn(at+".path", "%w; the logical unit will be missing", err)
-		return
-	case err != nil:
-		v.fail(at+".path", "%w", err)
+	if err != nil {
+		v.unavailable(at+".path", err)
 		return
 	}
+	v.unique(id, l, at)
+}
+
+// unavailable reports a store that can't be opened.
+func (v *validator) unavailable(at string, err error) {
+	if v.cfg.IgnoreErrors {
+		v.warn(at, "%w; the logical unit will be missing", err)
+		return
+	}
+	v.fail(at, "%w", err)
+}
+
+// unique checks that no other logical unit has the store.
+func (v *validator) unique(id store, l *LUN, at string) {
 	if first, twice := v.stores[id]; twice {
 		v.fail(at+".path", "%q is behind the logical unit at %s already", l.Path, v.before(first))
 		return

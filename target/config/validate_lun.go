@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// gotgtPrefix begins the backend name of a plug-in registered with gotgt.
-const gotgtPrefix = "gotgt:"
+// PluginPrefix begins a [LUN]'s Backend that is a plug-in registered with gotgt.
+const PluginPrefix = "gotgt:"
 
 // optionName is what the name of a backend's option may be.
 var optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*$`)
@@ -92,7 +92,7 @@ func (v *validator) modePage(p ModePage, at string) {
 
 // store checks what holds the blocks.
 func (v *validator) store(t *Target, l *LUN, at string) {
-	plugin, isPlugin := strings.CutPrefix(l.Backend, gotgtPrefix)
+	name, isPlugin := strings.CutPrefix(l.Backend, PluginPrefix)
 	switch {
 	case l.Backend == "file":
 		v.file(t, l, at)
@@ -104,8 +104,8 @@ func (v *validator) store(t *Target, l *LUN, at string) {
 		if l.Create || l.Direct || l.Sync || l.AllowInUse || l.IO != "" {
 			v.fail(at, "create, direct, sync, io and allow-in-use have no meaning for a RAM disk")
 		}
-	case isPlugin && plugin != "":
-		v.path(l, at)
+	case isPlugin && name != "":
+		v.plugin(l, name, at)
 	default:
 		v.fail(at+".backend", "%q is none of file, ram, gotgt:NAME", l.Backend)
 	}
@@ -117,6 +117,32 @@ func (v *validator) store(t *Target, l *LUN, at string) {
 			v.fail(at+".options", "%q is no option's name", name)
 		}
 	}
+}
+
+// plugin checks a plug-in: it is there, and no other logical unit has the same
+// path in it.
+func (v *validator) plugin(l *LUN, name, at string) {
+	if l.Create || l.Direct || l.AllowInUse || l.IO != "" {
+		v.fail(at, "create, direct, io and allow-in-use have no meaning for a plug-in")
+	}
+	if l.Size != 0 {
+		v.size(l, at)
+	}
+	if !v.path(l, at) {
+		return
+	}
+	id, err := store{path: l.Backend + ":" + l.Path}, v.system.registered(name)
+	if err != nil {
+		v.unavailable(at+".backend", err)
+		return
+	}
+	if name == "file" {
+		if id, err = v.system.identify(l.Path, false); err != nil {
+			v.unavailable(at+".path", err)
+			return
+		}
+	}
+	v.unique(id, l, at)
 }
 
 // path checks that there is one.

@@ -309,7 +309,7 @@ func TestYAMLErrors(t *testing.T) {
 			"9:24: targets[0].luns[5].path: can't serve \"/dev/null\": it is neither",
 			"10:24: targets[0].luns[6].path: can't serve \"DIR\": it is neither",
 		}},
-		{target + "    luns:\n      - {lun: 1, backend: tape}\n      - {lun: 2, backend: ram, path: x}\n      - {lun: 3, backend: ram, size: 1M, direct: true, options: {a: b}}\n      - {lun: 4, backend: 'gotgt:'}\n      - {lun: 5, backend: 'gotgt:x', naa: 12}\n      - {lun: 6, backend: ram, size: 1000, naa: '3000000000000001', block-size: 513}\n      - {lun: 7, backend: ram, size: 1M, naa: '3000000000000001', vendor: too long a name, revision: ä}\n", []string{
+		{target + "    luns:\n      - {lun: 1, backend: tape}\n      - {lun: 2, backend: ram, path: x}\n      - {lun: 3, backend: ram, size: 1M, direct: true, options: {a: b}}\n      - {lun: 4, backend: 'gotgt:'}\n      - {lun: 5, backend: 'gotgt:null', naa: 12}\n      - {lun: 6, backend: ram, size: 1000, naa: '3000000000000001', block-size: 513}\n      - {lun: 7, backend: ram, size: 1M, naa: '3000000000000001', vendor: too long a name, revision: ä}\n", []string{
 			"4:27: targets[0].luns[0].backend: \"tape\" is none of file, ram, gotgt:NAME",
 			"5:9: targets[0].luns[1].size: is missing",
 			"5:38: targets[0].luns[1].path: a RAM disk has no path",
@@ -317,11 +317,19 @@ func TestYAMLErrors(t *testing.T) {
 			"6:65: targets[0].luns[2].options: backend ram has no options",
 			"7:27: targets[0].luns[3].backend: \"gotgt:\" is none of",
 			"8:9: targets[0].luns[4].path: is missing",
-			"8:43: targets[0].luns[4].naa: an NAA identifier begins with",
+			"8:46: targets[0].luns[4].naa: an NAA identifier begins with",
 			"9:81: targets[0].luns[5].block-size: 513 is neither 512 nor 4096",
 			"10:47: targets[0].luns[6].naa: 3000000000000001 is the identifier of the logical unit at FILE:9:49 already",
 			"10:75: targets[0].luns[6].vendor: \"too long a name\" has 15 characters, more than 8",
 			"10:102: targets[0].luns[6].revision: \"ä\" has characters in it",
+		}},
+		{target + "    luns:\n      - {lun: 1, backend: 'gotgt:x', path: a, create: true}\n      - {lun: 2, backend: 'gotgt:file', path: none.img, size: 1000}\n      - {lun: 3, path: disk.img}\n      - {lun: 4, backend: 'gotgt:file', path: DIR/disk.img}\n      - {lun: 5, backend: 'gotgt:null', path: x, size: 1M}\n      - {lun: 6, backend: 'gotgt:null', path: x, size: 1M}\n", []string{
+			"4:9: targets[0].luns[0]: create, direct, io and allow-in-use have no meaning for a plug-in",
+			"4:27: targets[0].luns[0].backend: can't make the gotgt plug-in \"x\": Backend storage x is not found.",
+			"5:47: targets[0].luns[1].path: can't find \"none.img\": no such file",
+			"5:63: targets[0].luns[1].size: 1000 bytes is not a multiple of the block size, 512",
+			"7:47: targets[0].luns[3].path: \"DIR/disk.img\" is behind the logical unit at FILE:6:24 already",
+			"9:47: targets[0].luns[5].path: \"x\" is behind the logical unit at FILE:8:47 already",
 		}},
 		{target + "    luns:\n      - {lun: 1, path: disk.img, sync: true, write-cache: true, io: aio, physical-block-exponent: 16, lowest-aligned-lba: 16384}\n      - lun: 2\n        path: ./disk.img\n        create: true\n        read-only: true\n        mode-pages: [{page: 63, data: zz}, {page: 1, data: '00'}, {page: 1, data: '01'}]\n", []string{
 			"4:59: targets[0].luns[0].write-cache: can't be on together with sync",
@@ -338,7 +346,7 @@ func TestYAMLErrors(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			name := filepath.Join(dir, "gotgtd.yaml")
-			write(t, name, test.text)
+			write(t, name, strings.ReplaceAll(test.text, "DIR", dir))
 			_, err := Load(name)
 			var want []string
 			for _, s := range test.want {

@@ -17,7 +17,6 @@ type Info struct {
 	Size        int64  // bytes now
 	ReadOnly    bool
 	Granularity int64 // bytes that a discard frees at the least, a power of two; 0 when discards free nothing
-	Pinned      bool  // belongs to this process: what it holds ends with it, or no other may open it meanwhile
 }
 
 // A Store is the open backing store of one logical unit. Its methods are safe

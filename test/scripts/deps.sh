@@ -12,7 +12,7 @@ tests="$run
 	iscsi-test-cu:libiscsi-bin qemu-img:qemu-utils tgtd:tgt
 	/usr/share/doc/qemu-block-extra:qemu-block-extra
 	e2fsck:e2fsprogs systemd-analyze:systemd nginx:nginx-light
-	gcc:gcc /usr/include/stdlib.h:libc6-dev"
+	gcc:gcc /usr/include/stdlib.h:libc6-dev /usr/include/rbd/librbd.h:librbd-dev"
 
 case ${1-} in
 run) want=$run ;;

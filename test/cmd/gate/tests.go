@@ -25,6 +25,9 @@ func tests(fuzzTime time.Duration) []step {
 	return []step{
 		{"unit tests", unitTests},
 		{"fuzzing", func(ctx context.Context, w io.Writer) count { return fuzz(ctx, w, fuzzTime) }},
+		{"Ceph plug-in", func(ctx context.Context, w io.Writer) count {
+			return goTest(ctx, w, []string{"./target/storage/plugin"}, "-tags=ceph", "-run=^TestCeph$")
+		}},
 		program("systemd units", false, "systemd/verify.sh"),
 		{"real peers", func(ctx context.Context, w io.Writer) count {
 			return goTest(ctx, w, []string{"." + peerTests}, "-count=1", "-timeout=8m")

@@ -117,6 +117,9 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 	for _, t := range g.server.targets {
 		devices[t.conf.Name] = t.device.Snapshot()
 		for _, u := range t.device.LogicalUnits() {
+			if err := settle(u.Unit.Store()); err != nil {
+				return nil, fmt.Errorf("target %s LUN %d: %w", t.conf.Name, u.Number, err)
+			}
 			if err := addLock(u.Unit.Store(), add); err != nil {
 				return nil, err
 			}
@@ -125,7 +128,18 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 	if err := g.putMemory(snap, add); err != nil {
 		return nil, err
 	}
+	if err := g.server.saveState(snap); err != nil {
+		return nil, err
+	}
 	return fds, snap.Put(sectionSCSI, devices)
+}
+
+// settle has a store that may keep things to itself show them to the successor.
+func settle(st storage.Store) error {
+	if s, ok := st.(storage.Settler); ok {
+		return s.Settle()
+	}
+	return nil
 }
 
 // addFile adds a file to a snapshot.
@@ -187,6 +201,9 @@ func (t *taker) Restore(snap *handoff.Snapshot, files []*os.File) error {
 		}
 	}
 	err := t.takeMemory(snap, memory)
+	if err == nil {
+		err = t.server.loadState(snap)
+	}
 	if err == nil {
 		err = t.restore(snap, conns, locks)
 	} else {

@@ -31,12 +31,19 @@ func ramServer(t *testing.T, successor bool, luns ...config.LUN) (*Server, *byte
 	for i := range luns {
 		luns[i].Backend = "ram"
 	}
-	conf.SetDefaults()
-	if err := conf.Validate(); err != nil {
+	return newServer(t, Options{Config: conf, Successor: successor})
+}
+
+// newServer returns a server, closed at the end of the test, and what it logs.
+func newServer(t *testing.T, o Options) (*Server, *bytes.Buffer) {
+	t.Helper()
+	o.Config.SetDefaults()
+	if err := o.Config.Validate(); err != nil {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	s, err := New(Options{Config: conf, Successor: successor, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,20 +30,42 @@ type Options struct {
 	// Successor opens the backing stores without their locks, which a
 	// process that serves them now hands over later.
 	Successor bool
+
+	// What follows is for programs that embed a Server.
+
+	// Observe, if set, is told of each command when it has ended, and how long
+	// that took. It is called on the goroutine that ended the command, must be
+	// quick, and must not keep c.
+	Observe func(c *scsi.Command, took time.Duration)
+
+	// Admit, if set, decides on each connection that a portal has accepted: an
+	// error refuses it, and group is the tag of the portal group that it
+	// belongs to, in place of the portal's own. The connections admitted
+	// before are in [Server.Initiators] by then.
+	Admit func(local, remote netip.AddrPort) (group uint16, err error)
+
+	// State, if set, is handed over with the Server.
+	State State
 }
 
 // Server is a running set of targets. New builds it, Serve adds listeners,
 // Shutdown or Close ends it.
 type Server struct {
 	conf    *config.Config
+	options Options
 	log     *slog.Logger
 	started time.Time
 	node    *iscsi.Node
-	targets []*served
 	retired bool // a successor has taken over
 
-	mu      sync.Mutex // protects portals
-	portals []*portal
+	// mu protects changes of what follows, and reading it while another
+	// goroutine may change it. The list of targets changes by AddTarget and
+	// Close alone.
+	mu        sync.Mutex
+	targets   []*served
+	portals   []*portal
+	announced []iscsi.PortalGroup // in place of the portals
+
 	accepts sync.WaitGroup
 }
 
@@ -65,7 +87,7 @@ type portal struct {
 // An error names all targets and logical units that can't be served, with
 // their places in the configuration; nothing stays open then.
 func New(o Options) (*Server, error) {
-	s := &Server{conf: o.Config, log: o.Log, started: time.Now()}
+	s := &Server{conf: o.Config, options: o, log: o.Log, started: time.Now()}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -76,7 +98,7 @@ func New(o Options) (*Server, error) {
 	})
 	var errs []error
 	for i := range o.Config.Targets {
-		t, err := s.build(&o, i)
+		t, err := s.build(i)
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -92,20 +114,34 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// build makes the i-th target of the configuration.
-func (s *Server) build(o *Options, i int) (*served, error) {
-	conf := &o.Config.Targets[i]
+// newServed makes a target without logical units.
+func (s *Server) newServed(conf *config.Target) (*served, error) {
 	t := &served{conf: conf}
 	device, err := scsi.NewDevice(scsi.DeviceOptions{
-		Name: conf.Name, TID: conf.TID, StateDir: o.StateDir, Log: s.log,
+		Name: conf.Name, TID: conf.TID, StateDir: s.options.StateDir, Log: s.log, Observe: s.options.Observe,
 		AbortTasks: func(victim scsi.NexusID, lun scsi.LUN) { s.node.AbortTasks(t.device, victim, lun) },
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%v: target %s: %w", conf.Pos, conf.Name, err)
+		return nil, err
 	}
 	t.device = device
 	for _, tag := range s.groupTags(conf) {
 		device.AddTargetPort(tag, fmt.Sprintf("%s,t,0x%04x", conf.Name, tag))
+	}
+	t.target = &iscsi.Target{
+		Name: conf.Name, Alias: conf.Alias, Device: device, Groups: conf.PortalGroups,
+		Auth: auth(&conf.Auth), Limits: limits(&conf.Parameters), Allowed: allowed(conf), Offline: conf.Offline,
+	}
+	return t, nil
+}
+
+// build makes the i-th target of the configuration.
+func (s *Server) build(i int) (*served, error) {
+	o := &s.options
+	conf := &o.Config.Targets[i]
+	t, err := s.newServed(conf)
+	if err != nil {
+		return nil, fmt.Errorf("%v: target %s: %w", conf.Pos, conf.Name, err)
 	}
 	var errs []error
 	for j := range conf.LUNs {
@@ -114,14 +150,10 @@ func (s *Server) build(o *Options, i int) (*served, error) {
 			errs = append(errs, fmt.Errorf("%v: target %s LUN %d: %w", place, conf.Name, conf.LUNs[j].Number, err))
 		}
 	}
-	if device.LogicalUnit(0) == nil {
-		if err := attachController(device, s.log); err != nil {
+	if t.device.LogicalUnit(0) == nil {
+		if err := attachController(t.device, s.log); err != nil {
 			errs = append(errs, fmt.Errorf("%v: target %s LUN 0: %w", conf.Pos, conf.Name, err))
 		}
-	}
-	t.target = &iscsi.Target{
-		Name: conf.Name, Alias: conf.Alias, Device: device, Groups: conf.PortalGroups,
-		Auth: auth(&conf.Auth), Limits: limits(&conf.Parameters), Allowed: allowed(conf), Offline: conf.Offline,
 	}
 	if o.Config.IgnoreErrors {
 		for _, err := range errs {
@@ -174,16 +206,18 @@ func (s *Server) groupTags(t *config.Target) []uint16 {
 
 // publish makes targets and portals known to initiators.
 func (s *Server) publish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var targets []*iscsi.Target
 	for _, t := range s.targets {
 		targets = append(targets, t.target)
 	}
-	var groups []iscsi.PortalGroup
-	s.mu.Lock()
-	for _, p := range s.portals {
-		groups = addPortal(groups, p)
+	groups := s.announced
+	if groups == nil {
+		for _, p := range s.portals {
+			groups = addPortal(groups, p)
+		}
 	}
-	s.mu.Unlock()
 	s.node.SetTargets(targets, groups, auth(&s.conf.Discovery))
 }
 
@@ -198,10 +232,7 @@ func addPortal(groups []iscsi.PortalGroup, p *portal) []iscsi.PortalGroup {
 	return append(groups, iscsi.PortalGroup{Tag: p.group, Portals: []netip.AddrPort{addr}})
 }
 
-func (p *portal) address() netip.AddrPort {
-	a := p.listener.Addr().(*net.TCPAddr).AddrPort()
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}
+func (p *portal) address() netip.AddrPort { return unmapped(p.listener.Addr()) }
 
 // AddPortal announces a listener as a portal of the group tag. name is what a
 // service manager calls the socket, if it is one of its own. Nobody is served
@@ -239,7 +270,7 @@ func (s *Server) accept(p *portal) {
 		c, err := p.listener.AcceptTCP()
 		switch {
 		case err == nil:
-			if err := s.node.Serve(c, p.group); err != nil {
+			if err := s.admit(c, p.group); err != nil {
 				s.log.Warn("connection refused", "error", err)
 			}
 		case errors.Is(err, net.ErrClosed) || isTimeout(err):
@@ -294,11 +325,12 @@ func (s *Server) Close() error {
 	for _, p := range s.portals {
 		p.listener.Close()
 	}
-	s.portals = nil
+	targets := s.targets
+	s.portals, s.targets = nil, nil
 	s.mu.Unlock()
 	s.node.Close()
 	var errs []error
-	for _, t := range s.targets {
+	for _, t := range targets {
 		for _, u := range t.device.LogicalUnits() {
 			if err := s.flush(u.Unit); err != nil {
 				errs = append(errs, fmt.Errorf("target %s LUN %d: %w", t.conf.Name, u.Number, err))
@@ -308,7 +340,6 @@ func (s *Server) Close() error {
 			}
 		}
 	}
-	s.targets = nil
 	return errors.Join(errs...)
 }
 

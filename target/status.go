@@ -95,7 +95,7 @@ func (s *Server) Status() Status {
 		byTarget[i.Target] = append(byTarget[i.Target], i.TSIH)
 		st.Sessions = append(st.Sessions, sessionStatus(&i))
 	}
-	for _, t := range s.targets {
+	for _, t := range s.targetList() {
 		st.Targets = append(st.Targets, t.status(byTarget[t.conf.Name]))
 	}
 	return st

@@ -35,6 +35,7 @@ type session struct {
 	group     uint16 // portal group tag
 	params    Params
 	born      time.Time
+	finished  sync.Once     // guards the end of the session
 	gone      chan struct{} // closed when the session has ended
 
 	numbers atomic.Uint64 // ExpCmdSN<<32 | MaxCmdSN, for PDUs on their way out
@@ -325,16 +326,13 @@ func (s *session) dropPendingLocked(c *conn) {
 
 // finish ends a session that has no connection and no task left.
 func (s *session) finish() {
-	select {
-	case <-s.gone:
-		return
-	default:
-	}
-	if s.nexus != nil {
-		s.nexus.Close()
-	}
-	s.node.removeSession(s)
-	close(s.gone)
+	s.finished.Do(func() {
+		if s.nexus != nil {
+			s.nexus.Close()
+		}
+		s.node.removeSession(s)
+		close(s.gone)
+	})
 }
 
 // requestLogout asks the initiator to log out (RFC 7143 11.9.1, event 1).

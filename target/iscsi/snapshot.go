@@ -369,10 +369,8 @@ func (s *session) rearm(t *task, st *TaskState) {
 func (n *Node) Start() {
 	n.foreign.Store(false)
 	n.frozen.Store(false)
-	for _, c := range n.connList() {
-		n.wg.Add(1)
-		go c.run()
-	}
+	// Before any reader runs: readers end sessions as well, and send what is
+	// queued here when they begin.
 	for _, s := range n.sessionList() {
 		s.mu.Lock()
 		idle := len(s.conns) == 0
@@ -381,6 +379,10 @@ func (n *Node) Start() {
 		if idle {
 			s.finish()
 		}
+	}
+	for _, c := range n.connList() {
+		n.wg.Add(1)
+		go c.run()
 	}
 	n.work.resume()
 }

@@ -5,7 +5,6 @@ package iscsi
 import (
 	"bytes"
 	"crypto/md5"
-	"crypto/rand"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha3"
@@ -15,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"strconv"
 	"strings"
 
@@ -73,7 +73,7 @@ func (e errAuth) Error() string { return e.what }
 
 // offer answers CHAP_A with the first algorithm that both sides know and a
 // fresh challenge.
-func (s *chapState) offer(value string, auth *Auth) ([]pdu.Pair, error) {
+func (s *chapState) offer(value string, auth *Auth, random io.Reader) ([]pdu.Pair, error) {
 	for v := range strings.SplitSeq(value, ",") {
 		n, err := strconv.Atoi(v)
 		if err != nil {
@@ -83,12 +83,11 @@ func (s *chapState) offer(value string, auth *Auth) ([]pdu.Pair, error) {
 		if a == nil || !auth.permits(a.name) {
 			continue
 		}
-		s.Algorithm = n
-		s.Challenge = make([]byte, challengeLength)
-		var id [1]byte
-		rand.Read(s.Challenge)
-		rand.Read(id[:])
-		s.ID = id[0]
+		fresh := make([]byte, challengeLength+1)
+		if _, err := io.ReadFull(random, fresh); err != nil {
+			return nil, fmt.Errorf("can't make a challenge: %w", err)
+		}
+		s.Algorithm, s.ID, s.Challenge = n, fresh[0], fresh[1:]
 		return []pdu.Pair{
 			{Key: "CHAP_A", Value: strconv.Itoa(n)},
 			{Key: "CHAP_I", Value: strconv.Itoa(int(s.ID))},

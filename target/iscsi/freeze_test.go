@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,55 +17,21 @@ import (
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
-	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
-// script is all that a client sends in the life of a session, known
-// beforehand: login, text, commands with data of each kind, a CmdSN gap, NOP,
-// logout. Target transfer tags count from 1.
-func script() []byte {
-	var b []byte
-	add := func(p pdu.PDU, data []byte) { b = append(b, encode(p, data)...) }
-	b = append(b, loginPDU("InitialR2T=No", "ImmediateData=Yes", "FirstBurstLength=2048", "MaxBurstLength=4096", "MaxOutstandingR2T=2", "MaxRecvDataSegmentLength=8192")...)
-	add(&pdu.SCSICommand{Final: true, LUN: lun1, InitiatorTaskTag: 2, CmdSN: 1}, nil) // unit attention
-	data := pattern(24*512, 0x5a)
-
-	// A write of 12 KiB: 1 KiB immediate, 1 KiB unsolicited, the rest asked for.
-	w := write10(10, 2, 100, 24, 1024)
-	w.Final = false
-	add(w, data[:1024])
-	add(&pdu.DataOut{Final: true, DataLength: 1024, LUN: lun1, InitiatorTaskTag: 10, TargetTransferTag: pdu.ReservedTag, BufferOffset: 1024}, data[1024:2048])
-	ask := func(ttt, offset, length uint32) {
-		half := length / 2
-		add(&pdu.DataOut{DataLength: half, LUN: lun1, InitiatorTaskTag: 10, TargetTransferTag: ttt, BufferOffset: offset}, data[offset:offset+half])
-		add(&pdu.DataOut{Final: true, DataLength: length - half, LUN: lun1, InitiatorTaskTag: 10, TargetTransferTag: ttt, DataSN: 1, BufferOffset: offset + half}, data[offset+half:offset+length])
-	}
-	ask(1, 2048, 4096)
-	ask(2, 6144, 4096)
-	add(&pdu.NOPOut{Immediate: true, DataLength: 5, InitiatorTaskTag: 11, TargetTransferTag: pdu.ReservedTag, CmdSN: 3}, []byte("alive"))
-	ask(3, 10240, 2048)
-
-	// Two commands the wrong way round, and reads.
-	add(read10(13, 4, 100, 24), nil)
-	add(write10(12, 3, 200, 1, 512), pattern(512, 0x77))
-	add(&pdu.TextRequest{Final: true, DataLength: 16, InitiatorTaskTag: 14, TargetTransferTag: pdu.ReservedTag, CmdSN: 5}, []byte("SendTargets=\x00\x00\x00\x00"))
-	for i := range uint32(6) {
-		add(read10(20+i, 6+i, 64*i, 128), nil)
-	}
-	add(read10(30, 12, 1<<30, 1), nil) // beyond the end: sense data
-	add(&pdu.LogoutRequest{InitiatorTaskTag: 40, CmdSN: 13}, nil)
-	return b
-}
-
-// handoff moves everything of a frozen Node to a fresh one over the same disk.
-func (r *rig) handoff(t fatal) {
+// freeze stops the Node and returns what it would hand over.
+func (r *rig) freeze(t fatal) (*NodeState, []*net.TCPConn) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := r.node.Freeze(ctx); err != nil {
 		t.Fatalf("freeze: %v", err)
 	}
-	state, socks := r.node.Snapshot()
+	return r.node.Snapshot()
+}
+
+// move moves everything of the frozen Node to a fresh one over the same disk.
+func (r *rig) move(t fatal, state *NodeState, socks []*net.TCPConn) {
 	var moved NodeState
 	var device scsi.DeviceState
 	reencode(t, state, &moved)
@@ -77,6 +45,7 @@ func (r *rig) handoff(t fatal) {
 		files = append(files, f)
 	}
 	next := NewNode(Options{Log: r.node.log})
+	next.sys = r.node.sys
 	target := diskOver(r.t, r.store, r.target.Limits, r.target.Auth)
 	if err := target.Device.Restore(device); err != nil {
 		t.Fatalf("restore: %v", err)
@@ -118,8 +87,9 @@ func reencode(t fatal, from, to any) {
 	}
 }
 
-// drained waits until the target has read all that was sent to it.
-func (r *rig) drained(t fatal, sent int) {
+// arrived waits until the target has handled so many PDUs and read all that was
+// sent to it.
+func (r *rig) arrived(t fatal, pdus int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Microsecond)
@@ -128,22 +98,43 @@ func (r *rig) drained(t fatal, sent int) {
 		for _, c := range r.node.connList() {
 			queued := -1
 			_ = c.raw.Control(func(fd uintptr) { queued, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ) })
-			if queued == 0 {
+			if queued == 0 && int(c.heard.Load()) == pdus {
 				return
 			}
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("the target does not read the %d bytes sent to it", sent)
+			t.Fatalf("the target does not take the %d PDUs sent to it", pdus)
 		}
 	}
 }
 
-// play sends the script and returns all that the target answers. At byte cut
-// it calls disturb; with cut < 0 it never does.
-func (r *rig) play(t fatal, all []byte, cut int, disturb func(), late bool) []byte {
-	conn, err := net.Dial("tcp", r.address())
+// trial is a run of a script that is disturbed.
+type trial struct {
+	cut   int    // bytes that the client sends before
+	limit int    // bytes that the client takes before; below 0: no limit
+	slow  bool   // the client reads nothing before, and the kernel has little room
+	late  bool   // the client reads nothing before
+	how   string // one of the ways
+	more  int    // bytes that the client takes between two handoffs
+}
+
+var ways = []string{"handoff", "thaw", "thaw, then handoff", "two handoffs"}
+
+// smallBuffer is a size of socket buffers that a script's reads fill, bytes.
+const smallBuffer = 16 << 10
+
+// play sends the script and returns all that the target answers. When the
+// trial's position is reached it calls disturb; without a trial it never does.
+func (r *rig) play(t fatal, s *script, spans []span, tr *trial, disturb func()) []byte {
+	dialer := net.Dialer{}
+	if tr != nil && tr.slow {
+		dialer.Control = func(_, _ string, c syscall.RawConn) error {
+			return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, smallBuffer) })
+		}
+	}
+	conn, err := dialer.Dial("tcp", r.address())
 	if err != nil {
 		t.Fatalf("dial: %v", err)
 	}
@@ -157,104 +148,234 @@ func (r *rig) play(t fatal, all []byte, cut int, disturb func(), late bool) []by
 		}
 		answer <- b
 	}
-	if !late {
+	wait := tr != nil && (tr.late || tr.slow)
+	if !wait {
 		go reader()
 	}
-	if cut >= 0 {
-		if _, err := conn.Write(all[:cut]); err != nil {
+	rest := s.bytes
+	if tr != nil {
+		if _, err := conn.Write(rest[:tr.cut]); err != nil {
 			t.Fatalf("send: %v", err)
 		}
-		r.drained(t, cut)
+		r.arrived(t, wholePDUs(spans, tr.cut))
 		disturb()
-		all = all[cut:]
+		rest = rest[tr.cut:]
 	}
-	if late {
+	if wait {
+		_ = conn.(*net.TCPConn).SetReadBuffer(1 << 20)
 		go reader()
 	}
-	if _, err := conn.Write(all); err != nil {
+	if _, err := conn.Write(rest); err != nil {
 		t.Fatalf("send: %v", err)
 	}
 	return <-answer
 }
 
-// mask blanks ExpCmdSN and MaxCmdSN in a stream of the target: they are as of
-// the moment of sending, and so depend on how the input was cut. It checks
-// that they never go back.
-func mask(t fatal, stream []byte) []byte {
-	in, out := bytes.NewReader(stream), []byte(nil)
-	var last pdu.Sequence
-	for in.Len() > 0 {
-		at := len(stream) - in.Len()
-		p, _, err := readPDU(in)
-		if err != nil {
-			t.Fatalf("the target's stream ends in the middle of a PDU: %v", err)
+// wholePDUs counts the PDUs that end before a cut.
+func wholePDUs(spans []span, cut int) int {
+	for i := range spans {
+		if spans[i].to > cut {
+			return spans[i].n
 		}
-		b := bytes.Clone(stream[at : len(stream)-in.Len()])
-		h := (*pdu.BHS)(b)
-		exp, maximum := be32(h[28:]), be32(h[32:])
-		if p != nil && (pdu.SNLess(exp, last.ExpCmdSN) || pdu.SNLess(maximum, last.MaxCmdSN)) {
-			t.Fatalf("%v: ExpCmdSN or MaxCmdSN went back", p)
-		}
-		last.ExpCmdSN, last.MaxCmdSN = exp, maximum
-		clear(h[28:36])
-		out = append(out, b...)
 	}
-	return out
+	return spans[len(spans)-1].n + 1
 }
 
-func be32(b []byte) uint32 {
-	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+// freezing is the test of one script.
+type freezing struct {
+	t      *testing.T
+	script *script
+	sent   []span // of the client's stream
+	want   []byte // the target's stream of an undisturbed run, masked
+	got    []span // of it
+	disk   []byte // at the end of an undisturbed run
+	reach  map[string]int
+
+	scratch []byte // for the disk at the end of a disturbed run
 }
 
-// TestFreezeAtAnyByte freezes a session at any byte of its life and goes on in
-// a fresh Node, or thaws, or both one after the other: the initiator sees the
-// very bytes of an undisturbed run, and the disk holds the same.
-func TestFreezeAtAnyByte(t *testing.T) {
-	all := script()
-	undisturbed := newRig(t, Limits{}, Auth{})
-	want := mask(t, undisturbed.play(t, all, -1, nil, false))
-	if len(want) < 6*128*512 {
-		t.Fatalf("the undisturbed run has an answer of %d bytes only", len(want))
+func newFreezing(t *testing.T, s *script, reach map[string]int) *freezing {
+	f := &freezing{t: t, script: s, sent: dissect(t, s.bytes, s.digests), reach: reach, scratch: make([]byte, testDiskSize)}
+	r := newRigOn(t, Limits{}, s.auth, system{random: still{}, writev: writevNoWait}, 0)
+	f.want = r.play(t, s, f.sent, nil, nil)
+	f.got = dissect(t, f.want, s.digests)
+	mask(t, f.want, f.got)
+	if len(f.want) < 6*128*512 {
+		t.Fatalf("the undisturbed run has an answer of %d bytes only", len(f.want))
 	}
-	disk := make([]byte, testDiskSize)
-	if _, err := undisturbed.store.ReadAt(disk, 0); err != nil {
-		t.Fatal(err)
+	f.disk = r.contents(t, make([]byte, testDiskSize))
+	r.stored(longLBA, pattern(longBlocks*512, 0x5a))
+	return f
+}
+
+// contents reads the whole disk.
+func (r *rig) contents(t fatal, disk []byte) []byte {
+	if _, err := r.store.ReadAt(disk, 0); err != nil {
+		t.Fatalf("read: %v", err)
 	}
-	undisturbed.stored(100, pattern(24*512, 0x5a))
-	rapid.Check(t, func(rt *rapid.T) {
-		r := newRig(t, Limits{}, Auth{})
-		defer r.l.Close()
-		cut := rapid.IntRange(1, len(all)-1).Draw(rt, "cut")
-		how := rapid.SampledFrom([]string{"handoff", "thaw", "thaw, then handoff", "two handoffs"}).Draw(rt, "how")
-		late := rapid.Bool().Draw(rt, "the client reads late")
-		got := mask(rt, r.play(rt, all, cut, func() {
-			if how == "thaw" || how == "thaw, then handoff" {
-				if err := r.node.Freeze(context.Background()); err != nil {
-					rt.Fatalf("freeze: %v", err)
-				}
-				r.node.Snapshot()
-				r.node.Thaw()
-			}
-			if how != "thaw" {
-				r.handoff(rt)
-			}
-			if how == "two handoffs" {
-				r.handoff(rt)
-			}
-		}, late))
-		if !bytes.Equal(got, want) {
-			rt.Fatalf("%s at byte %d: the initiator sees %d bytes, %d in an undisturbed run; the first difference is at %d",
-				how, cut, len(got), len(want), firstDifference(got, want))
+	return disk
+}
+
+// positions returns where a place is in this script.
+func (f *freezing) positions(p *place) []interval {
+	switch {
+	case p.chap && !f.script.chap:
+		return nil
+	case p.out:
+		return p.positions(f.got)
+	}
+	return p.positions(f.sent)
+}
+
+// try disturbs a run at a position of a place.
+func (f *freezing) try(t fatal, p *place, at int, tr trial) {
+	tr.cut, tr.limit, tr.slow = at, -1, p.slow
+	if p.out {
+		tr.cut, tr.limit = len(f.script.bytes), at
+		if s := spanAt(f.got, at); s != nil && isLogin(s.pdu) {
+			tr.cut = f.endOf(s.n) // the client waits for each answer
 		}
-		after := make([]byte, testDiskSize)
-		if _, err := r.store.ReadAt(after, 0); err != nil {
-			rt.Fatalf("read: %v", err)
+	}
+	g := newGate(tr.limit)
+	buffer := 0
+	if tr.slow {
+		buffer = smallBuffer
+	}
+	r := newRigOn(f.t, Limits{}, f.script.auth, system{random: still{}, writev: g.writev}, buffer)
+	defer r.l.Close()
+	hit := false
+	stream := r.play(t, f.script, f.sent, &tr, func() {
+		if tr.limit >= 0 {
+			<-g.reached
 		}
-		if !bytes.Equal(after, disk) {
-			rt.Fatalf("%s at byte %d: the disk holds something else", how, cut)
-		}
-		r.node.Close()
+		hit = f.disturb(t, r, g, p, &tr)
 	})
+	spans := dissect(t, stream, f.script.digests)
+	mask(t, stream, spans)
+	if !bytes.Equal(stream, f.want) {
+		t.Fatalf("%s, %s at byte %d (%+v): the initiator sees %d bytes, %d in an undisturbed run; the first difference is at %d",
+			p.name, tr.how, at, tr, len(stream), len(f.want), firstDifference(stream, f.want))
+	}
+	if !bytes.Equal(r.contents(t, f.scratch), f.disk) {
+		t.Fatalf("%s, %s at byte %d: the disk holds something else", p.name, tr.how, at)
+	}
+	if hit {
+		f.reach[p.name]++
+	}
+	r.node.Close()
+}
+
+// endOf returns where a PDU of the client ends.
+func (f *freezing) endOf(n int) (end int) {
+	for i := range f.sent {
+		if f.sent[i].n == n {
+			end = f.sent[i].to
+		}
+	}
+	return end
+}
+
+// disturb freezes the Node and lets it go on, here or elsewhere. It reports
+// whether the first freeze was at the place.
+func (f *freezing) disturb(t fatal, r *rig, g *gate, p *place, tr *trial) bool {
+	state, socks := r.freeze(t)
+	hit := f.hit(p, state, tr.cut, g.sent())
+	if tr.limit >= 0 && tr.how == "two handoffs" {
+		g.set(tr.limit + tr.more)
+	} else {
+		g.set(-1)
+	}
+	if strings.HasPrefix(tr.how, "thaw") {
+		r.node.Thaw()
+		if tr.how == "thaw" {
+			return hit
+		}
+		state, socks = r.freeze(t)
+	}
+	r.move(t, state, socks)
+	if tr.how == "two handoffs" {
+		state, socks = r.freeze(t)
+		g.set(-1)
+		r.move(t, state, socks)
+	}
+	return hit
+}
+
+// hit reports whether a snapshot that was taken at a cut, when so many bytes
+// were sent, is of a place. It is not if more of the input is left than the
+// PDU that has begun.
+func (f *freezing) hit(p *place, state *NodeState, cut, sent int) bool {
+	if len(state.Connections) != 1 {
+		return false
+	}
+	m := moment{conn: &state.Connections[0], sess: new(SessionState), in: spanAt(f.sent, cut), out: spanAt(f.got, sent)}
+	if len(state.Sessions) == 1 {
+		m.sess = &state.Sessions[0]
+	}
+	begun := 0
+	if m.in != nil {
+		begun = cut - m.in.begin
+	}
+	return len(m.conn.In) == begun && p.hit(&m)
+}
+
+// TestFreezeAtAnyByte freezes a session at any byte of its life, in either
+// direction, and goes on in a fresh Node, or thaws, or both one after the
+// other: the initiator sees the very bytes of an undisturbed run, and the
+// disk holds the same. Every kind of position is tried with every script that
+// has it, and then at random.
+func TestFreezeAtAnyByte(t *testing.T) {
+	reach := make(map[string]int)
+	all := places()
+	var scripted []*freezing
+	for _, s := range scripts() {
+		f := newFreezing(t, s, reach)
+		scripted = append(scripted, f)
+		t.Run(s.name, func(t *testing.T) { f.tryEach(t, all) })
+	}
+	t.Run("at random", func(t *testing.T) {
+		rapid.Check(t, func(rt *rapid.T) {
+			f := rapid.SampledFrom(scripted).Draw(rt, "script")
+			p := rapid.SampledFrom(f.has(all)).Draw(rt, "place")
+			v := rapid.SampledFrom(f.positions(p)).Draw(rt, "interval")
+			at := rapid.IntRange(v.first, v.last).Draw(rt, "at")
+			f.try(rt, p, at, trial{
+				how:  rapid.SampledFrom(ways).Draw(rt, "how"),
+				late: !p.out && rapid.Bool().Draw(rt, "the client reads late"),
+				more: rapid.IntRange(0, 4096).Draw(rt, "more"),
+			})
+		})
+	})
+	for i := range all {
+		t.Logf("%4d × %s", reach[all[i].name], all[i].name)
+		if reach[all[i].name] == 0 {
+			t.Errorf("never frozen there: %s", all[i].name)
+		}
+	}
+}
+
+// has returns the places that are in this script.
+func (f *freezing) has(all []place) []*place {
+	var here []*place
+	for i := range all {
+		if len(f.positions(&all[i])) > 0 {
+			here = append(here, &all[i])
+		}
+	}
+	return here
+}
+
+// tryEach disturbs a run once at every place, in the middle of its positions.
+func (f *freezing) tryEach(t *testing.T, all []place) {
+	for i, p := range f.has(all) {
+		where := f.positions(p)
+		v := where[len(where)/2]
+		before := f.reach[p.name]
+		f.try(t, p, (v.first+v.last)/2, trial{how: ways[i%len(ways)]})
+		if f.reach[p.name] == before {
+			t.Errorf("%s: not reached in the middle of %+v", p.name, v)
+		}
+	}
 }
 
 func firstDifference(a, b []byte) int {

@@ -10,9 +10,10 @@ import (
 // FuzzStream sends any bytes, before a login or after one: at worst that one
 // connection ends.
 func FuzzStream(f *testing.F) {
-	all := script()
-	f.Add(false, all)
-	f.Add(true, all[len(loginPDU()):])
+	for _, s := range scripts() {
+		f.Add(false, s.bytes)
+		f.Add(true, s.bytes[s.full:])
+	}
 	f.Add(true, encode(write10(7, 2, 0, 16, 512), make([]byte, 512)))
 	f.Add(false, []byte("GET / HTTP/1.1\r\n\r\n"))
 	t := new(testing.T)

@@ -39,6 +39,7 @@ type rig struct {
 	store  storage.Store
 	l      *net.TCPListener
 	done   chan struct{}
+	buffer int // bytes to send that the kernel keeps for a connection; 0: its default
 }
 
 // newDisk returns a target with a RAM disk as LUN 1.
@@ -70,7 +71,14 @@ var announced = []PortalGroup{{Tag: 1, Portals: []netip.AddrPort{netip.MustParse
 
 func newRig(t *testing.T, limits Limits, auth Auth) *rig {
 	t.Helper()
-	r := &rig{t: t, node: NewNode(Options{Log: slog.New(slog.DiscardHandler)}), done: make(chan struct{})}
+	return newRigOn(t, limits, auth, realSystem, 0)
+}
+
+// newRigOn is newRig with another system and size of send buffers.
+func newRigOn(t *testing.T, limits Limits, auth Auth, sys system, buffer int) *rig {
+	t.Helper()
+	r := &rig{t: t, node: NewNode(Options{Log: slog.New(slog.DiscardHandler)}), done: make(chan struct{}), buffer: buffer}
+	r.node.sys = sys
 	r.target, r.store = newDisk(t, limits, auth)
 	r.node.SetTargets([]*Target{r.target}, announced, Auth{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -84,6 +92,9 @@ func newRig(t *testing.T, limits Limits, auth Auth) *rig {
 			c, err := r.l.AcceptTCP()
 			if err != nil {
 				return
+			}
+			if r.buffer > 0 {
+				_ = c.SetWriteBuffer(r.buffer)
 			}
 			if err := r.node.Serve(c, 1); err != nil {
 				t.Log(err)

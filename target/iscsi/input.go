@@ -5,6 +5,7 @@ package iscsi
 import (
 	"errors"
 	"io"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -34,6 +35,7 @@ type input struct {
 // stays in the chunk at r until the segment is complete.
 type bulk struct {
 	dest []byte // the whole segment; nil when there is none
+	head int    // bytes in the chunk that precede the segment: header and its digest
 	got  int
 	task *task       // whose buffer dest is part of, or
 	buf  *mem.Buffer // the buffer that holds dest
@@ -50,11 +52,13 @@ func (in *input) bytes() []byte {
 	if in.chunk == nil {
 		return nil
 	}
-	b := in.chunk.B[in.r:in.w:in.w]
-	if in.bulk.dest != nil {
-		b = append(b, in.bulk.dest[:in.bulk.got]...)
+	b := in.chunk.B[in.r:in.w]
+	if in.bulk.dest == nil {
+		return b
 	}
-	return b
+	// The padding and digest of the segment, which is complete then, follow
+	// its header in the chunk.
+	return slices.Concat(b[:in.bulk.head], in.bulk.dest[:in.bulk.got], b[in.bulk.head:])
 }
 
 // read is called by the runtime's poller: it reads once without blocking and
@@ -173,6 +177,7 @@ func (c *conn) consume(h *pdu.BHS, n int, data, tail []byte) error {
 func (c *conn) startBulk(h *pdu.BHS, head, length int) {
 	in := &c.in
 	b := &in.bulk
+	b.head = head
 	if h.Opcode() == pdu.OpDataOut && c.sess != nil {
 		b.task, b.dest = c.sess.reserveDataOut(c, h, length)
 	}
@@ -184,8 +189,10 @@ func (c *conn) startBulk(h *pdu.BHS, head, length int) {
 		b.buf = c.node.pool.Get(size)
 		b.dest = b.buf.B[:length]
 	}
-	b.got = copy(b.dest, in.chunk.B[in.r+head:in.w])
-	in.w = in.r + head
+	arrived := in.chunk.B[in.r+head : in.w]
+	b.got = copy(b.dest, arrived)
+	// What has arrived of the padding and digest is read no second time.
+	in.w = in.r + head + copy(arrived, arrived[b.got:])
 }
 
 // finishBulk handles a PDU whose data segment went into its own buffer, once

@@ -253,7 +253,7 @@ func (l *login) negotiate(c *conn, req *pdu.LoginRequest, pairs []pdu.Pair) ([]p
 	var more []pdu.Pair
 	var err error
 	if req.CSG == pdu.SecurityNegotiation {
-		more, err = l.security(pairs)
+		more, err = l.security(c, pairs)
 	} else {
 		more, err = l.operational(pairs)
 	}
@@ -270,7 +270,7 @@ func isDeclaration(key string) bool {
 }
 
 // security handles the keys of the security negotiation stage (RFC 7143 12).
-func (l *login) security(pairs []pdu.Pair) ([]pdu.Pair, error) {
+func (l *login) security(c *conn, pairs []pdu.Pair) ([]pdu.Pair, error) {
 	var answer []pdu.Pair
 	chap := make(map[string]string)
 	for _, p := range pairs {
@@ -298,7 +298,7 @@ func (l *login) security(pairs []pdu.Pair) ([]pdu.Pair, error) {
 	if len(chap) == 0 {
 		return answer, nil
 	}
-	more, err := l.chap(chap)
+	more, err := l.chap(c, chap)
 	return append(answer, more...), err
 }
 
@@ -314,7 +314,7 @@ func (l *login) chooseMethod(offer string) error {
 }
 
 // chap takes the CHAP exchange one step further.
-func (l *login) chap(keys map[string]string) ([]pdu.Pair, error) {
+func (l *login) chap(c *conn, keys map[string]string) ([]pdu.Pair, error) {
 	if l.Method != "CHAP" || l.Verified {
 		return nil, errAuth{"CHAP keys out of place"}
 	}
@@ -322,7 +322,7 @@ func (l *login) chap(keys map[string]string) ([]pdu.Pair, error) {
 		if l.CHAP.Algorithm != 0 {
 			return nil, errAuth{"CHAP_A sent twice"}
 		}
-		return l.CHAP.offer(a, &l.auth)
+		return l.CHAP.offer(a, &l.auth, c.node.sys.random)
 	}
 	answer, err := l.CHAP.verify(keys, &l.auth)
 	l.Verified = err == nil

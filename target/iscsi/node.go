@@ -104,6 +104,7 @@ type Node struct {
 	pool   mem.Pool
 	work   scheduler
 	memory memoryQueue
+	sys    system
 
 	tasks sync.Pool // of *task
 
@@ -130,6 +131,7 @@ type Node struct {
 func NewNode(o Options) *Node {
 	n := &Node{
 		opt:      o.withDefaults(),
+		sys:      realSystem,
 		targets:  make(map[string]*Target),
 		sessions: make(map[uint16]*session),
 		conns:    make(map[*conn]struct{}),

@@ -269,7 +269,7 @@ func (o *output) drain() (bool, error) {
 func (o *output) write(fd uintptr) bool {
 	b := o.batch
 	for b.sent < b.n {
-		n, err := writevNoWait(fd, b.iov[b.sent:b.n])
+		n, err := o.c.node.sys.writev(fd, b.iov[b.sent:b.n])
 		if err == unix.EAGAIN {
 			if o.wait {
 				return false

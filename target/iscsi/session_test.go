@@ -4,6 +4,7 @@ package iscsi
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -245,7 +246,7 @@ func TestCHAP(t *testing.T) {
 func TestReflectedChallenge(t *testing.T) {
 	auth := Auth{Users: []Account{{"alice", "wonderland-1865"}}, Outgoing: &Account{"target", "looking-glass-1871"}}
 	var s chapState
-	pairs, err := s.offer("5", &auth)
+	pairs, err := s.offer("5", &auth, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,8 +343,8 @@ func TestRejects(t *testing.T) {
 // is left of them.
 func TestKilledClients(t *testing.T) {
 	r := newRig(t, Limits{}, Auth{})
-	all := script()
-	for cut := 1; cut < len(all); cut += 97 {
+	all := scripts()[0].bytes
+	for cut := 1; cut < len(all); cut += 397 {
 		conn, err := net.Dial("tcp", r.address())
 		if err != nil {
 			t.Fatal(err)
@@ -361,7 +362,7 @@ func TestKilledClients(t *testing.T) {
 // connection ends, and the target serves the next client.
 func TestFlippedBits(t *testing.T) {
 	r := newRig(t, Limits{}, Auth{})
-	all := script()
+	all := scripts()[0].bytes
 	rapid.Check(t, func(rt *rapid.T) {
 		damaged := bytes.Clone(all)
 		damaged[rapid.IntRange(0, len(all)-1).Draw(rt, "byte")] ^= 1 << rapid.IntRange(0, 7).Draw(rt, "bit")

@@ -3,11 +3,21 @@
 package iscsi
 
 import (
+	"crypto/rand"
+	"io"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
+
+// system is what a Node has from the operating system, and tests replace.
+type system struct {
+	random io.Reader // of CHAP challenges
+	writev func(fd uintptr, iov []unix.Iovec) (int, error)
+}
+
+var realSystem = system{random: rand.Reader, writev: writevNoWait}
 
 // The sockets are non-blocking, so these calls can't wait: they need not tell
 // the scheduler, which is what syscall.RawSyscall leaves out.

@@ -92,9 +92,16 @@ const diskSize = 64 << 20
 // start runs the first generation, serving a disk on two portals.
 func start(t *testing.T, program string, env ...string) *daemon {
 	t.Helper()
+	return startWith(t, program, "targets.conf", func(disk string) string { return peer.OneDisk(disk, "") }, env...)
+}
+
+// startWith is start with a configuration file of that name and contents. A
+// file is there for a disk, whether they use it or not.
+func startWith(t *testing.T, program, name string, contents func(disk string) string, env ...string) *daemon {
+	t.Helper()
 	dir := t.TempDir()
 	d := &daemon{
-		dir: dir, program: filepath.Join(dir, "gotgtd"), config: filepath.Join(dir, "targets.conf"),
+		dir: dir, program: filepath.Join(dir, "gotgtd"), config: filepath.Join(dir, name),
 		disk: filepath.Join(dir, "disk.img"), client: control.NewClient(filepath.Join(dir, "control.sock")),
 	}
 	d.install(t, program)
@@ -105,7 +112,7 @@ func start(t *testing.T, program string, env ...string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.configure(t, peer.OneDisk(d.disk, ""))
+	d.configure(t, contents(d.disk))
 	// Its output goes to a file: a pipe would end with the first generation.
 	args := append([]string{"-c", `log=$1; shift; exec env "$@" >"$log" 2>&1`, "sh", filepath.Join(dir, "log")}, env...)
 	args = append(args, d.program, "serve", "--config", d.config, "--control", filepath.Join(dir, "control.sock"), "--state-dir", dir,

@@ -18,10 +18,13 @@ ROUNDS   ?= 100
 # More flags of the benchmark, as -peer NAME=iscsi://HOST:PORT/TARGET/LUN.
 BENCH ?=
 
-.PHONY: help build run test check torture bench bench-quick install clean
+# Flags of the lab's command, such as -short.
+LABFLAGS ?=
+
+.PHONY: help build run test check torture bench bench-quick lab-systemd install clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the programs into bin/
 	$(GO) build $(GOFLAGS_BUILD) -o bin/ ./cmd/...
@@ -48,6 +51,10 @@ bench: ## compare with tgt, istgt and gotgt, side by side, in under 25 minutes (
 bench-quick: ## the same comparison in under 3 minutes
 	@test/scripts/deps.sh bench
 	@$(GO) run ./bench -quick $(BENCH)
+
+lab-systemd: ## gotgtd as a service of systemd, in an emulated machine; as root
+	@test/scripts/deps.sh lab
+	@$(GO) run ./test/cmd/lab $(LABFLAGS) $(@:lab-%=%)
 
 install: build ## install under DESTDIR and PREFIX
 	@test/scripts/install.sh "$(DESTDIR)" "$(PREFIX)"

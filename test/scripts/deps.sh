@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# deps.sh SET: makes sure that the programs which SET (run, test, bench) uses are there.
+# deps.sh SET: makes sure that the programs which SET (run, test, bench, lab) uses are there.
 # As root on Debian it installs the missing ones; otherwise it names them and fails.
 set -eu
 
@@ -13,12 +13,16 @@ tests="$run
 	/usr/share/doc/qemu-block-extra:qemu-block-extra
 	e2fsck:e2fsprogs systemd-analyze:systemd nginx:nginx-light
 	gcc:gcc /usr/include/stdlib.h:libc6-dev /usr/include/rbd/librbd.h:librbd-dev"
+lab="$run
+	qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap
+	modprobe:kmod cpio:cpio xz:xz-utils ssh:openssh-client e2fsck:e2fsprogs ip:iproute2"
 
 case ${1-} in
 run) want=$run ;;
 test) want=$tests ;;
 bench) want=$bench ;;
-*) echo "usage: deps.sh run|test|bench" >&2; exit 2 ;;
+lab) want=$lab ;;
+*) echo "usage: deps.sh run|test|bench|lab" >&2; exit 2 ;;
 esac
 
 # Debian keeps these out of an ordinary user's PATH.

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command lab runs the project under real systemd, the Linux kernel's initiator and
+// Xen, in emulated machines: see package lab. It runs at the module's root, as
+// root, and ends with "N passed, N failed".
+//
+//	lab [-short] [-out DIR] SUITE...
+package main
+
+import (
+	"os"
+
+	"github.com/gotgtd/gotgtd/test/lab"
+	"github.com/gotgtd/gotgtd/test/lab/systemd"
+)
+
+func main() {
+	os.Exit(lab.Main([]lab.Suite{
+		systemd.Suite,
+	}))
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// stopTime is how long the run has to clean up when it is interrupted.
+const stopTime = 30 * time.Second
+
+// Main is the lab's command: it runs those of the suites that the arguments name,
+// in the order of the list, and returns the exit status. It has to be started at
+// the module's root, as root.
+func Main(suites []Suite) int {
+	o, err := parse(suites, os.Args[1:])
+	if err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "lab:", err)
+		}
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	status, err := 1, error(nil)
+	if work, ok := inside(); ok {
+		status, err = runInside(ctx, o, work)
+	} else {
+		status, err = runOutside(ctx, o)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		return 1
+	}
+	return status
+}
+
+type options struct {
+	suites []Suite
+	short  bool
+	out    string
+}
+
+func parse(suites []Suite, args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("lab", flag.ContinueOnError)
+	flags.BoolVar(&o.short, "short", false, "fewer rounds: for a run of all checks")
+	flags.StringVar(&o.out, "out", ".", "folder for lab-report.md and the pictures")
+	flags.Usage = func() {
+		fmt.Fprintln(flags.Output(), "usage: lab [flags] SUITE...")
+		flags.PrintDefaults()
+		for _, s := range suites {
+			fmt.Fprintf(flags.Output(), "  %-10s %s\n", s.Name, s.Title)
+		}
+	}
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	for _, s := range suites {
+		if slices.Contains(flags.Args(), s.Name) {
+			o.suites = append(o.suites, s)
+		}
+	}
+	if flags.NArg() == 0 || len(o.suites) != flags.NArg() {
+		return o, fmt.Errorf("%s: not a list of suites; see -help", strings.Join(flags.Args(), " "))
+	}
+	return o, nil
+}
+
+// runOutside makes what needs the network, the image and the programs, and has the rest
+// done in namespaces.
+func runOutside(ctx context.Context, o options) (status int, err error) {
+	if err := dieWithParent(); err != nil {
+		return 1, err
+	}
+	image, err := findImage(ctx, os.Stdout)
+	if err != nil {
+		return 1, err
+	}
+	work, err := os.MkdirTemp("", "gotgtd-lab-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	if err := os.Symlink(image, filepath.Join(work, "image")); err != nil {
+		return 1, err
+	}
+	if err := buildPrograms(ctx, filepath.Join(work, "programs")); err != nil {
+		return 1, err
+	}
+	return enter(ctx, work)
+}
+
+// buildPrograms builds the project's and the lab's own programs. They are static, for
+// there is no telling which libraries a machine has.
+func buildPrograms(ctx context.Context, dir string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=lab", "-o", dir+"/",
+		"./cmd/...", "./test/lab/cmd/...")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.WaitDelay = stopTime
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("can't build the programs: %w\n%s", err, text)
+	}
+	return nil
+}
+
+// runInside runs the suites one after the other, all of them whatever fails.
+func runInside(ctx context.Context, o options, work string) (int, error) {
+	if err := furnish(ctx); err != nil {
+		return 1, err
+	}
+	var reports []*report
+	for _, s := range o.suites {
+		if ctx.Err() != nil {
+			break
+		}
+		l := &Lab{
+			Short: o.short, Dir: filepath.Join(work, s.Name), out: os.Stdout,
+			image: filepath.Join(work, "image"), programs: filepath.Join(work, "programs"),
+		}
+		if err := os.Mkdir(l.Dir, 0o755); err != nil {
+			return 1, err
+		}
+		reports = append(reports, run(ctx, s, l))
+	}
+	return conclude(os.Stdout, o.out, reports, ctx.Err())
+}
+
+// conclude writes the reports and returns the exit status.
+func conclude(w io.Writer, dir string, reports []*report, err error) (int, error) {
+	passed, failed := 0, 0
+	for _, r := range reports {
+		r.print(w)
+		p, f := r.count()
+		passed, failed = passed+p, failed+f
+	}
+	err = errors.Join(err, writeReports(dir, reports))
+	fmt.Fprintf(w, "\n%d passed, %d failed\n", passed, failed)
+	if failed > 0 {
+		return 1, err
+	}
+	return 0, err
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/gotgtd/gotgtd/test/peer"
+)
+
+// Target is gotgtd under upgraded, outside of the machines.
+type Target struct {
+	*peer.Process
+	lab     *Lab
+	name    string
+	dir     string
+	program string // gotgtd, of this target alone: what replaces it is the next generation
+}
+
+// StartTarget runs gotgtd with a configuration, whose format is YAML, at the
+// addresses given, host:port, and waits until it serves. name is a file name, and the
+// target's own. Everything of it is in the folder Dir.
+func (l *Lab) StartTarget(ctx context.Context, name, config string, addresses ...string) (*Target, error) {
+	t := &Target{lab: l, name: name, dir: filepath.Join(l.Dir, name)}
+	t.program = filepath.Join(t.dir, "gotgtd")
+	if err := os.MkdirAll(t.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(t.Install(l.Program("gotgtd")), t.Configure(config)); err != nil {
+		return nil, err
+	}
+	args := []string{"run", "--control", t.path("upgraded.sock")}
+	for i, a := range addresses {
+		args = append(args, "--listen", "portal"+strconv.Itoa(i)+"="+a)
+	}
+	args = append(args, "--", t.program, "serve", "--config", t.path("gotgtd.yaml"), "--control", t.path("gotgtd.sock"), "--state-dir", t.dir)
+	var err error
+	if t.Process, err = peer.Spawn(l.Program("upgraded"), args...); err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	l.targets = append(l.targets, t)
+	l.mu.Unlock()
+	err = untilOrDone(ctx, t.Process, func() error {
+		_, err := t.Ask(ctx, "show")
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("target %s does not serve: %w", name, err)
+	}
+	return t, nil
+}
+
+// Name is the target's name.
+func (t *Target) Name() string { return t.name }
+
+// Dir is the target's folder.
+func (t *Target) Dir() string { return t.dir }
+
+func (t *Target) path(file string) string { return filepath.Join(t.dir, file) }
+
+// Configure replaces the configuration; the next generation reads it.
+func (t *Target) Configure(config string) error {
+	return os.WriteFile(t.path("gotgtd.yaml"), []byte(config), 0o600)
+}
+
+// Install replaces the program by a copy of another; it is the next generation.
+func (t *Target) Install(program string) error {
+	text, err := os.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	next := t.program + ".new"
+	if err := os.WriteFile(next, text, 0o755); err != nil {
+		return err
+	}
+	return os.Rename(next, t.program)
+}
+
+// Ask runs `gotgtd COMMAND --json` for this target and returns what it says.
+func (t *Target) Ask(ctx context.Context, command ...string) (string, error) {
+	return peer.Run(ctx, t.program, append(command, "--json", "--control", t.path("gotgtd.sock"))...)
+}
+
+// Upgrade replaces the process by its next generation, marks that in the report, and returns how
+// long the pause was.
+func (t *Target) Upgrade(ctx context.Context) (time.Duration, error) {
+	t.lab.Mark("upgrade")
+	if _, err := peer.Run(ctx, t.lab.Program("upgraded"), "reload", "--control", t.path("upgraded.sock")); err != nil {
+		return 0, err
+	}
+	out, err := t.Ask(ctx, "show")
+	if err != nil {
+		return 0, err
+	}
+	var show struct {
+		Upgrades []struct {
+			Pause time.Duration `json:"pause"`
+			Error string        `json:"error"`
+		} `json:"upgrades"`
+	}
+	if err := json.Unmarshal([]byte(out), &show); err != nil {
+		return 0, fmt.Errorf("can't read what gotgtd show says: %w", err)
+	}
+	if len(show.Upgrades) == 0 {
+		return 0, errors.New("gotgtd shows no upgrade")
+	}
+	last := show.Upgrades[len(show.Upgrades)-1]
+	if last.Error != "" {
+		return 0, fmt.Errorf("the upgrade has failed: %s", last.Error)
+	}
+	return last.Pause, nil
+}

@@ -79,6 +79,7 @@ type Service struct {
 	next     *generation   // while reloading, the one that is to take over
 	retiring []*generation // those that have handed over and have not ended
 	known    map[int]bool  // the children that main had when the reload began
+	orphans  map[int]bool  // the children that the supervisor had then
 	deadline time.Time     // of Starting, Reloading, Stopping
 	startAt  time.Time     // of Waiting
 	aim      aim           // of Stopping
@@ -139,10 +140,19 @@ func (s *Service) open() error {
 		return s.resume(state)
 	}
 	var err error
+	if s.control, err = listenControl(s.cfg.Control); err != nil {
+		return err
+	}
+	if err := refuseLeftOvers(notifyPath(s.cfg.Control)); err != nil {
+		return err
+	}
 	var stored []*os.File
 	s.sockets, stored, err = openSockets(s.cfg.Listen, passedFiles())
 	if err != nil {
 		return err
+	}
+	if n := len(stored); n > 0 {
+		s.log.Info("descriptors taken up from the service manager: the supervisor before this one has left them", "stored", n)
 	}
 	if err := s.store.takeUp(stored, false); err != nil {
 		s.log.Warn("stored descriptors refused", "err", err)
@@ -155,9 +165,6 @@ func (s *Service) open() error {
 		if err := s.up.Store(boundPrefix+o.name, o.file); err != nil {
 			s.log.Warn("socket not kept by the service manager", "name", o.name, "err", err)
 		}
-	}
-	if s.control, err = listenControl(s.cfg.Control); err != nil {
-		return err
 	}
 	path := notifyPath(s.cfg.Control)
 	if err := removeNotify(path); err != nil {

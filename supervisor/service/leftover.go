@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// leftOverTime is the time that a process which has been killed has to end.
+const leftOverTime = time.Second
+
+// refuseLeftOvers reports a service that still runs though its supervisor was
+// killed. Nothing but systemd ends it then, and a second one beside it would
+// fight with it for whatever it serves. It is known by its environment, in which
+// its supervisor has told it where to send notifications.
+func refuseLeftOvers(path string) error {
+	late := time.Now().Add(leftOverTime)
+	for _, pid := range notifiersOf(path) {
+		if !endsBy(pid, late) {
+			return fmt.Errorf("process %d of the service still runs, left by a supervisor that was killed: end it first", pid)
+		}
+	}
+	return nil
+}
+
+// notifiersOf returns the processes that were started with this
+// NOTIFY_SOCKET, of those whose environment can be read.
+func notifiersOf(path string) []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	want := []byte("\x00NOTIFY_SOCKET=" + path + "\x00")
+	var found []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		environ, err := os.ReadFile("/proc/" + e.Name() + "/environ")
+		if err == nil && bytes.Contains(append([]byte{0}, environ...), want) {
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+// endsBy waits for the end of a process, and reports whether it came in time.
+func endsBy(pid int, late time.Time) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	for {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, int(max(time.Until(late).Milliseconds(), 0)))
+		if err != unix.EINTR {
+			return err == nil && n == 1
+		}
+	}
+}

@@ -118,21 +118,35 @@ func pidAlive(pid int) bool {
 // ancestry returns pid and its ancestors up to the child of the supervisor, or
 // nil if pid is none of its descendants.
 func ancestry(pid int) []int {
+	// An ancestor that ends meanwhile leaves its children to another, to which
+	// the next attempt leads.
+	const attempts = 4
+	for range attempts {
+		chain, broken := climb(pid)
+		if !broken {
+			return chain
+		}
+	}
+	return nil
+}
+
+// climb is one attempt at ancestry. It reports whether an ancestor was gone when
+// its own parent was asked for.
+func climb(pid int) (chain []int, broken bool) {
 	const maxDepth = 64
 	self := os.Getpid()
-	var chain []int
 	for range maxDepth {
-		if pid <= 1 {
-			return nil
+		parent := kernel.Parent(pid)
+		if parent == 0 {
+			return nil, len(chain) > 0 && pid > 1
 		}
 		chain = append(chain, pid)
-		parent := kernel.Parent(pid)
 		if parent == self {
-			return chain
+			return chain, false
 		}
 		pid = parent
 	}
-	return nil
+	return nil, false
 }
 
 var errNotDescendant = errors.New("it is no process of the service")

@@ -27,7 +27,7 @@ type Failure struct {
 func (s *Service) settle(state State, err error) {
 	s.state = state
 	s.deadline = time.Time{}
-	s.known = nil
+	s.known, s.orphans = nil, nil
 	for _, r := range s.asked {
 		r.answer(s.result(err))
 	}
@@ -151,12 +151,17 @@ func (s *Service) reload() {
 func (s *Service) enterReloading(status string) {
 	s.state = Reloading
 	s.deadline = time.Now().Add(s.cfg.ReadyTimeout)
-	s.known = map[int]bool{}
-	for _, pid := range kernel.Children(s.main.pid) {
-		s.known[pid] = true
-	}
+	s.known, s.orphans = childrenOf(s.main.pid), childrenOf(os.Getpid())
 	s.main.errno = 0
 	s.up.reloading(status)
+}
+
+func childrenOf(parent int) map[int]bool {
+	set := map[int]bool{}
+	for _, pid := range kernel.Children(parent) {
+		set[pid] = true
+	}
+	return set
 }
 
 // reloadFailed goes back to the generation that has been serving all along.

@@ -39,12 +39,14 @@ func (l *limiter) allow() (ok bool, refused int) {
 	return true, refused
 }
 
-// wait waits until one more event is allowed, or stop is closed.
-func (l *limiter) wait(stop <-chan struct{}) {
+// wait waits until one more event is allowed, or stop is closed, and reports
+// whether that took waiting.
+func (l *limiter) wait(stop <-chan struct{}) (waited bool) {
 	for {
 		if ok, _ := l.allow(); ok {
-			return
+			return waited
 		}
+		waited = true
 		l.mu.Lock()
 		rest := time.Until(l.since.Add(l.period))
 		l.mu.Unlock()
@@ -53,7 +55,7 @@ func (l *limiter) wait(stop <-chan struct{}) {
 		case <-timer.C:
 		case <-stop:
 			timer.Stop()
-			return
+			return true
 		}
 	}
 }

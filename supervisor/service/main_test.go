@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,7 +35,10 @@ func TestMain(m *testing.M) {
 	case "supervise":
 		err = superviseMain(os.Args[2])
 	case "lie":
+		awaitParent(os.Getenv("LIE_UNDER"))
 		err = notify.NewClient(os.Getenv("NOTIFY_SOCKET")).Send(strings.Split(os.Getenv("LIE"), ",")...)
+	case "flood":
+		flood(os.Args[2])
 	case "serve":
 		err = serveMain(os.Args[2])
 	default:
@@ -50,6 +54,13 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
+// awaitParent returns when a process of that PID is this one's parent; an
+// empty PID stands for any.
+func awaitParent(pid string) {
+	for pid != "" && strconv.Itoa(os.Getppid()) != pid {
+	}
+}
+
 // superviseMain is upgraded, with its configuration as JSON.
 func superviseMain(text string) error {
 	var cfg Config
@@ -62,7 +73,8 @@ func superviseMain(text string) error {
 	return Run(ctx, cfg)
 }
 
-const testTimeout = 30 * time.Second
+// testTimeout is for what fails the test: no working machine is as slow.
+const testTimeout = 2 * time.Minute
 
 // supervised is a supervisor with its service, as a test sees it.
 type supervised struct {
@@ -107,11 +119,10 @@ func newSupervised(t *testing.T, change func(*Config)) *supervised {
 	}
 	copyFile(t, self, s.binary)
 	s.cfg = Config{
-		Command: []string{self, "serve", s.dir},
-		Control: s.Control,
-		Listen:  []Listen{{"test", filepath.Join(s.dir, "socket")}},
-		// Long enough for a loaded machine, short enough for a test.
-		ReadyTimeout: 10 * time.Second, StopTimeout: 2 * time.Second,
+		Command:      []string{self, "serve", s.dir},
+		Control:      s.Control,
+		Listen:       []Listen{{"test", filepath.Join(s.dir, "socket")}},
+		ReadyTimeout: testTimeout, StopTimeout: testTimeout,
 	}
 	if change != nil {
 		change(&s.cfg)
@@ -202,7 +213,7 @@ func (s *supervised) until(what string, ok func(Status) bool) Status {
 	s.t.Helper()
 	deadline := time.NewTimer(testTimeout)
 	defer deadline.Stop()
-	ticker := time.NewTicker(5 * time.Millisecond)
+	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for {
 		result, err := s.Status(s.context())

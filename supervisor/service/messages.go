@@ -17,6 +17,8 @@ const (
 	// messageRate bounds the notifications that are heard, a second. Beyond
 	// it the socket's queue fills, and its senders wait.
 	messageRate = 500
+	// floodLogged bounds how often the log says that they are held up.
+	floodLogged = 10 * time.Second
 	// maxExtension bounds what EXTEND_TIMEOUT_USEC can ask for at a time.
 	maxExtension = time.Hour
 	// maxStatus bounds the STATUS that is kept, in bytes.
@@ -32,34 +34,49 @@ type delivery struct {
 // receive reads notifications and has the owner deal with one after the other.
 func (s *Service) receive() {
 	pace := newLimiter(messageRate, time.Second)
+	// Apart from the other complaints: a flood of bad messages uses those up.
+	floods := newLimiter(1, floodLogged)
 	for {
 		m, err := s.notify.Receive()
 		var bad *notify.BadMessage
-		switch {
-		case errors.As(err, &bad):
-			s.complainf("notification refused", "err", err)
-			pace.wait(s.done)
-			continue
-		case err != nil:
+		if err != nil && !errors.As(err, &bad) {
 			if !errors.Is(err, net.ErrClosed) {
 				s.log.Error("notifications can't be received any more", "err", err)
 			}
 			return
 		}
-		pace.wait(s.done)
-		d := &delivery{m, make(chan struct{})}
-		select {
-		case s.messages <- d:
-			<-d.heard
-		case <-s.done:
+		var sender int
+		if bad != nil {
+			sender = bad.PID
+			s.complainf("notification refused", "err", err)
+		} else {
+			sender = m.PID
 		}
-		m.Close()
+		if pace.wait(s.done) {
+			s.complainWithin(floods, "notifications come too fast, and have to wait", "pid", sender, "bound_per_second", messageRate)
+		}
+		if bad == nil {
+			s.deliver(m)
+		}
 	}
 }
 
+// deliver has the owner deal with a message.
+func (s *Service) deliver(m *notify.Message) {
+	d := &delivery{m, make(chan struct{})}
+	select {
+	case s.messages <- d:
+		<-d.heard
+	case <-s.done:
+	}
+	m.Close()
+}
+
 // complainf logs what anyone can bring about, as often as is useful.
-func (s *Service) complainf(text string, args ...any) {
-	ok, suppressed := s.complain.allow()
+func (s *Service) complainf(text string, args ...any) { s.complainWithin(s.complain, text, args...) }
+
+func (s *Service) complainWithin(bound *limiter, text string, args ...any) {
+	ok, suppressed := bound.allow()
 	if !ok {
 		return
 	}
@@ -155,12 +172,14 @@ func (s *Service) hearMainPID(m *notify.Message, chain []int) error {
 }
 
 // mayFollow reports whether a process can be the successor: it descends from
-// the main process, or that has ended and left it behind.
+// the main process, or has been left behind by it since the reload began. That
+// can be before the end of the main process is known anywhere: the kernel gives
+// away the children of a process at the beginning of its end.
 func (s *Service) mayFollow(chain []int) bool {
-	if s.main == nil {
-		return s.generationOf(chain) == nil
+	if s.main != nil && slices.Contains(chain, s.main.pid) {
+		return true
 	}
-	return slices.Contains(chain, s.main.pid)
+	return s.generationOf(chain) == nil && !s.orphans[chain[len(chain)-1]]
 }
 
 // hearNews takes note of what changes no state.

@@ -19,7 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/supervisor"
+	"github.com/gotgtd/gotgtd/supervisor/notify"
 )
+
+// extendFrom is the time for a start, of a service that asks for more.
+const extendFrom = 4 * time.Second
 
 // serveMain is a service that tells every client its generation and its PID,
 // or misbehaves as the file "fault" in dir says.
@@ -35,8 +39,15 @@ func serveMain(dir string) error {
 	if err != nil {
 		return err
 	}
+	if fault == "orphan" {
+		if err := runOrphan(arg); err != nil {
+			return err
+		}
+		fault = "never-ready"
+	}
 	if fault == "never-ready" {
-		select {}
+		awaitTerm(signals)
+		return nil
 	}
 	listeners, err := p.Listeners()
 	if err != nil {
@@ -60,6 +71,14 @@ func serveMain(dir string) error {
 	return answer(p, listeners[0], signals, fault)
 }
 
+func awaitTerm(signals <-chan os.Signal) {
+	for s := range signals {
+		if s == syscall.SIGTERM {
+			return
+		}
+	}
+}
+
 // misbehave does what the service's processes may do around readiness.
 func misbehave(p *supervisor.Process, fault, arg string) error {
 	ctx := context.Background()
@@ -70,9 +89,12 @@ func misbehave(p *supervisor.Process, fault, arg string) error {
 			return err
 		}
 	case "flood":
-		for range 3000 {
-			_ = p.Notify("STATUS=noise", "FDSTORE=1", "no assignment")
+		// Whatever this process has started ends after it, by the supervisor.
+		if err := exec.Command("/proc/self/exe", "flood", arg).Start(); err != nil {
+			return err
 		}
+	case "freeze":
+		return freezeAndGo(p, arg)
 	case "store":
 		n, err := strconv.Atoi(arg)
 		if err != nil {
@@ -98,7 +120,7 @@ func misbehave(p *supervisor.Process, fault, arg string) error {
 		if err := p.Notify("EXTEND_TIMEOUT_USEC=60000000"); err != nil {
 			return err
 		}
-		<-time.After(3 * time.Second) // the time that is asked for
+		<-time.After(extendFrom + time.Second) // the time that is asked for
 	}
 	if len(p.Stored()) > 0 && fault == "unstore" {
 		for _, f := range p.Stored() {
@@ -110,10 +132,46 @@ func misbehave(p *supervisor.Process, fault, arg string) error {
 	return p.Ready(status)
 }
 
+// freezeAndGo stops the supervisor and is ready, so that the supervisor finds
+// everything done when it goes on.
+func freezeAndGo(p *supervisor.Process, pid string) error {
+	supervisor, err := strconv.Atoi(pid)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(supervisor, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return p.Ready("")
+}
+
+// flood sends a message again and again, until nobody hears it any more.
+func flood(fields string) {
+	c := notify.NewClient(os.Getenv("NOTIFY_SOCKET"))
+	for {
+		err := c.Send(strings.Split(fields, ",")...)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+	}
+}
+
 // runLiar runs a process of the service that claims what it has no right to.
 func runLiar(fields string) error {
 	cmd := exec.Command("/proc/self/exe", "lie", fields)
 	cmd.Env = append(os.Environ(), "LIE="+fields)
+	return cmd.Run()
+}
+
+// runOrphan is runLiar with a process that has left the service: its parent has
+// ended, so that it is the supervisor's child.
+func runOrphan(fields string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("setsid", "--fork", self, "lie", fields)
+	cmd.Env = append(os.Environ(), "LIE="+fields, "LIE_UNDER="+strconv.Itoa(os.Getppid()))
 	return cmd.Run()
 }
 

@@ -96,19 +96,19 @@ func TestFaultsOfTheService(t *testing.T) {
 		want   string // in the last failure
 		logged string
 	}{
-		{name: "never ready", fault: "never-ready", change: func(c *Config) { c.ReadyTimeout = 200 * time.Millisecond },
-			state: Waiting, want: "killed by signal 9 (killed): not ready within 200ms before it was ready"},
+		{name: "never ready", fault: "never-ready", change: func(c *Config) { c.ReadyTimeout = 4 * time.Second },
+			state: Waiting, want: "killed by signal 9 (killed): not ready within 4s before it was ready"},
 		{name: "exits at once", fault: "exit", state: Waiting, want: "exited with status 3 before it was ready"},
 		{name: "exits when ready", fault: "ready-then-exit", state: Waiting, want: "exited with status 4"},
 		{name: "missing", change: func(c *Config) { c.Command = []string{"/nowhere/program"} },
 			state: Waiting, want: "stat /nowhere/program: no such file or directory"},
 		{name: "names a stranger", fault: "liar MAINPID=1,READY=1", state: Serving, logged: "it is no process of the service"},
 		{name: "names itself", fault: "liar MAINPID=2147483646", state: Serving, logged: "MAINPID refused"},
-		{name: "floods", fault: "flood", state: Serving, logged: `is no assignment`},
+		{name: "forks what leaves it and lies", fault: "orphan READY=1", state: Starting, logged: "it belongs to no generation that runs"},
 		{name: "stores too much", fault: "store 9", change: func(c *Config) { c.MaxStored = 4 },
 			state: Serving, logged: "the store is full: 4 descriptors, which is the bound"},
 		{name: "stores twice", fault: "store 1", state: Serving, logged: "it is stored already"},
-		{name: "asks for time", fault: "extend", change: func(c *Config) { c.ReadyTimeout = 2 * time.Second }, state: Serving},
+		{name: "asks for time", fault: "extend", change: func(c *Config) { c.ReadyTimeout = extendFrom }, state: Serving},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newSupervised(t, tc.change)
@@ -129,6 +129,61 @@ func TestFaultsOfTheService(t *testing.T) {
 				s.untilServing()
 			}
 		})
+	}
+}
+
+// A process of the service that sends without end is held up, and named; the
+// service goes on, and is replaced, as without it.
+func TestFloodOfNotifications(t *testing.T) {
+	for name, fields := range map[string]string{
+		"of a status":     "STATUS=noise,FDSTORE=1,WATCHDOG=1",
+		"of bad messages": "no assignment",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSupervised(t, nil)
+			s.fault("flood " + fields)
+			s.run()
+			s.untilServing()
+			s.untilLogged("notifications come too fast, and have to wait")
+			s.fault("")
+			if st := s.reload(); st.Main.Number != 2 {
+				t.Errorf("generation %d serves", st.Main.Number)
+			}
+			if n := strings.Count(s.log.String(), "level=WARN"); n > 1000 {
+				t.Errorf("%d complaints in the log", n)
+			}
+		})
+	}
+}
+
+// The successor is ready and the old generation has ended before the
+// supervisor hears of either, in whatever order it then does.
+func TestOldGenerationEndsBeforeTheNewIsHeard(t *testing.T) {
+	s := newSupervised(t, nil)
+	s.run()
+	old := s.untilServing().Main
+	s.fault(fmt.Sprintf("freeze %d", s.pid))
+	for range 8 {
+		type answer struct {
+			Result
+			err error
+		}
+		answers := make(chan answer, 1)
+		go func() {
+			result, err := s.Reload(s.context())
+			answers <- answer{result, err}
+		}()
+		if !endsBy(old.PID, time.Now().Add(testTimeout)) {
+			t.Error("the old generation does not end")
+		}
+		if err := syscall.Kill(s.pid, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		a := <-answers
+		if a.err != nil || a.Status.Main.Number != old.Number+1 {
+			t.Fatalf("%+v, %v\n%s", a.Status.Main, a.err, s.log)
+		}
+		old = a.Status.Main
 	}
 }
 
@@ -161,10 +216,10 @@ func TestFailedReloadKeepsTheOldGeneration(t *testing.T) {
 		{Handoff, "exit", "exited with exit status 3"},
 		{Handoff, "never-ready", "did not take over within 5s"},
 		{Overlap, "exit", "exited with status 3 before it was ready"},
-		{Overlap, "never-ready", "not ready within 6s"},
+		{Overlap, "never-ready", "not ready within 10s"},
 	} {
 		t.Run(string(tc.strategy)+" "+tc.fault, func(t *testing.T) {
-			s := newSupervised(t, func(c *Config) { c.Strategy, c.ReadyTimeout = tc.strategy, 6*time.Second })
+			s := newSupervised(t, func(c *Config) { c.Strategy, c.ReadyTimeout = tc.strategy, 10*time.Second })
 			s.run()
 			before := s.untilServing().Main.PID
 			s.fault(tc.fault)
@@ -185,11 +240,11 @@ func TestFailedReloadKeepsTheOldGeneration(t *testing.T) {
 
 // A handoff whose service does not give up its successor in time.
 func TestReloadTimeout(t *testing.T) {
-	s := newSupervised(t, func(c *Config) { c.ReadyTimeout = 2 * time.Second })
+	s := newSupervised(t, func(c *Config) { c.ReadyTimeout = 4 * time.Second })
 	s.run()
 	before := s.untilServing().Main.PID
 	s.fault("never-ready")
-	if _, err := s.Reload(s.context()); err == nil || !strings.Contains(err.Error(), "not ready within 2s") {
+	if _, err := s.Reload(s.context()); err == nil || !strings.Contains(err.Error(), "not ready within 4s") {
 		t.Errorf("reload: %v", err)
 	}
 	if _, pid := s.ask(); pid != before {

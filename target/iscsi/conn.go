@@ -176,13 +176,15 @@ func (c *conn) logEnd() {
 // while input lasts and goes out in one piece when it is used up.
 func (c *conn) serve() error {
 	for {
+		c.out.gather()
 		if err := c.handleInput(); err != nil {
+			c.out.ungather()
 			if !errors.Is(err, errFrozen) {
 				c.out.flush() // a last word, such as a login failure
 			}
 			return err
 		}
-		c.out.flush()
+		c.out.flushNow()
 		c.node.memory.serve(c.node)
 		if c.out.finished() {
 			return errLoggedOut

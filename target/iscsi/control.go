@@ -66,7 +66,7 @@ func (s *session) logoutSession(c *conn, respond func(uint8)) {
 		}
 		respond(pdu.LogoutSuccess)
 		c.out.finish()
-		c.out.flush()
+		c.out.flushNow()
 	})
 	s.mu.Lock()
 	s.ending = true
@@ -101,7 +101,7 @@ func (s *session) logoutConnection(c *conn, cid uint16, respond func(uint8)) {
 		if o == c {
 			c.out.finish()
 		}
-		c.out.flush()
+		c.out.flushNow()
 		if o != c {
 			o.close(errLoggedOut)
 		}

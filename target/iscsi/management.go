@@ -105,7 +105,7 @@ func (c *conn) handleTaskManagement(h *pdu.BHS) error {
 	after := func() {}
 	m := newManagement(func() {
 		c.out.send(&pdu.TaskManagementResponse{Response: response, InitiatorTaskTag: req.InitiatorTaskTag}, true)
-		c.out.flush()
+		c.out.flushNow()
 		after()
 	})
 	switch req.Function {

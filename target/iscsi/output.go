@@ -60,8 +60,11 @@ type output struct {
 	head     int // queue[:head] is sent
 	bytes    int // data bytes in queue[head:]
 	flushing bool
-	last     bool // nothing will be queued any more
-	dead     bool
+	// The reader is at work and flushes when it has used up its input: till
+	// then responses gather, those of workers too.
+	gathering bool
+	last      bool // nothing will be queued any more
+	dead      bool
 
 	// The flusher's own.
 	statSN  uint32 // of the next PDU that carries status
@@ -156,9 +159,10 @@ func (o *output) throttle() error {
 	if !o.full() {
 		return nil
 	}
-	o.flush()
+	o.flushNow()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer func() { o.gathering = true }()
 	for o.fullLocked() && !o.dead {
 		if o.c.node.frozen.Load() {
 			return errFrozen
@@ -192,7 +196,29 @@ func (o *output) finished() bool {
 	return o.last && !o.flushing && o.head == len(o.queue) && o.batch == nil
 }
 
-// flush sends what is queued, as far as the socket takes it now.
+// gather makes others leave the sending to the reader, which calls it. One
+// write then carries what would have been many.
+func (o *output) gather() {
+	o.mu.Lock()
+	o.gathering = true
+	o.mu.Unlock()
+}
+
+// ungather ends what gather began.
+func (o *output) ungather() {
+	o.mu.Lock()
+	o.gathering = false
+	o.mu.Unlock()
+}
+
+// flushNow sends what is queued, whether or not the reader would come to that.
+func (o *output) flushNow() {
+	o.ungather()
+	o.flush()
+}
+
+// flush sends what is queued, as far as the socket takes it now, unless the
+// reader is going to.
 func (o *output) flush() {
 	if !o.begin() {
 		return
@@ -212,7 +238,7 @@ func (o *output) flush() {
 func (o *output) begin() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.flushing || o.dead || o.head == len(o.queue) && o.batch == nil {
+	if o.flushing || o.gathering || o.dead || o.head == len(o.queue) && o.batch == nil {
 		return false
 	}
 	o.flushing = true
@@ -222,7 +248,7 @@ func (o *output) begin() bool {
 // end stops being the flusher, and looks once more for what came meanwhile.
 func (o *output) end(err error) {
 	o.mu.Lock()
-	again := err == nil && o.head < len(o.queue)
+	again := err == nil && !o.gathering && o.head < len(o.queue)
 	o.flushing = false
 	last := o.last
 	o.room.Broadcast()
@@ -327,12 +353,13 @@ func (b *batch) release(n *Node) {
 	b.n, b.sent, b.pdus, b.nbufs, b.ntasks, b.bytes, b.sess = 0, 0, 0, 0, 0, 0, nil
 }
 
-// encode fills a batch from the queue; false when there was nothing.
+// encode fills a batch from the queue; false when there was nothing, or the
+// reader gathers more.
 func (o *output) encode() bool {
 	var b *batch
 	for b == nil || b.pdus < batchPDUs {
 		o.mu.Lock()
-		if o.head == len(o.queue) {
+		if o.gathering || o.head == len(o.queue) {
 			o.mu.Unlock()
 			break
 		}

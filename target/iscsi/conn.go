@@ -19,12 +19,13 @@ import (
 
 // Reasons for the end of a connection that are nobody's fault.
 var (
-	errShutdown   = errors.New("the target shuts down")
-	errReinstated = errors.New("the session was reinstated")
-	errLoggedOut  = errors.New("logged out")
-	errReplaced   = errors.New("replaced by a new connection with its CID")
-	errReset      = errors.New("the target was reset")
-	errFrozen     = errors.New("frozen") // the reader stops for a handoff; never leaves the package
+	errShutdown    = errors.New("the target shuts down")
+	errReinstated  = errors.New("the session was reinstated")
+	errLoggedOut   = errors.New("logged out")
+	errReplaced    = errors.New("replaced by a new connection with its CID")
+	errReset       = errors.New("the target was reset")
+	errSessionLost = errors.New("another connection of the session was lost")
+	errFrozen      = errors.New("frozen") // the reader stops for a handoff; never leaves the package
 )
 
 // A protocolError ends its connection, because what follows in the byte

@@ -141,9 +141,11 @@ func (n *Node) liveness() {
 			if n.frozen.Load() {
 				continue
 			}
-			for _, s := range n.sessionList() {
-				s.checkLiveness(now)
-			}
+			n.outside(func() {
+				for _, s := range n.sessionList() {
+					s.checkLiveness(now)
+				}
+			})
 		}
 	}
 }

@@ -28,13 +28,13 @@ func (n *Node) Dismiss(tsih uint16, grace time.Duration) {
 
 func (n *Node) dismiss(s *session, grace time.Duration) {
 	defer n.wg.Done()
-	s.requestLogout()
+	n.outside(s.requestLogout)
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
 	case <-s.gone:
 	case <-n.stop:
 	case <-timer.C:
-		s.end(errDismissed)
+		n.outside(func() { s.end(errDismissed) })
 	}
 }

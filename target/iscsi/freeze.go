@@ -15,6 +15,8 @@ import (
 //	running ──Freeze──► frozen ──Thaw──► running
 //	                      └──Retire──► retired
 type freezer struct {
+	outside sync.RWMutex // held for writing while frozen; see Node.outside
+
 	mu      sync.Mutex // protects the fields below
 	change  sync.Cond  // signalled when parked changes
 	parked  map[*conn]struct{}
@@ -77,6 +79,7 @@ func (n *Node) Freeze(ctx context.Context) error {
 	close(n.freeze.begun)
 	n.freeze.mu.Unlock()
 	n.frozen.Store(true)
+	n.freeze.outside.Lock()
 	for _, c := range n.connList() {
 		_ = c.nc.SetDeadline(longAgo)
 		c.out.wake()
@@ -185,7 +188,19 @@ func (n *Node) unfreeze(retire bool) bool {
 	}
 	close(f.release)
 	f.release = make(chan struct{})
+	f.outside.Unlock()
 	return true
+}
+
+// outside runs f, which does something to sessions from a goroutine that a
+// freeze does not stop, such as a timer's. It waits for the end of a freeze; if
+// that has left the sessions to a successor, f does not run.
+func (n *Node) outside(f func()) {
+	n.freeze.outside.RLock()
+	defer n.freeze.outside.RUnlock()
+	if !n.foreign.Load() {
+		f()
+	}
 }
 
 // Retire ends a frozen Node whose sessions have moved to another process: the

@@ -50,6 +50,9 @@ func (r *rig) move(t fatal, state *NodeState, socks []*net.TCPConn) {
 	if err := target.Device.Restore(device); err != nil {
 		t.Fatalf("restore: %v", err)
 	}
+	if r.changed != nil {
+		r.changed(target)
+	}
 	next.SetTargets([]*Target{target}, announced, Auth{})
 	if err := next.Restore(&moved, files, func(string) *Target { return target }); err != nil {
 		t.Fatalf("restore: %v", err)

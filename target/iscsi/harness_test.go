@@ -33,13 +33,14 @@ const (
 
 // rig is a Node with one disk, listening on loopback.
 type rig struct {
-	t      *testing.T
-	node   *Node
-	target *Target
-	store  storage.Store
-	l      *net.TCPListener
-	done   chan struct{}
-	buffer int // bytes to send that the kernel keeps for a connection; 0: its default
+	t       *testing.T
+	node    *Node
+	target  *Target
+	store   storage.Store
+	l       *net.TCPListener
+	done    chan struct{}
+	buffer  int           // bytes to send that the kernel keeps for a connection; 0: its default
+	changed func(*Target) // how the target of the next Node differs; nil: it does not
 }
 
 // newDisk returns a target with a RAM disk as LUN 1.

@@ -42,9 +42,10 @@ type login struct {
 	Finishing   bool             `cbor:"15,keyasint"` // everything is agreed on; the session is not open yet
 	Answer      []byte           `cbor:"16,keyasint"` // text of the last response, when Finishing
 
-	target *Target  // nil for discovery
-	join   *session // the session that a further connection joins
-	auth   Auth
+	target  *Target  // nil for discovery
+	join    *session // the session that a further connection joins
+	auth    Auth
+	refused error // why the next request is refused: the configuration has changed
 }
 
 // loginError ends a login with a status for the initiator and a reason for
@@ -101,6 +102,9 @@ func (c *conn) loginFailed(status pdu.LoginStatus, req *pdu.LoginRequest) {
 
 // step takes the login one request further.
 func (l *login) step(c *conn, req *pdu.LoginRequest, data []byte) error {
+	if l.refused != nil {
+		return l.refused
+	}
 	if l.Finishing {
 		return l.finish(c, req) // interrupted by a freeze before
 	}

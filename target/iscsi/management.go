@@ -120,7 +120,7 @@ func (c *conn) handleTaskManagement(h *pdu.BHS) error {
 	case pdu.TargetWarmReset, pdu.TargetColdReset:
 		c.sess.resetTarget(&req, m)
 		if req.Function == pdu.TargetColdReset {
-			after = func() { c.node.dropSessions(c.sess.target, coldResetDelay) }
+			after = func() { c.node.dropSessions(c.sess.target) }
 		}
 	case pdu.TaskReassign:
 		response = pdu.AllegianceReassignUnsupport
@@ -210,9 +210,19 @@ func (s *session) abortEverywhere(req *pdu.TaskManagementRequest, match func(*ta
 	}
 }
 
-// dropSessions ends all sessions with a target after a delay. It returns at
+// dropSessions ends all sessions with a target after a while. It returns at
 // once.
-func (n *Node) dropSessions(t *Target, delay time.Duration) {
+func (n *Node) dropSessions(t *Target) {
+	for _, s := range n.sessionList() {
+		s.mu.Lock()
+		s.resetting = s.resetting || s.target != nil && s.target.Device == t.Device
+		s.mu.Unlock()
+	}
+	n.endReset()
+}
+
+// endReset ends the sessions whose target was reset, after coldResetDelay.
+func (n *Node) endReset() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
@@ -221,19 +231,27 @@ func (n *Node) dropSessions(t *Target, delay time.Duration) {
 	n.wg.Add(1)
 	go func() {
 		defer n.wg.Done()
-		timer := time.NewTimer(delay)
+		timer := time.NewTimer(coldResetDelay)
 		defer timer.Stop()
 		select {
 		case <-n.stop:
 			return
 		case <-timer.C:
 		}
-		for _, s := range n.sessionList() {
-			if s.target != nil && s.target.Device == t.Device {
-				s.end(errReset)
+		n.outside(func() {
+			for _, s := range n.sessionList() {
+				if s.isResetting() {
+					s.end(errReset)
+				}
 			}
-		}
+		})
 	}()
+}
+
+func (s *session) isResetting() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resetting
 }
 
 // AbortTasks aborts the tasks of one I_T nexus on one logical unit, for

@@ -55,6 +55,7 @@ type session struct {
 	text      textExchange     // the text negotiation under way
 	ending    bool             // no task starts any more
 	endReason error            // why
+	resetting bool             // ends soon, because of TARGET COLD RESET
 
 	queue queue // tasks for workers; belongs to the scheduler
 }
@@ -277,11 +278,16 @@ func (s *session) connsLocked() []*conn {
 	return list
 }
 
+// lost reports whether a connection has ended in a way that ends its session.
+func (c *conn) lost() bool {
+	return c.closed.Load() && c.ended != errLoggedOut && c.ended != errReplaced
+}
+
 // connectionLost takes a closed connection out of the session and ends the
 // tasks that belong to it. Without error recovery a connection that ends
 // otherwise than by a logout takes its session along (RFC 7143 7.1.4.2).
 func (s *session) connectionLost(c *conn) {
-	if c.ended != errLoggedOut && c.ended != errReplaced {
+	if c.lost() {
 		s.end(c.ended)
 	}
 	s.mu.Lock()

@@ -44,6 +44,7 @@ type SessionState struct {
 	Ending    bool           `cbor:"14,keyasint"`
 	Tasks     []TaskState    `cbor:"15,keyasint"` // in the order of delivery
 	Pending   []PendingState `cbor:"16,keyasint"` // in the order of CmdSN
+	Resetting bool           `cbor:"17,keyasint,omitempty"`
 }
 
 // TaskState is a command that has not run yet.
@@ -97,7 +98,9 @@ type ConnectionState struct {
 }
 
 // Snapshot returns the state of a frozen Node and its sockets, which stay the
-// Node's. The Node can still thaw afterwards.
+// Node's. The Node can still thaw afterwards. A connection that has closed, and
+// whose reader the freeze stopped before it noticed, is not in it, and nor is
+// what ends with it.
 func (n *Node) Snapshot() (*NodeState, []*net.TCPConn) {
 	st := &NodeState{LastTSIH: n.lastTSIH}
 	for _, s := range n.sessionList() {
@@ -133,12 +136,20 @@ func (s *session) snapshot() SessionState {
 	st := SessionState{
 		TSIH: s.tsih, ISID: s.isid, Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), Group: s.group,
 		Params: s.params, Started: s.born.UnixNano(), ExpCmdSN: s.expCmdSN, MaxCmdSN: s.maxCmdSN,
-		LastTTT: s.lastTTT, Arrivals: s.arrivals, Text: s.text, Ending: s.ending,
+		LastTTT: s.lastTTT, Arrivals: s.arrivals, Text: s.text, Ending: s.ending, Resetting: s.resetting,
+	}
+	for _, c := range s.conns {
+		st.Ending = st.Ending || c.lost()
 	}
 	for _, t := range slices.SortedFunc(maps.Values(s.tasks), func(a, b *task) int { return int(int64(a.order - b.order)) }) {
-		st.Tasks = append(st.Tasks, t.snapshot())
+		if !t.conn.closed.Load() {
+			st.Tasks = append(st.Tasks, t.snapshot())
+		}
 	}
 	for _, r := range s.pending {
+		if r.conn != nil && r.conn.closed.Load() {
+			continue
+		}
 		p := PendingState{CmdSN: r.cmdSN, BHS: r.bhs, Task: r.task != nil, Plug: r.plug}
 		if r.conn != nil {
 			p.CID = r.conn.cid
@@ -206,7 +217,7 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 	s.initiator, s.alias, s.isid, s.tsih, s.group = st.Initiator, st.Alias, st.ISID, st.TSIH, st.Group
 	s.params, s.born = st.Params, time.Unix(0, st.Started)
 	s.expCmdSN, s.maxCmdSN, s.lastTTT, s.arrivals = st.ExpCmdSN, st.MaxCmdSN, st.LastTTT, st.Arrivals
-	s.text, s.ending = st.Text, st.Ending
+	s.text, s.ending, s.resetting = st.Text, st.Ending, st.Resetting
 	s.publishLocked()
 	if st.Target != "" {
 		if s.target = target(st.Target); s.target == nil {
@@ -264,7 +275,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 }
 
 // restoreLogin goes on with a login. If its target is gone or closed to the
-// initiator by now, the login ends as if that had been so from the beginning.
+// initiator by now, its next request is answered as the first would have been.
 func (c *conn) restoreLogin(st *ConnectionState) error {
 	if st.Login == nil {
 		c.nc.Close()
@@ -274,9 +285,7 @@ func (c *conn) restoreLogin(st *ConnectionState) error {
 	c.out.restore(st.Out)
 	c.node.conns[c] = struct{}{}
 	if c.login.Identified {
-		if err := c.login.resolve(c, &c.login.First); err != nil {
-			c.close(err)
-		}
+		c.login.refused = c.login.resolve(c, &c.login.First)
 	}
 	return nil
 }
@@ -371,14 +380,13 @@ func (n *Node) Start() {
 	n.frozen.Store(false)
 	// Before any reader runs: readers end sessions as well, and send what is
 	// queued here when they begin.
+	resetting := false
 	for _, s := range n.sessionList() {
-		s.mu.Lock()
-		idle := len(s.conns) == 0
+		resetting = resetting || s.resetting
 		n.revive(s)
-		s.mu.Unlock()
-		if idle {
-			s.finish()
-		}
+	}
+	if resetting {
+		n.endReset()
 	}
 	for _, c := range n.connList() {
 		n.wg.Add(1)
@@ -387,8 +395,20 @@ func (n *Node) Start() {
 	n.work.resume()
 }
 
-// revive lets tasks go on that waited for memory, and for nothing else.
+// revive lets tasks go on that waited for memory, and for nothing else, and
+// ends a session that had lost a connection.
 func (n *Node) revive(s *session) {
+	if len(s.conns) == 0 {
+		s.finish()
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		if s.ending && !c.loggingOut.Load() {
+			c.close(errSessionLost)
+		}
+	}
 	for _, t := range s.tasks {
 		if t.state == taskData && t.broken == 0 && !t.cmd.Done() && t.openR2Ts == 0 && !t.unsolicited {
 			s.askLocked(t)

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+)
+
+// ping sends a NOP-Out and expects its answer.
+func (r *raw) ping(cmdSN uint32) {
+	r.t.Helper()
+	r.send(&pdu.NOPOut{Immediate: true, InitiatorTaskTag: 77, TargetTransferTag: pdu.ReservedTag, CmdSN: cmdSN}, nil)
+	if p, _ := r.receive(); !isA[*pdu.NOPIn](p) {
+		r.t.Fatalf("%v, want a NOP-In", p)
+	}
+}
+
+// ended expects the end of the stream.
+func (r *raw) ended() {
+	r.t.Helper()
+	_ = r.c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if n, err := r.c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		r.t.Fatalf("%d bytes, %v, want the end of the stream", n, err)
+	}
+}
+
+// TestDismissWhileFrozen lets the time of a dismissal come while the Node is
+// frozen: nothing happens before the thaw, and nothing at all after the session
+// has moved.
+func TestDismissWhileFrozen(t *testing.T) {
+	r := newRig(t, Limits{}, Auth{})
+	c := r.raw()
+	c.login()
+	state, socks := r.freeze(t)
+	r.node.Dismiss(state.Sessions[0].TSIH, 0)
+	r.move(t, state, socks) // Retire has waited for the dismissal
+	c.ping(2)
+
+	r.freeze(t)
+	r.node.Dismiss(state.Sessions[0].TSIH, 0)
+	r.node.Thaw()
+	if p, _ := c.receive(); !isA[*pdu.AsyncMessage](p) {
+		t.Fatalf("%v, want an Asynchronous Message", p)
+	}
+	c.ended()
+	r.none()
+}
+
+// TestResetWhileFrozen moves a session between the answer to TARGET COLD RESET
+// and the end of the connections that it causes.
+func TestResetWhileFrozen(t *testing.T) {
+	r := newRig(t, Limits{}, Auth{})
+	c := r.raw()
+	c.login()
+	c.send(&pdu.TaskManagementRequest{Immediate: true, Function: pdu.TargetColdReset, InitiatorTaskTag: 3, ReferencedTaskTag: pdu.ReservedTag, CmdSN: 2}, nil)
+	if p, _ := c.receive(); !isA[*pdu.TaskManagementResponse](p) {
+		t.Fatalf("%v, want a Task Management Function Response", p)
+	}
+	state, socks := r.freeze(t)
+	r.move(t, state, socks)
+	c.ended()
+	r.none()
+}
+
+// TestConnectionLostWhileFrozen loses a connection after its reader has
+// stopped: its task does not move, and the session ends, with its other
+// connection.
+func TestConnectionLostWhileFrozen(t *testing.T) {
+	r := newRig(t, Limits{MaxConnections: 2}, Auth{})
+	c := r.raw()
+	tsih := c.login("MaxConnections=2", "InitialR2T=Yes").TSIH
+	other := r.raw()
+	join := &pdu.LoginRequest{Transit: true, CSG: pdu.LoginOperationalNegotiation, NSG: pdu.FullFeaturePhase,
+		ISID: pdu.ISID{0x80, 1}, TSIH: tsih, CID: 1, InitiatorTaskTag: 1, CmdSN: 2}
+	text := []byte("InitiatorName=" + testInitiator + "\x00TargetName=" + testTarget + "\x00")
+	join.DataLength = uint32(len(text))
+	other.send(join, text)
+	if p, _ := other.receive(); p.(*pdu.LoginResponse).Status != pdu.LoginSuccess {
+		t.Fatalf("second connection: %v", p)
+	}
+	w := write10(10, 2, 0, 8, 0)
+	c.send(w, nil)
+	if p, _ := c.receive(); !isA[*pdu.R2T](p) {
+		t.Fatalf("%v, want a R2T", p)
+	}
+	c.send(read10(12, 4, 0, 1), nil) // ahead of its turn
+	r.until("the read has arrived", func() bool {
+		s := r.node.sessionList()[0]
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.pending) == 1
+	})
+	if err := r.node.Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range r.node.connList() {
+		if o.cid == 0 {
+			o.close(errors.New("connection reset by peer"))
+		}
+	}
+	state, socks := r.node.Snapshot()
+	if len(socks) != 1 || len(state.Sessions[0].Tasks)+len(state.Sessions[0].Pending) != 0 || !state.Sessions[0].Ending {
+		t.Errorf("%d sockets and %+v, want one, no task and the end", len(socks), state.Sessions[0])
+	}
+	r.move(t, state, socks)
+	other.ended()
+	r.none()
+}
+
+// TestTargetGoneInLogin moves a login to a successor that does not offer its
+// target any more.
+func TestTargetGoneInLogin(t *testing.T) {
+	r := newRig(t, Limits{}, Auth{})
+	c := r.raw()
+	request := func(text string, transit bool) *pdu.LoginResponse {
+		t.Helper()
+		p := &pdu.LoginRequest{CSG: pdu.LoginOperationalNegotiation, DataLength: uint32(len(text)), ISID: pdu.ISID{0x80, 1}, InitiatorTaskTag: 1, CmdSN: 1}
+		if transit {
+			p.Transit, p.NSG = true, pdu.FullFeaturePhase
+		}
+		c.send(p, []byte(text))
+		answer, _ := c.receive()
+		return answer.(*pdu.LoginResponse)
+	}
+	if p := request("InitiatorName="+testInitiator+"\x00TargetName="+testTarget+"\x00", false); p.Status != pdu.LoginSuccess {
+		t.Fatalf("first request: %v", p)
+	}
+	r.changed = func(target *Target) { target.Offline = true }
+	state, socks := r.freeze(t)
+	r.move(t, state, socks)
+	if p := request("InitialR2T=Yes\x00", true); p.Status != pdu.ServiceUnavailable {
+		t.Errorf("after the move: %v, want status %#x", p, pdu.ServiceUnavailable)
+	}
+	c.ended()
+	r.none()
+}

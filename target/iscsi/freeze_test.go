@@ -207,7 +207,7 @@ func newFreezing(t *testing.T, s *script, reach map[string]int) *freezing {
 		t.Fatalf("the undisturbed run has an answer of %d bytes only", len(f.want))
 	}
 	f.disk = r.contents(t, make([]byte, testDiskSize))
-	r.stored(longLBA, pattern(longBlocks*512, 0x5a))
+	r.stored(longLBA, longData())
 	return f
 }
 
@@ -230,8 +230,8 @@ func (f *freezing) positions(p *place) []interval {
 	return p.positions(f.sent)
 }
 
-// try disturbs a run at a position of a place.
-func (f *freezing) try(t fatal, p *place, at int, tr trial) {
+// stage prepares a run that stops at a position of a place.
+func (f *freezing) stage(p *place, at int) (tr trial, g *gate, r *rig) {
 	tr.cut, tr.limit, tr.slow = at, -1, p.slow
 	if p.out {
 		tr.cut, tr.limit = len(f.script.bytes), at
@@ -239,18 +239,29 @@ func (f *freezing) try(t fatal, p *place, at int, tr trial) {
 			tr.cut = f.endOf(s.n) // the client waits for each answer
 		}
 	}
-	g := newGate(tr.limit)
+	g = newGate(tr.limit)
 	buffer := 0
 	if tr.slow {
 		buffer = smallBuffer
 	}
-	r := newRigOn(f.t, Limits{}, f.script.auth, system{random: still{}, writev: g.writev}, buffer)
+	return tr, g, newRigOn(f.t, Limits{}, f.script.auth, system{random: still{}, writev: g.writev}, buffer)
+}
+
+// awaitGate waits until the target has sent what it may.
+func (tr *trial) awaitGate(g *gate) {
+	if tr.limit >= 0 {
+		<-g.reached
+	}
+}
+
+// try disturbs a run at a position of a place.
+func (f *freezing) try(t fatal, p *place, at int, o trial) {
+	tr, g, r := f.stage(p, at)
+	tr.how, tr.late, tr.more = o.how, o.late, o.more
 	defer r.l.Close()
 	hit := false
 	stream := r.play(t, f.script, f.sent, &tr, func() {
-		if tr.limit >= 0 {
-			<-g.reached
-		}
+		tr.awaitGate(g)
 		hit = f.disturb(t, r, g, p, &tr)
 	})
 	spans := dissect(t, stream, f.script.digests)

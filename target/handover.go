@@ -311,6 +311,9 @@ func (t *taker) dismissal(i *iscsi.SessionInfo) string {
 		if st.conf.Offline {
 			return "the target is offline now"
 		}
+		if !t.server.offers(st, i.Group) {
+			return fmt.Sprintf("portal group %d does not offer the target any more", i.Group)
+		}
 		for _, c := range i.Connections {
 			if ok, why := st.target.Allowed(c.Remote.Addr(), i.Initiator); !ok {
 				return why

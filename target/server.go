@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -202,6 +203,17 @@ func (s *Server) groupTags(t *config.Target) []uint16 {
 		tags = []uint16{1}
 	}
 	return tags
+}
+
+// offers reports whether a portal group offers a target. A target without groups is
+// offered by those that have a portal; with no portal at all, they may come later.
+func (s *Server) offers(t *served, group uint16) bool {
+	if len(t.conf.PortalGroups) > 0 {
+		return slices.Contains(t.conf.PortalGroups, group)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.portals) == 0 || slices.ContainsFunc(s.portals, func(p *portal) bool { return p.group == group })
 }
 
 // publish makes targets and portals known to initiators.

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/gotgtd/gotgtd/internal/initiator"
+	"github.com/gotgtd/gotgtd/target/config"
+)
+
+// TestClosedPortalGroup hands sessions in two portal groups over to a server where one of
+// them is gone: its session is asked to log out, and the other stays.
+func TestClosedPortalGroup(t *testing.T) {
+	const iqn = "iqn.2026-11.test:groups"
+	tests := map[string]struct {
+		before, after []uint16 // the target's groups
+		portals       []uint16 // those that have a portal afterwards
+	}{
+		"the target is taken out of it": {[]uint16{1, 2}, []uint16{1}, []uint16{1, 2}},
+		"it has no portal any more":     {nil, nil, []uint16{1}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			server := func(successor bool, groups, portals []uint16) (s *Server, addresses []string) {
+				t.Helper()
+				conf := &config.Config{}
+				for _, tag := range portals {
+					address := fmt.Sprintf("127.0.0.1:%d", 10000+tag) // it is not used
+					conf.PortalGroups = append(conf.PortalGroups, config.PortalGroup{Tag: tag, Portals: []config.Portal{{Address: address}}})
+				}
+				conf.Targets = []config.Target{{Name: iqn, PortalGroups: groups, LUNs: []config.LUN{{Number: 1, Backend: "ram", Size: 1 << 20}}}}
+				s, _ = newServer(t, Options{Config: conf, Successor: successor})
+				for _, tag := range portals {
+					l, err := net.Listen("tcp", "127.0.0.1:0")
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := s.AddPortal(l, tag, ""); err != nil {
+						t.Fatal(err)
+					}
+					addresses = append(addresses, l.Addr().String())
+				}
+				return s, addresses
+			}
+			old, addresses := server(false, tc.before, []uint16{1, 2})
+			next, _ := server(true, tc.after, tc.portals)
+			old.Serve()
+			var sessions []*initiator.Session
+			for _, address := range addresses {
+				c, err := initiator.Dial(t.Context(), initiator.Options{Address: address, TargetName: iqn, InitiatorName: "iqn.2026-11.test:i"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				sessions = append(sessions, c)
+			}
+			handOver(t, old, next)
+			select {
+			case <-sessions[1].Done():
+			case <-time.After(4 * logoutGrace):
+				t.Error("the session in the group that is gone goes on")
+			}
+			if err := sessions[0].Settle(t.Context(), initiator.LUN(1)); err != nil {
+				t.Errorf("the other session: %v", err)
+			}
+		})
+	}
+}

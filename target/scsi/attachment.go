@@ -6,23 +6,28 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
 )
 
 // An attachment is a logical unit's place on a device, and what depends on
-// that place. It never changes.
+// that place. It never changes but for the fields that say so.
 type attachment struct {
 	dev          *Device
+	lu           *LogicalUnit
 	number       uint16
 	scsiID       string
 	serial       string
 	naa          []byte
 	reservations reservation.State
+
+	gone     atomic.Bool  // the logical unit was detached
+	prevents atomic.Int32 // nexuses that prevent removal of the medium; changes with their mu held
 }
 
 func newAttachment(d *Device, n uint16, lu *LogicalUnit) (*attachment, error) {
-	a := &attachment{dev: d, number: n, scsiID: lu.opts.SCSIID, serial: lu.opts.Serial, naa: lu.opts.NAA}
+	a := &attachment{dev: d, lu: lu, number: n, scsiID: lu.opts.SCSIID, serial: lu.opts.Serial, naa: lu.opts.NAA}
 	setDefault(&a.scsiID, fmt.Sprintf("IET     %04x%04x", d.opts.TID, n))
 	setDefault(&a.serial, fmt.Sprintf("beaf%d%d", d.opts.TID, n))
 	if len(a.naa) == 0 {
@@ -44,13 +49,5 @@ func localNAA(name string, n uint16) []byte {
 	return id
 }
 
-// removalPrevented reports whether any nexus prevents removal of the medium of
-// logical unit n.
-func (d *Device) removalPrevented(n uint16) bool {
-	for _, nx := range d.openNexuses() {
-		if it := nx.unit(n); it != nil && it.prevent.Load() {
-			return true
-		}
-	}
-	return false
-}
+// removalPrevented reports whether any nexus prevents removal of the medium.
+func (a *attachment) removalPrevented() bool { return a.prevents.Load() > 0 }

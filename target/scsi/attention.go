@@ -8,72 +8,170 @@ import (
 	"sync/atomic"
 )
 
-// An itl is an I_T_L nexus: what one logical unit keeps for one I_T nexus.
-type itl struct {
-	lu      *LogicalUnit
-	home    *attachment
-	pending atomic.Bool // queue is not empty; lets the hot path skip mu
-	prevent atomic.Bool // PREVENT ALLOW MEDIUM REMOVAL is in force
-	gone    atomic.Bool // the logical unit was detached or the nexus lost
+// attentions are the unit attention conditions that are pending for one I_T
+// nexus, by logical unit number: ASC<<8 | ASCQ, in order, each once, so a queue
+// is bounded. With a thousand nexuses and logical units there are a million
+// queues, nearly all of them equal: POWER ON until the initiator has looked
+// at the logical unit, nothing afterwards. So one of these is kept as a bit.
+type attentions struct {
+	quiet atomic.Pointer[bitmap] // logical units with an empty queue; changes with mu held, the hot path reads it without
 
-	mu    sync.Mutex
-	queue []uint16 // pending unit attentions in order, ASC<<8 | ASCQ; protected by mu; no duplicates, so bounded
+	mu      sync.Mutex          // protects the fields below
+	initial []uint16            // queue of all that are neither quiet nor in own
+	own     map[uint16][]uint16 // queues that differ
 }
 
-// raise adds a unit attention condition. One that is pending already is not
-// added again. A reset comes before everything else, since it explains the
-// rest, and of several resets the first stands for all (SAM-5 5.14).
-func (t *itl) raise(code uint16) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	isReset := func(c uint16) bool { return c>>8 == ascPowerOnOrReset>>8 }
-	switch {
-	case slices.Contains(t.queue, code):
-	case !isReset(code):
-		t.queue = append(t.queue, code)
-	case !slices.ContainsFunc(t.queue, isReset):
-		t.queue = slices.Insert(t.queue, 0, code)
+// bitmap is a set of logical unit numbers.
+type bitmap []atomic.Uint64
+
+func (b bitmap) has(u uint16) bool {
+	i := int(u >> 6)
+	return i < len(b) && b[i].Load()>>(u&63)&1 != 0
+}
+
+// init makes code pending on every logical unit.
+func (a *attentions) init(code uint16) {
+	a.quiet.Store(new(bitmap))
+	a.initial = []uint16{code}
+}
+
+// pending reports whether u may have something pending. It takes no lock.
+func (a *attentions) pending(u uint16) bool { return !a.quiet.Load().has(u) }
+
+// raise adds a unit attention condition, unless the logical unit was detached:
+// its number may be another one's by now.
+func (a *attentions) raise(unit *attachment, code uint16) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !unit.gone.Load() {
+		u := unit.number
+		a.setLocked(u, addAttention(slices.Clone(a.queueLocked(u)), code))
 	}
-	t.pending.Store(true)
 }
 
-// take removes the first pending unit attention.
-func (t *itl) take() (code uint16, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.queue) == 0 {
-		return 0, false
-	}
-	code = t.queue[0]
-	t.queue = slices.Delete(t.queue, 0, 1)
-	t.pending.Store(len(t.queue) > 0)
-	return code, true
-}
-
-// drop removes one kind of unit attention.
-func (t *itl) drop(code uint16) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.queue = slices.DeleteFunc(t.queue, func(c uint16) bool { return c == code })
-	t.pending.Store(len(t.queue) > 0)
-}
-
-// list returns the pending unit attentions in order.
-func (t *itl) list() []uint16 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.Clone(t.queue)
-}
-
-// replace puts codes in place of what is pending.
-func (t *itl) replace(codes []uint16) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.queue = nil
-	for _, code := range codes {
-		if !slices.Contains(t.queue, code) {
-			t.queue = append(t.queue, code)
+// raiseAll adds a unit attention condition for every logical unit, those of
+// places included that have nothing pending.
+func (a *attentions) raiseAll(places map[uint16]*attachment, code uint16) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for u := range places {
+		if q, ok := a.own[u]; ok || a.quiet.Load().has(u) {
+			a.setLocked(u, addAttention(q, code))
 		}
 	}
-	t.pending.Store(len(t.queue) > 0)
+	a.initial = addAttention(slices.Clone(a.initial), code)
+}
+
+// addAttention puts a condition into a queue. One that is pending already is
+// not added again. A reset comes before everything else, since it explains the
+// rest, and of several resets the first stands for all (SAM-5 5.14).
+func addAttention(queue []uint16, code uint16) []uint16 {
+	isReset := func(c uint16) bool { return c>>8 == ascPowerOnOrReset>>8 }
+	switch {
+	case slices.Contains(queue, code):
+		return queue
+	case !isReset(code):
+		return append(queue, code)
+	case slices.ContainsFunc(queue, isReset):
+		return queue
+	}
+	return slices.Insert(queue, 0, code)
+}
+
+// take removes the first pending unit attention of a logical unit, none when
+// that was detached.
+func (a *attentions) take(unit *attachment) (code uint16, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if unit.gone.Load() {
+		return 0, false
+	}
+	u := unit.number
+	q := a.queueLocked(u)
+	if len(q) > 0 {
+		code, ok = q[0], true
+		q = slices.Clone(q[1:])
+	}
+	a.setLocked(u, q)
+	return code, ok
+}
+
+// dropAll removes one kind of unit attention for every logical unit.
+func (a *attentions) dropAll(code uint16) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	is := func(c uint16) bool { return c == code }
+	for u, q := range a.own {
+		a.setLocked(u, slices.DeleteFunc(q, is))
+	}
+	a.initial = slices.DeleteFunc(slices.Clone(a.initial), is)
+}
+
+// list returns the pending unit attentions of u in order.
+func (a *attentions) list(u uint16) []uint16 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.queueLocked(u))
+}
+
+// replace puts codes in place of what is pending for u.
+func (a *attentions) replace(u uint16, codes []uint16) {
+	var q []uint16
+	for _, code := range codes {
+		if !slices.Contains(q, code) {
+			q = append(q, code)
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.setLocked(u, q)
+}
+
+func (a *attentions) queueLocked(u uint16) []uint16 {
+	if a.quiet.Load().has(u) {
+		return nil
+	}
+	if q, ok := a.own[u]; ok {
+		return q
+	}
+	return a.initial
+}
+
+// setLocked makes q the queue of u.
+func (a *attentions) setLocked(u uint16, q []uint16) {
+	if len(q) == 0 {
+		delete(a.own, u)
+		a.quietLocked(u, true)
+		return
+	}
+	if !slices.Equal(q, a.initial) {
+		if a.own == nil {
+			a.own = make(map[uint16][]uint16)
+		}
+		a.own[u] = q
+	} else {
+		delete(a.own, u)
+	}
+	a.quietLocked(u, false)
+}
+
+// quietLocked sets or clears the bit of u.
+func (a *attentions) quietLocked(u uint16, on bool) {
+	b, i := *a.quiet.Load(), int(u>>6)
+	if i >= len(b) {
+		if !on {
+			return
+		}
+		grown := make(bitmap, i+1)
+		for j := range b {
+			grown[j].Store(b[j].Load())
+		}
+		b = grown
+		a.quiet.Store(&b)
+	}
+	if on {
+		b[i].Or(1 << (u & 63))
+	} else {
+		b[i].And(^uint64(1 << (u & 63)))
+	}
 }

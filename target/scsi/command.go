@@ -81,8 +81,8 @@ type Command struct {
 // execState is what Prepare leaves for the executor.
 type execState struct {
 	nexus  *Nexus
-	it     *itl       // nil for commands answered without a logical unit
-	op     *operation // nil once the command is done in Prepare
+	unit   *attachment // nil for commands answered without a logical unit
+	op     *operation  // nil once the command is done in Prepare
 	access reservation.Access
 	lba    uint64
 	blocks uint32

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -40,10 +42,11 @@ type Device struct {
 
 	// Reservation state calls back for ports and nexuses, so it is never
 	// called with mu held.
-	mu      sync.RWMutex
-	ports   []targetPort            // protected by mu, ordered by tag
-	units   map[uint16]*LogicalUnit // protected by mu
-	nexuses map[NexusID]*Nexus      // protected by mu
+	mu      sync.RWMutex       // nexuses' mutexes are taken inside it
+	ports   []targetPort       // protected by mu, ordered by tag
+	nexuses map[NexusID]*Nexus // protected by mu
+	// Logical units by number. The map never changes; mu protects replacing it.
+	places atomic.Pointer[map[uint16]*attachment]
 }
 
 // targetPort is one target port of the device.
@@ -61,12 +64,9 @@ func NewDevice(o DeviceOptions) (*Device, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &Device{
-		opts:    o,
-		log:     log.With("target", o.Name),
-		units:   make(map[uint16]*LogicalUnit),
-		nexuses: make(map[NexusID]*Nexus),
-	}, nil
+	d := &Device{opts: o, log: log.With("target", o.Name), nexuses: make(map[NexusID]*Nexus)}
+	d.places.Store(&map[uint16]*attachment{})
+	return d, nil
 }
 
 // AddTargetPort makes a target port known by its relative target port
@@ -119,17 +119,13 @@ func (d *Device) Attach(n uint16, lu *LogicalUnit) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.units[n] != nil {
+	if d.place(n) != nil {
 		return fmt.Errorf("can't attach LUN %d to %s: the number is taken", n, d.opts.Name)
 	}
 	if !lu.home.CompareAndSwap(nil, home) {
 		return fmt.Errorf("can't attach LUN %d to %s: the logical unit is attached already", n, d.opts.Name)
 	}
-	d.units[n] = lu
-	for _, nx := range d.nexuses {
-		nx.addUnit(n, &itl{lu: lu, home: home})
-		nx.raiseAll(ascReportedLUNsChanged)
-	}
+	d.setPlaceLocked(n, home)
 	return nil
 }
 
@@ -139,17 +135,36 @@ func (d *Device) Attach(n uint16, lu *LogicalUnit) error {
 func (d *Device) Detach(n uint16) (*LogicalUnit, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	lu := d.units[n]
-	if lu == nil {
+	home := d.place(n)
+	if home == nil {
 		return nil, fmt.Errorf("can't detach LUN %d from %s: there is none", n, d.opts.Name)
 	}
-	delete(d.units, n)
-	lu.home.Store(nil)
+	home.gone.Store(true)
+	home.lu.home.Store(nil)
 	for _, nx := range d.nexuses {
-		nx.removeUnit(n)
-		nx.raiseAll(ascReportedLUNsChanged)
+		nx.setPrevent(home, false)
 	}
-	return lu, nil
+	d.setPlaceLocked(n, nil)
+	return home.lu, nil
+}
+
+// place returns the place of logical unit n, nil if there is none.
+func (d *Device) place(n uint16) *attachment { return (*d.places.Load())[n] }
+
+// setPlaceLocked makes a place known, or with nil forgets it, and tells the
+// nexuses, for which nothing else is pending there.
+func (d *Device) setPlaceLocked(n uint16, home *attachment) {
+	places := maps.Clone(*d.places.Load())
+	if home != nil {
+		places[n] = home
+	} else {
+		delete(places, n)
+	}
+	d.places.Store(&places)
+	for _, nx := range d.nexuses {
+		nx.attentions.replace(n, nil)
+		nx.attentions.raiseAll(places, ascReportedLUNsChanged)
+	}
 }
 
 // A NumberedUnit is a logical unit with its number on the device.
@@ -160,11 +175,10 @@ type NumberedUnit struct {
 
 // LogicalUnits returns the device's logical units ordered by number.
 func (d *Device) LogicalUnits() []NumberedUnit {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	out := make([]NumberedUnit, 0, len(d.units))
-	for n, lu := range d.units {
-		out = append(out, NumberedUnit{n, lu})
+	places := *d.places.Load()
+	out := make([]NumberedUnit, 0, len(places))
+	for n, home := range places {
+		out = append(out, NumberedUnit{n, home.lu})
 	}
 	slices.SortFunc(out, func(a, b NumberedUnit) int { return cmp.Compare(a.Number, b.Number) })
 	return out
@@ -172,9 +186,10 @@ func (d *Device) LogicalUnits() []NumberedUnit {
 
 // LogicalUnit returns logical unit n, nil if there is none.
 func (d *Device) LogicalUnit(n uint16) *LogicalUnit {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.units[n]
+	if home := d.place(n); home != nil {
+		return home.lu
+	}
+	return nil
 }
 
 // Open begins an I_T nexus. POWER ON, RESET, OR BUS DEVICE RESET OCCURRED is
@@ -183,9 +198,7 @@ func (d *Device) LogicalUnit(n uint16) *LogicalUnit {
 func (d *Device) Open(id NexusID) *Nexus {
 	d.lockWithout(id)
 	defer d.mu.Unlock()
-	nx := d.newNexusLocked(id)
-	nx.raiseAll(ascPowerOnOrReset)
-	return nx
+	return d.newNexusLocked(id)
 }
 
 // lockWithout locks mu at a moment when no nexus of that id is open.
@@ -212,11 +225,7 @@ func (d *Device) Lookup(id NexusID) (nx *Nexus, ok bool) {
 
 func (d *Device) newNexusLocked(id NexusID) *Nexus {
 	nx := &Nexus{id: id, dev: d}
-	units := make(map[uint16]*itl, len(d.units))
-	for n, lu := range d.units {
-		units[n] = &itl{lu: lu, home: lu.home.Load()}
-	}
-	nx.units.Store(&units)
+	nx.attentions.init(ascPowerOnOrReset)
 	d.nexuses[id] = nx
 	return nx
 }
@@ -232,15 +241,12 @@ func (d *Device) openNexuses() []*Nexus {
 	return out
 }
 
-// raise establishes a unit attention condition on logical unit n for every
-// nexus but one (nil: for every nexus).
-func (d *Device) raise(n uint16, code uint16, except *Nexus) {
-	for _, nx := range d.openNexuses() {
-		if nx == except {
-			continue
-		}
-		if it := nx.unit(n); it != nil {
-			it.raise(code)
+// raise establishes a unit attention condition for every nexus but one (nil:
+// for every nexus).
+func (a *attachment) raise(code uint16, except *Nexus) {
+	for _, nx := range a.dev.openNexuses() {
+		if nx != except {
+			nx.attentions.raise(a, code)
 		}
 	}
 }
@@ -260,7 +266,7 @@ func (d *Device) LogicalUnitReset(lun LUN, by *Nexus) bool {
 		return false
 	}
 	d.log.Info("logical unit reset", "lun", n, "by", by.String())
-	d.resetUnit(n, lu, ascBusDeviceReset)
+	d.resetUnit(lu, ascBusDeviceReset)
 	return true
 }
 
@@ -273,11 +279,11 @@ func (d *Device) TargetReset(by *Nexus, cold bool) {
 	}
 	d.log.Info("target reset", "cold", cold, "by", by.String())
 	for _, u := range d.LogicalUnits() {
-		d.resetUnit(u.Number, u.Unit, code)
+		d.resetUnit(u.Unit, code)
 	}
 }
 
-func (d *Device) resetUnit(n uint16, lu *LogicalUnit, code uint16) {
+func (d *Device) resetUnit(lu *LogicalUnit, code uint16) {
 	home := lu.home.Load()
 	if home == nil {
 		return // detached meanwhile
@@ -285,9 +291,7 @@ func (d *Device) resetUnit(n uint16, lu *LogicalUnit, code uint16) {
 	home.reservations.Reset()
 	lu.resetModes()
 	for _, nx := range d.openNexuses() {
-		if it := nx.unit(n); it != nil {
-			it.prevent.Store(false)
-			it.raise(code)
-		}
+		nx.setPrevent(home, false)
+		nx.attentions.raise(home, code)
 	}
 }

@@ -49,10 +49,10 @@ func storageSense(work mediumWork, err error) sense {
 // failStorage ends the command with the sense data of a backing store's error
 // at a block, and logs it.
 func (c *Command) failStorage(work mediumWork, lba uint64, err error) {
-	lu := c.exec.it.lu
+	lu := c.exec.unit.lu
 	lu.stats.errors.Add(1)
 	c.exec.nexus.stats.errors.Add(1)
-	lu.logFailure(c.exec.it.home, c.exec.nexus, work, lba, err)
+	lu.logFailure(c.exec.unit, c.exec.nexus, work, lba, err)
 	c.fail(storageSense(work, err).withInfo(lba))
 }
 

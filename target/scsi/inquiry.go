@@ -32,13 +32,13 @@ func prepareInquiry(c *Command) {
 
 // runInquiry is INQUIRY (SPC-4 6.6).
 func runInquiry(c *Command) {
-	it := c.exec.it
+	unit := c.exec.unit
 	allocation := uint32(binary.BigEndian.Uint16(c.CDB[3:]))
 	if c.CDB[1]&0x01 == 0 {
-		c.reply(it.lu.standardInquiry(), allocation)
+		c.reply(unit.lu.standardInquiry(), allocation)
 		return
 	}
-	page := it.lu.vitalPage(c.CDB[2], it.home, c.exec.nexus.id.TargetPort)
+	page := unit.lu.vitalPage(c.CDB[2], unit, c.exec.nexus.id.TargetPort)
 	if page == nil {
 		c.fail(badCDB(2))
 		return

@@ -251,7 +251,7 @@ func (lu *LogicalUnit) Info() UnitInfo {
 	}
 	if home := lu.home.Load(); home != nil {
 		info.SCSIID, info.Serial, info.NAA = home.scsiID, home.serial, fmt.Sprintf("%x", home.naa)
-		info.PreventRemoval = home.dev.removalPrevented(home.number)
+		info.PreventRemoval = home.removalPrevented()
 	}
 	if lu.controller {
 		info.Type, info.BlockSize, info.StoreType = "controller", 1, "null"
@@ -308,7 +308,7 @@ func (lu *LogicalUnit) Refresh() error {
 // raise establishes a unit attention condition for every nexus but one.
 func (lu *LogicalUnit) raise(code uint16, except *Nexus) {
 	if home := lu.home.Load(); home != nil {
-		home.dev.raise(home.number, code, except)
+		home.raise(code, except)
 	}
 }
 

@@ -4,7 +4,6 @@ package scsi
 
 import (
 	"fmt"
-	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,9 +32,14 @@ func (id NexusID) String() string {
 type Nexus struct {
 	id    NexusID
 	dev   *Device
-	units atomic.Pointer[map[uint16]*itl] // by logical unit number; the map never changes, and dev.mu protects replacing it
 	close sync.Once
 	stats counters
+
+	attentions attentions // has its own lock
+
+	mu         sync.Mutex           // protects the fields below
+	closed     atomic.Bool          // changes with mu held
+	preventing map[*attachment]bool // where it prevents removal of the medium
 }
 
 // ID returns the nexus's identifier.
@@ -58,9 +62,9 @@ func (n *Nexus) Counters() Counters { return n.stats.load() }
 // does nothing.
 func (n *Nexus) Close() {
 	n.close.Do(func() {
-		for _, it := range *n.units.Load() {
-			it.gone.Store(true)
-			it.home.reservations.NexusLost(n.reservationKey())
+		n.shut()
+		for _, home := range *n.dev.places.Load() {
+			home.reservations.NexusLost(n.reservationKey())
 		}
 		n.dev.mu.Lock()
 		defer n.dev.mu.Unlock()
@@ -68,36 +72,44 @@ func (n *Nexus) Close() {
 	})
 }
 
-// unit returns the I_T_L nexus with logical unit number u, nil if there is no
-// such logical unit.
-func (n *Nexus) unit(u uint16) *itl { return (*n.units.Load())[u] }
-
-// addUnit makes a logical unit reachable; dev.mu is held.
-func (n *Nexus) addUnit(u uint16, it *itl) {
-	units := maps.Clone(*n.units.Load())
-	units[u] = it
-	n.units.Store(&units)
+// setPrevent says whether the nexus prevents removal of a medium. It does not
+// once it is closed or the logical unit was detached.
+func (n *Nexus) setPrevent(unit *attachment, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.setPreventLocked(unit, on && !n.closed.Load() && !unit.gone.Load())
 }
 
-// removeUnit takes a logical unit away; dev.mu is held.
-func (n *Nexus) removeUnit(u uint16) {
-	units := maps.Clone(*n.units.Load())
-	units[u].gone.Store(true)
-	delete(units, u)
-	n.units.Store(&units)
-}
-
-// raiseAll establishes a unit attention condition on every logical unit.
-func (n *Nexus) raiseAll(code uint16) {
-	for _, it := range *n.units.Load() {
-		it.raise(code)
+func (n *Nexus) setPreventLocked(unit *attachment, on bool) {
+	switch {
+	case n.preventing[unit] == on:
+	case on:
+		if n.preventing == nil {
+			n.preventing = make(map[*attachment]bool)
+		}
+		n.preventing[unit] = true
+		unit.prevents.Add(1)
+	default:
+		delete(n.preventing, unit)
+		unit.prevents.Add(-1)
 	}
 }
 
-// dropAll clears one kind of unit attention on every logical unit.
-func (n *Nexus) dropAll(code uint16) {
-	for _, it := range *n.units.Load() {
-		it.drop(code)
+// prevents reports whether the nexus prevents removal of a medium.
+func (n *Nexus) prevents(unit *attachment) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.preventing[unit]
+}
+
+// shut ends the nexus for the commands that are under way, and its prevention
+// of removals.
+func (n *Nexus) shut() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closed.Store(true)
+	for unit := range n.preventing {
+		n.setPreventLocked(unit, false)
 	}
 }
 
@@ -122,18 +134,18 @@ func (n *Nexus) prepare(c *Command) {
 	if op == nil {
 		return
 	}
-	it := c.exec.it
-	if it.pending.Load() && op.flags&opIgnoresAttention == 0 {
-		if code, ok := n.takeAttention(it); ok {
+	unit := c.exec.unit
+	if n.attentions.pending(unit.number) && op.flags&opIgnoresAttention == 0 {
+		if code, ok := n.takeAttention(unit); ok {
 			c.fail(sense{key: keyUnitAttention, code: code})
 			return
 		}
 	}
-	if it.home.reservations.Check(n.reservationKey(), c.exec.access) {
+	if unit.reservations.Check(n.reservationKey(), c.exec.access) {
 		c.endWith(ReservationConflict)
 		return
 	}
-	if s, ok := it.lu.refuses(op); ok {
+	if s, ok := unit.lu.refuses(op); ok {
 		c.fail(s)
 		return
 	}
@@ -153,16 +165,16 @@ func (n *Nexus) find(c *Command) *operation {
 		c.exec.began = time.Now()
 	}
 	u, ok := c.LUN.Number()
-	var it *itl
+	var unit *attachment
 	if ok {
-		it = n.unit(u)
+		unit = n.dev.place(u)
 	}
-	if it == nil {
+	if unit == nil {
 		n.answerWithoutUnit(c, ok && u == 0)
 		return nil
 	}
-	c.exec.it = it
-	op, s := it.lu.findOperation(&c.CDB)
+	c.exec.unit = unit
+	op, s := unit.lu.findOperation(&c.CDB)
 	if op == nil {
 		c.fail(s)
 		return nil
@@ -173,10 +185,10 @@ func (n *Nexus) find(c *Command) *operation {
 
 // takeAttention takes the unit attention to report now. REPORTED LUNS DATA HAS
 // CHANGED is reported once a nexus, not once a logical unit (LUICLR, SPC-4 7.8.7).
-func (n *Nexus) takeAttention(it *itl) (code uint16, ok bool) {
-	code, ok = it.take()
+func (n *Nexus) takeAttention(unit *attachment) (code uint16, ok bool) {
+	code, ok = n.attentions.take(unit)
 	if ok && code == ascReportedLUNsChanged {
-		n.dropAll(ascReportedLUNsChanged)
+		n.attentions.dropAll(ascReportedLUNsChanged)
 	}
 	return code, ok
 }
@@ -200,7 +212,7 @@ func (n *Nexus) tryExecute(c *Command) bool {
 	if !c.admitted() {
 		return true
 	}
-	lu := c.exec.it.lu
+	lu := c.exec.unit.lu
 	if op.flags&opMedium == 0 {
 		return op.try(c)
 	}
@@ -228,7 +240,7 @@ func (n *Nexus) execute(c *Command) {
 	if !c.admitted() {
 		return
 	}
-	op, lu := c.exec.op, c.exec.it.lu
+	op, lu := c.exec.op, c.exec.unit.lu
 	switch {
 	case op.flags&opAlone != 0:
 		lu.medium.Lock()
@@ -250,12 +262,12 @@ func (n *Nexus) execute(c *Command) {
 // admitted ends a command whose logical unit went away, or was reserved by
 // another nexus, while it waited for its data or for a worker.
 func (c *Command) admitted() bool {
-	it := c.exec.it
-	if it.gone.Load() {
+	unit := c.exec.unit
+	if unit.gone.Load() || c.exec.nexus.closed.Load() {
 		c.fail(illegal(ascUnitNotSupported))
 		return false
 	}
-	if it.home.reservations.Check(c.exec.nexus.reservationKey(), c.exec.access) {
+	if unit.reservations.Check(c.exec.nexus.reservationKey(), c.exec.access) {
 		c.endWith(ReservationConflict)
 		return false
 	}

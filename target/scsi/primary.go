@@ -42,11 +42,11 @@ func prepareDataIn(c *Command) { c.Direction = DataIn }
 // runRequestSense is REQUEST SENSE (SPC-4 6.39): a pending unit attention,
 // which is thereby reported, or what keeps the medium away, or nothing.
 func runRequestSense(c *Command) {
-	it := c.exec.it
+	unit := c.exec.unit
 	s := sense{key: keyNoSense, code: ascNone}
-	if code, ok := c.exec.nexus.takeAttention(it); ok {
+	if code, ok := c.exec.nexus.takeAttention(unit); ok {
 		s = sense{key: keyUnitAttention, code: code}
-	} else if why, refused := it.lu.refuses(&operation{flags: opNeedsMedium}); refused {
+	} else if why, refused := unit.lu.refuses(&operation{flags: opNeedsMedium}); refused {
 		s = why
 	}
 	c.reply(s.appendTo(nil, c.CDB[1]&0x01 != 0), uint32(c.CDB[4]))
@@ -71,7 +71,7 @@ func prepareReportLUNs(c *Command) {
 // CHANGED (SAM-5 5.14).
 func runReportLUNs(c *Command) {
 	nx := c.exec.nexus
-	nx.dropAll(ascReportedLUNsChanged)
+	nx.attentions.dropAll(ascReportedLUNsChanged)
 	var units []NumberedUnit
 	if sel := c.CDB[2]; sel != 0x01 && sel != 0x10 {
 		units = nx.dev.LogicalUnits()

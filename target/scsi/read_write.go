@@ -90,7 +90,7 @@ func lengthField(code byte) int {
 // are there. It reports whether the command goes on.
 func (c *Command) addressBlocks(lba uint64, blocks uint32) bool {
 	c.exec.lba, c.exec.blocks, c.exec.direct = lba, blocks, true
-	capacity := c.exec.it.lu.blocks.Load()
+	capacity := c.exec.unit.lu.blocks.Load()
 	if lba > capacity || uint64(blocks) > capacity-lba {
 		c.fail(illegal(ascLBAOutOfRange).withInfo(lba))
 		return false
@@ -110,7 +110,7 @@ func (c *Command) addressTransfer() (bytes uint32, ok bool) {
 		c.exec.fua = c.CDB[1]&flagFUA != 0
 	}
 	lba, blocks := decodeExtent(&c.CDB)
-	lu := c.exec.it.lu
+	lu := c.exec.unit.lu
 	if blocks > MaxTransfer>>lu.shift {
 		c.fail(badCDB(lengthField(code)))
 		return 0, false
@@ -128,7 +128,7 @@ func prepareRead(c *Command) {
 // readBuffer lends a buffer for the blocks of which the initiator takes at
 // least a part.
 func (c *Command) readBuffer() {
-	lu := c.exec.it.lu
+	lu := c.exec.unit.lu
 	n := min(c.InLength, c.InExpected)
 	if n == 0 {
 		return
@@ -142,14 +142,14 @@ func (c *Command) readDone() {
 	if c.In != nil {
 		c.In.B = c.In.B[:n]
 	}
-	c.exec.it.lu.stats.read(n)
+	c.exec.unit.lu.stats.read(n)
 	c.exec.nexus.stats.read(n)
 	c.good()
 }
 
 // tryRead is runRead for data that the store has at hand.
 func tryRead(c *Command) bool {
-	lu := c.exec.it.lu
+	lu := c.exec.unit.lu
 	if lu.try == nil || c.exec.fua {
 		return false
 	}
@@ -168,7 +168,7 @@ func tryRead(c *Command) bool {
 // runRead is READ (SBC-3 5.8 to 5.11). With FUA the blocks must be on the
 // medium before they are returned.
 func runRead(c *Command) {
-	lu := c.exec.it.lu
+	lu := c.exec.unit.lu
 	if c.exec.fua && lu.has(stateWCE) {
 		if err := lu.flushLocked(); err != nil {
 			c.failStorage(flushing, c.exec.lba, err)
@@ -197,7 +197,7 @@ const tryWriteLimit = 64 << 10
 
 // tryWrite is runWrite for what the store's cache takes.
 func tryWrite(c *Command) bool {
-	if c.exec.fua || len(c.Out) > tryWriteLimit || !c.exec.it.lu.has(stateWCE) {
+	if c.exec.fua || len(c.Out) > tryWriteLimit || !c.exec.unit.lu.has(stateWCE) {
 		return false
 	}
 	runWrite(c)
@@ -215,7 +215,7 @@ func runWrite(c *Command) {
 // wholeBlocks returns the whole blocks of data-out that the CDB transfers.
 func (c *Command) wholeBlocks() []byte {
 	n := min(len(c.Out), int(c.Length))
-	return c.Out[:n&^int(c.exec.it.lu.blockSize-1)]
+	return c.Out[:n&^int(c.exec.unit.lu.blockSize-1)]
 }
 
 // writeOut is writeBlocks of data-out.
@@ -225,7 +225,7 @@ func (c *Command) writeOut() bool { return c.writeBlocks(c.wholeBlocks()) }
 // it has FUA set or the write cache is off. It reports whether that was done;
 // if not, the command has failed.
 func (c *Command) writeBlocks(data []byte) bool {
-	lu := c.exec.it.lu
+	lu := c.exec.unit.lu
 	if len(data) > 0 {
 		if n, err := lu.write(data, int64(c.exec.lba<<lu.shift), c.exec.fua); err != nil {
 			c.failStorage(writing, c.exec.lba+uint64(n)>>lu.shift, err)
@@ -285,7 +285,7 @@ func prepareSynchronize(c *Command) {
 // runSynchronize is SYNCHRONIZE CACHE (SBC-3 5.20, 5.21). It flushes the
 // whole store, which the standard allows, also when IMMED is set.
 func runSynchronize(c *Command) {
-	if err := c.exec.it.lu.flushLocked(); err != nil {
+	if err := c.exec.unit.lu.flushLocked(); err != nil {
 		c.failStorage(flushing, c.exec.lba, err)
 		return
 	}
@@ -301,7 +301,7 @@ func prepareReadCapacity10(c *Command) {
 
 // runReadCapacity10 is READ CAPACITY (10) (SBC-3 5.15).
 func runReadCapacity10(c *Command) {
-	lu := c.exec.it.lu
+	lu := c.exec.unit.lu
 	var b [8]byte
 	binary.BigEndian.PutUint32(b[0:], uint32(min(lu.blocks.Load()-1, 0xffffffff)))
 	binary.BigEndian.PutUint32(b[4:], lu.blockSize)
@@ -317,7 +317,7 @@ func prepareReadCapacity16(c *Command) {
 
 // runReadCapacity16 is READ CAPACITY (16) (SBC-3 5.16).
 func runReadCapacity16(c *Command) {
-	lu := c.exec.it.lu
+	lu := c.exec.unit.lu
 	var b [32]byte
 	binary.BigEndian.PutUint64(b[0:], lu.blocks.Load()-1)
 	binary.BigEndian.PutUint32(b[8:], lu.blockSize)

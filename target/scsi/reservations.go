@@ -66,7 +66,7 @@ func prepareReserve(c *Command) {
 }
 
 func runReserve(c *Command) {
-	if c.exec.it.home.reservations.Reserve(c.exec.nexus.reservationKey()) {
+	if c.exec.unit.reservations.Reserve(c.exec.nexus.reservationKey()) {
 		c.endWith(ReservationConflict)
 		return
 	}
@@ -74,7 +74,7 @@ func runReserve(c *Command) {
 }
 
 func runRelease(c *Command) {
-	if c.exec.it.home.reservations.Release(c.exec.nexus.reservationKey()) {
+	if c.exec.unit.reservations.Release(c.exec.nexus.reservationKey()) {
 		c.endWith(ReservationConflict)
 		return
 	}
@@ -82,7 +82,7 @@ func runRelease(c *Command) {
 }
 
 func runPersistentIn(c *Command) {
-	r := c.exec.it.home.reservations.In(c.exec.nexus.reservationKey(), c.CDB[:10])
+	r := c.exec.unit.reservations.In(c.exec.nexus.reservationKey(), c.CDB[:10])
 	if c.persistentDone(r) {
 		c.reply(r.Data, uint32(len(r.Data)))
 	}
@@ -99,19 +99,17 @@ func preparePersistentOut(c *Command) {
 }
 
 func runPersistentOut(c *Command) {
-	r := c.exec.it.home.reservations.Out(c.exec.nexus.reservationKey(), c.CDB[:10], c.Out)
+	r := c.exec.unit.reservations.Out(c.exec.nexus.reservationKey(), c.CDB[:10], c.Out)
 	if !c.persistentDone(r) {
 		return
 	}
-	it := c.exec.it
+	unit := c.exec.unit
 	for _, victim := range r.Abort {
-		it.home.dev.abort(it.home.number, NexusID(victim))
+		unit.dev.abort(unit, NexusID(victim))
 	}
 	for _, at := range r.Attention {
-		if nx, ok := it.home.dev.Lookup(NexusID(at.Nexus)); ok {
-			if other := nx.unit(it.home.number); other != nil {
-				other.raise(uint16(at.ASC)<<8 | uint16(at.ASCQ))
-			}
+		if nx, ok := unit.dev.Lookup(NexusID(at.Nexus)); ok {
+			nx.attentions.raise(unit, uint16(at.ASC)<<8|uint16(at.ASCQ))
 		}
 	}
 	c.good()
@@ -141,15 +139,13 @@ func (c *Command) persistentDone(r reservation.Result) bool {
 	return true
 }
 
-// abort ends the tasks of a nexus on logical unit n, and its prevention of
+// abort ends the tasks of a nexus on a logical unit, and its prevention of
 // removal (SPC-4 5.13.11.2.6).
-func (d *Device) abort(n uint16, victim NexusID) {
+func (d *Device) abort(unit *attachment, victim NexusID) {
 	if nx, ok := d.Lookup(victim); ok {
-		if it := nx.unit(n); it != nil {
-			it.prevent.Store(false)
-		}
+		nx.setPrevent(unit, false)
 	}
 	if d.opts.AbortTasks != nil {
-		d.opts.AbortTasks(victim, MakeLUN(n))
+		d.opts.AbortTasks(victim, MakeLUN(unit.number))
 	}
 }

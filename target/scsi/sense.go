@@ -149,7 +149,7 @@ func (s sense) putFieldPointer(p []byte) {
 // logical unit's Control mode page selects.
 func (c *Command) fail(s sense) {
 	c.dropIn()
-	descriptor := c.exec.it != nil && c.exec.it.lu.has(stateDSense)
+	descriptor := c.exec.unit != nil && c.exec.unit.lu.has(stateDSense)
 	c.Sense = s.appendTo(c.senseBuf[:0], descriptor)
 	c.Status = CheckCondition
 	c.done = true

@@ -95,8 +95,8 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 
 func (n *Nexus) snapshot() NexusState {
 	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load()}
-	for u, it := range *n.units.Load() {
-		s.Units = append(s.Units, NexusUnitState{LUN: u, Attentions: it.list(), Prevent: it.prevent.Load()})
+	for u, home := range *n.dev.places.Load() {
+		s.Units = append(s.Units, NexusUnitState{LUN: u, Attentions: n.attentions.list(u), Prevent: n.prevents(home)})
 	}
 	slices.SortFunc(s.Units, func(a, b NexusUnitState) int { return cmp.Compare(a.LUN, b.LUN) })
 	return s
@@ -131,7 +131,7 @@ func (d *Device) Restore(s DeviceState) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	changed := len(kept) != len(s.Units) || len(kept) != len(d.units)
+	changed := len(kept) != len(s.Units) || len(kept) != len(*d.places.Load())
 	for _, ns := range s.Nexuses {
 		if d.nexuses[ns.ID()] != nil {
 			return fmt.Errorf("can't restore %s: two nexuses %v", d.opts.Name, ns.ID())
@@ -181,18 +181,26 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 // whether others came or went.
 func (n *Nexus) restore(s NexusState, kept map[uint16]bool, news map[uint16][]uint16, changed bool) {
 	n.stats.store(s.Counters)
+	listed := make(map[uint16]bool)
 	for _, u := range s.Units {
-		it := n.unit(u.LUN)
-		if it == nil || !kept[u.LUN] {
+		home := n.dev.place(u.LUN)
+		if home == nil || !kept[u.LUN] {
 			continue
 		}
-		it.replace(u.Attentions)
-		it.prevent.Store(u.Prevent)
+		listed[u.LUN] = true
+		n.attentions.replace(u.LUN, u.Attentions)
+		n.setPrevent(home, u.Prevent)
 		for _, code := range news[u.LUN] {
-			it.raise(code)
+			n.attentions.raise(home, code)
+		}
+	}
+	places := *n.dev.places.Load()
+	for u := range places {
+		if !listed[u] {
+			n.attentions.replace(u, nil)
 		}
 	}
 	if changed {
-		n.raiseAll(ascReportedLUNsChanged)
+		n.attentions.raiseAll(places, ascReportedLUNsChanged)
 	}
 }

@@ -145,7 +145,7 @@ func run(ctx context.Context, o *options) error {
 		case partCompare:
 			err = r.compare(ctx, o, l, dir)
 		case partFairness:
-			r.Fairness, err = measureFairness(ctx, o, l.targets)
+			r.Fairness, err = measureFairness(ctx, o, l.targets, dir)
 		case partScale:
 			r.Scale, err = measureScale(ctx, o, l, dir)
 		case partPause:

@@ -203,10 +203,10 @@ func (r *report) writeFairness(b *strings.Builder) {
 	if len(r.Fairness) == 0 {
 		return
 	}
-	heading(b, fmt.Sprintf("p99 of random 4 KiB reads at depth 1, alone and beside a heavy session; goal at most %d times", fairnessGoal))
-	row(b, true, "heavy session", "target", "alone, µs", "beside, µs", "ratio", "")
+	heading(b, fmt.Sprintf("p99 of random 4 KiB reads at depth 1, alone, beside a heavy session, and with that at another process of gotgtd; goal at most %d times", fairnessGoal))
+	row(b, true, "heavy session", "target", "alone, µs", "beside, µs", "elsewhere, µs", "beside to alone", "")
 	for _, f := range r.Fairness {
-		row(b, false, f.Heavy, f.Target, micros(&f.Alone), micros(&f.Beside), fmt.Sprintf("%.2f", f.Ratio), f.outcome())
+		row(b, false, f.Heavy, f.Target, micros(&f.Alone), micros(&f.Beside), micros(&f.Elsewhere), fmt.Sprintf("%.2f", f.Ratio), f.outcome())
 	}
 }
 

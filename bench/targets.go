@@ -110,17 +110,12 @@ func startAll(ctx context.Context, dir string, o *options) (*lineup, error) {
 	if err != nil {
 		return l, err
 	}
-	disk, err := newDisk(dir, "gotgtd", size)
+	own, err := startGotgtd(ctx, program, filepath.Join(dir, "gotgtd.d"), size)
 	if err != nil {
 		return l, err
 	}
-	l.gotgtd, err = peer.StartGotgtd(ctx, program, peer.Options{Config: peer.OneDisk(disk, ""), Dir: filepath.Dir(disk)})
-	if err != nil {
-		return l, err
-	}
-	// Upgrades replace the process, so it is ended through what it says of itself.
-	l.targets = append(l.targets, running{name: "gotgtd", version: version,
-		unit: unit{l.gotgtd.Portals()[0], peer.IQN, 1}, pid: l.gotgtd.PID(), stop: func() { stopGotgtd(l.gotgtd) }})
+	own.version, l.gotgtd = version, own.gotgtd
+	l.targets = append(l.targets, own.running)
 	for _, p := range []struct {
 		name  string
 		start func(ctx context.Context, dir, disk string) (running, error)
@@ -129,7 +124,7 @@ func startAll(ctx context.Context, dir string, o *options) (*lineup, error) {
 			l.missing = append(l.missing, p.name+": left out by -without")
 			continue
 		}
-		disk, err := newDisk(dir, p.name, size)
+		disk, err := newDisk(filepath.Join(dir, p.name+".d"), size)
 		if err != nil {
 			return l, err
 		}
@@ -150,6 +145,27 @@ func startAll(ctx context.Context, dir string, o *options) (*lineup, error) {
 // programName is gotgtd, built for the run.
 const programName = "gotgtd"
 
+// ownTarget is a gotgtd that serves.
+type ownTarget struct {
+	running
+	gotgtd *peer.Gotgtd
+}
+
+// startGotgtd starts one with a disk of size bytes in dir.
+func startGotgtd(ctx context.Context, program, dir string, size int64) (o ownTarget, err error) {
+	disk, err := newDisk(dir, size)
+	if err != nil {
+		return o, err
+	}
+	o.gotgtd, err = peer.StartGotgtd(ctx, program, peer.Options{Config: peer.OneDisk(disk, ""), Dir: dir})
+	if err != nil {
+		return o, err
+	}
+	// Upgrades replace the process, so it is ended through what it says of itself.
+	o.running = running{name: "gotgtd", unit: unit{o.gotgtd.Portals()[0], peer.IQN, 1}, pid: o.gotgtd.PID(), stop: func() { stopGotgtd(o.gotgtd) }}
+	return o, nil
+}
+
 func buildGotgtd(ctx context.Context, dir string) (program, version string, err error) {
 	program = filepath.Join(dir, programName)
 	version = said(ctx, ".+", "git", "describe", "--tags", "--always", "--dirty")
@@ -158,8 +174,8 @@ func buildGotgtd(ctx context.Context, dir string) (program, version string, err 
 }
 
 // newDisk makes a file whose blocks are all allocated and in the page cache.
-func newDisk(dir, name string, size int64) (string, error) {
-	path := filepath.Join(dir, name+".d", "disk.img")
+func newDisk(dir string, size int64) (string, error) {
+	path := filepath.Join(dir, "disk.img")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", err
 	}

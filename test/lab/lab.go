@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/gotgtd/gotgtd/test/lab/latency"
 )
 
 // Suite is one of the lab's runs.
@@ -22,7 +24,7 @@ type Suite struct {
 }
 
 // stepTime is the most that a step may take.
-const stepTime = 5 * time.Minute
+const stepTime = 15 * time.Minute
 
 // Lab is a suite's run.
 type Lab struct {
@@ -51,7 +53,7 @@ func (l *Lab) Printf(format string, args ...any) {
 	fmt.Fprintf(l.out, "         "+format+"\n", args...)
 }
 
-// Step does one thing that can fail, within 5 minutes. The report and the terminal have its
+// Step does one thing that can fail, within 15 minutes. The report and the terminal have its
 // name, time and outcome; if it fails, also the ends of the consoles and
 // journals of all machines. The error is f's: a suite returns it if nothing else
 // can be tried without this step.
@@ -93,6 +95,12 @@ func (l *Lab) Mark(event string) { l.report.mark(event, time.Now()) }
 // Figure adds something measured to the report.
 func (l *Lab) Figure(name, format string, args ...any) {
 	l.report.figure(name, fmt.Sprintf(format, args...))
+}
+
+// Operations adds operations that a program in a machine has done to the report and its
+// timeline. Their starts are by this side's clock.
+func (l *Lab) Operations(name string, operations []latency.Operation) {
+	l.report.load(loadReport{name, operations})
 }
 
 // close ends what the suite has left running.

@@ -18,7 +18,7 @@ import (
 )
 
 // bootTime is how long a machine may take to be ready.
-const bootTime = 4 * time.Minute
+const bootTime = 10 * time.Minute
 
 // readyLine is what a machine prints on its console when it is up.
 const readyLine = "LAB-READY"

@@ -24,7 +24,10 @@ type Target struct {
 	program string // gotgtd, of this target alone: what replaces it is the next generation
 }
 
-// StartTarget runs gotgtd with a configuration, whose format is YAML, at the
+// configFile has no extension, so that the contents tell which language it is in.
+const configFile = "gotgtd-config"
+
+// StartTarget runs gotgtd with a configuration, YAML or a targets.conf, at the
 // addresses given, host:port, and waits until it serves. name is a file name, and the
 // target's own. Everything of it is in the folder Dir.
 func (l *Lab) StartTarget(ctx context.Context, name, config string, addresses ...string) (*Target, error) {
@@ -40,7 +43,7 @@ func (l *Lab) StartTarget(ctx context.Context, name, config string, addresses ..
 	for i, a := range addresses {
 		args = append(args, "--listen", "portal"+strconv.Itoa(i)+"="+a)
 	}
-	args = append(args, "--", t.program, "serve", "--config", t.path("gotgtd.yaml"), "--control", t.path("gotgtd.sock"), "--state-dir", t.dir)
+	args = append(args, "--", t.program, "serve", "--config", t.path(configFile), "--control", t.path("gotgtd.sock"), "--state-dir", t.dir)
 	var err error
 	if t.Process, err = peer.Spawn(l.Program("upgraded"), args...); err != nil {
 		return nil, err
@@ -68,7 +71,7 @@ func (t *Target) path(file string) string { return filepath.Join(t.dir, file) }
 
 // Configure replaces the configuration; the next generation reads it.
 func (t *Target) Configure(config string) error {
-	return os.WriteFile(t.path("gotgtd.yaml"), []byte(config), 0o600)
+	return os.WriteFile(t.path(configFile), []byte(config), 0o600)
 }
 
 // Install replaces the program by a copy of another; it is the next generation.

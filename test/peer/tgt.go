@@ -23,13 +23,18 @@ type Tgt struct {
 // configuration into it.
 func StartTgt(ctx context.Context, o Options) (*Tgt, error) {
 	t := new(Tgt)
-	var portals []string
-	for range max(o.Portals, 1) {
+	if o.Address != "" {
+		t.portals = []string{o.Address}
+	}
+	for len(t.portals) < max(o.Portals, 1) {
 		address, err := FreePort()
 		if err != nil {
 			return nil, err
 		}
 		t.portals = append(t.portals, address)
+	}
+	var portals []string
+	for _, address := range t.portals {
 		portals = append(portals, "portal="+address)
 	}
 	file := filepath.Join(o.Dir, "targets.conf")

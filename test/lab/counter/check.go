@@ -22,21 +22,15 @@ func Check(device io.ReaderAt, offset, size int64) ([]Record, error) {
 		records  []Record
 		problems []error
 		empty    uint64 // the first empty slot after the records
-		p        = aligned(RecordSize)
+		slots    = slotReader{device: device, offset: offset, size: size, buffer: aligned(readSlots * RecordSize)}
 	)
 	wrong := func(format string, args ...any) {
 		if len(problems) < maxProblems {
 			problems = append(problems, fmt.Errorf(format, args...))
 		}
 	}
-	read := func(slot uint64) (Record, error) {
-		if n, err := device.ReadAt(p, offset+int64(slot)*RecordSize); n < len(p) {
-			return Record{}, fmt.Errorf("can't read: %w", err)
-		}
-		return decode(p)
-	}
 	for slot := uint64(1); int64(slot+1)*RecordSize <= size; slot++ {
-		r, err := read(slot)
+		r, err := slots.read(slot)
 		if errors.Is(err, errEmpty) {
 			if empty == 0 {
 				empty = slot
@@ -63,12 +57,40 @@ func Check(device io.ReaderAt, offset, size int64) ([]Record, error) {
 		return nil, errors.Join(problems...)
 	}
 	last := records[len(records)-1].Number
-	if head, err := read(0); err != nil {
+	if head, err := slots.read(0); err != nil {
 		wrong("the head: %w", err)
 	} else if head.Number != last {
 		wrong("the head has number %d, the last one is %d", head.Number, last)
 	}
 	return records, errors.Join(problems...)
+}
+
+// readSlots is how many slots Check reads at once: a read is slow in an emulated machine,
+// whatever its size.
+const readSlots = 256
+
+// slotReader reads slots, in whole groups of them.
+type slotReader struct {
+	device       io.ReaderAt
+	offset, size int64
+	buffer       []byte // room for a group
+	group        []byte // the part of buffer that has the last group
+	first        uint64 // its first slot
+}
+
+func (s *slotReader) read(slot uint64) (Record, error) {
+	if at := int64(slot-s.first) * RecordSize; s.group == nil || slot < s.first || at >= int64(len(s.group)) {
+		s.first = slot - slot%readSlots
+		start := int64(s.first) * RecordSize
+		s.group = s.buffer[:min(int64(len(s.buffer)), (s.size-start)/RecordSize*RecordSize)]
+		n, err := s.device.ReadAt(s.group, s.offset+start)
+		s.group = s.group[:n/RecordSize*RecordSize]
+		if int64(slot-s.first)*RecordSize >= int64(len(s.group)) {
+			return Record{}, fmt.Errorf("can't read: %w", err)
+		}
+	}
+	at := (slot - s.first) * RecordSize
+	return decode(s.group[at:][:RecordSize])
 }
 
 // Arrival is a number that has come to the disk.

@@ -21,7 +21,7 @@ BENCH ?=
 # Flags of the lab's command, such as -short.
 LABFLAGS ?=
 
-.PHONY: help build run test check torture bench bench-quick lab-systemd install clean
+.PHONY: help build run test check torture bench bench-quick lab-systemd lab-xen install clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ bench-quick: ## the same comparison in under 3 minutes
 	@$(GO) run ./bench -quick $(BENCH)
 
 lab-systemd: ## gotgtd as a service of systemd, in an emulated machine; as root
+	@test/scripts/deps.sh lab
+	@$(GO) run ./test/cmd/lab $(LABFLAGS) $(@:lab-%=%)
+
+lab-xen: ## a guest moves between two Xen hosts while its disk's target is upgraded; as root
 	@test/scripts/deps.sh lab
 	@$(GO) run ./test/cmd/lab $(LABFLAGS) $(@:lab-%=%)
 

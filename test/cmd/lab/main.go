@@ -12,10 +12,12 @@ import (
 
 	"github.com/gotgtd/gotgtd/test/lab"
 	"github.com/gotgtd/gotgtd/test/lab/systemd"
+	"github.com/gotgtd/gotgtd/test/lab/xen"
 )
 
 func main() {
 	os.Exit(lab.Main([]lab.Suite{
 		systemd.Suite,
+		xen.Suite,
 	}))
 }

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"log/slog"
+	"net"
+	"testing"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+)
+
+// bench is a connection without a reading goroutine, whose input is put into
+// the chunk and whose output goes nowhere, so that what is between can be
+// measured by itself.
+type bench struct {
+	c     *conn
+	cmdSN uint32
+}
+
+func newBench(tb testing.TB) *bench {
+	tb.Helper()
+	n := NewNode(Options{Log: slog.New(slog.DiscardHandler)})
+	tb.Cleanup(n.Close)
+	target, _ := newDisk(tb, Limits{}, Auth{})
+	n.SetTargets([]*Target{target}, announced, Auth{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	far, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { far.Close() })
+	near, err := l.(*net.TCPListener).AcceptTCP()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c, err := newConn(n, near, 1)
+	if err == nil {
+		err = n.addConn(c)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	b := &bench{c: c, cmdSN: 1}
+	tb.Cleanup(b.close)
+	b.put(loginPDU())
+	b.put(encode(&pdu.SCSICommand{Final: true, LUN: lun1, InitiatorTaskTag: 2, CmdSN: 1}, nil)) // takes the unit attention
+	b.cmdSN++
+	b.handle(tb)
+	if b.c.sess == nil {
+		tb.Fatal("the login failed")
+	}
+	return b
+}
+
+func (b *bench) close() {
+	b.c.close(errShutdown)
+	if b.c.sess != nil {
+		b.c.sess.connectionLost(b.c)
+	}
+	b.c.in.release()
+	b.c.out.discard()
+	close(b.c.done)
+	b.c.node.removeConn(b.c)
+}
+
+// put appends bytes to what has been read.
+func (b *bench) put(p []byte) { b.c.in.w += copy(b.c.chunkSpace(), p) }
+
+// handle handles everything that was put, and lets go of the answers.
+func (b *bench) handle(tb testing.TB) {
+	if err := b.c.handleInput(); err != nil {
+		tb.Fatal(err)
+	}
+	b.drop()
+}
+
+// drop makes the PDUs of what is queued and lets go of them.
+func (b *bench) drop() (pdus int) {
+	for b.c.out.encode() {
+		pdus += b.c.out.batch.pdus
+		b.c.out.batchSent()
+	}
+	return pdus
+}
+
+// batchOf is how many commands arrive at once.
+const batchOf = 32
+
+// commands puts a batch of one command.
+func (b *bench) commands(p []byte) {
+	h := (*pdu.BHS)(p)
+	for range batchOf {
+		h[24], h[25], h[26], h[27] = byte(b.cmdSN>>24), byte(b.cmdSN>>16), byte(b.cmdSN>>8), byte(b.cmdSN)
+		b.cmdSN++
+		b.put(p)
+	}
+}
+
+// hotBatches are what is done for a batch: to parse, dispatch and execute
+// commands and make their answers; and the making of answers alone.
+func hotBatches(b *bench) map[string]func(tb testing.TB) {
+	read := encode(read10(7, 0, 64, 1), nil)
+	write := encode(write10(7, 0, 64, 1, 512), pattern(512, 1))
+	nop := encode(&pdu.NOPOut{Immediate: true, InitiatorTaskTag: 7, TargetTransferTag: pdu.ReservedTag}, nil)
+	response := &pdu.SCSIResponse{Response: pdu.CommandCompleted, InitiatorTaskTag: 7}
+	return map[string]func(testing.TB){
+		"reads":  func(tb testing.TB) { b.commands(read); b.handle(tb) },
+		"writes": func(tb testing.TB) { b.commands(write); b.handle(tb) },
+		"NOP-Outs": func(tb testing.TB) {
+			for range batchOf {
+				b.put(nop)
+			}
+			b.handle(tb)
+		},
+		"responses": func(tb testing.TB) {
+			for range batchOf {
+				b.c.out.send(response, true)
+			}
+			if n := b.drop(); n != batchOf {
+				tb.Fatalf("%d PDUs, want %d", n, batchOf)
+			}
+		},
+	}
+}
+
+func TestBatchesAllocateNothing(t *testing.T) {
+	batches := hotBatches(newBench(t))
+	for _, name := range []string{"reads", "writes"} { // the others are not what steady I/O is made of
+		n := testing.AllocsPerRun(200, func() { batches[name](t) }) / batchOf
+		if n > allowedAllocs {
+			t.Errorf("%s: %.3f allocations each", name, n)
+		}
+	}
+}
+
+func BenchmarkBatch(b *testing.B) {
+	conn := newBench(b)
+	for name, f := range hotBatches(conn) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				f(b)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*batchOf), "ns/PDU")
+		})
+	}
+}

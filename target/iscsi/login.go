@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 const (
@@ -470,10 +471,12 @@ func (l *login) openSession(c *conn, req *pdu.LoginRequest) error {
 			return err
 		}
 	}
+	var nexus *scsi.Nexus
 	if s.target != nil {
-		s.nexus = s.target.Device.Open(s.nexusID())
+		nexus = s.target.Device.Open(s.nexusID())
 	}
 	s.mu.Lock()
+	s.nexus = nexus
 	s.openWindowLocked()
 	s.mu.Unlock()
 	c.sess, c.cid = s, req.CID
@@ -487,8 +490,11 @@ func (l *login) joinSession(c *conn, req *pdu.LoginRequest) error {
 	s.mu.Lock()
 	old, n := s.conns[req.CID], len(s.conns)
 	ending := s.ending
+	opening := s.nexus == nil
 	s.mu.Unlock()
 	switch {
+	case opening: // nobody can have been told the TSIH
+		return loginErrorf(pdu.SessionDoesNotExist, "no session with TSIH %#x", s.tsih)
 	case ending:
 		return loginErrorf(pdu.SessionDoesNotExist, "the session is ending")
 	case old == nil && n >= int(s.params.MaxConnections):

@@ -265,7 +265,7 @@ func (n *Node) AbortTasks(device *scsi.Device, victim scsi.NexusID, lun scsi.LUN
 	done := make(chan struct{})
 	m := newManagement(func() { close(done) })
 	for _, s := range n.sessionList() {
-		if s.target == nil || s.target.Device != device || s.nexus.ID() != victim {
+		if s.target == nil || s.target.Device != device || s.nexusID() != victim {
 			continue
 		}
 		s.mu.Lock()

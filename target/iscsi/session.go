@@ -23,7 +23,9 @@ const (
 )
 
 // session is an iSCSI session (RFC 7143 4.4.2). The fields above mu are
-// constant once the session is in the Node's table.
+// constant once the session is in the Node's table, but for nexus: it is set
+// with mu held, and who has found the session in the table and does not know
+// that a connection has logged in must hold mu to look.
 type session struct {
 	node      *Node
 	target    *Target     // nil in a discovery session
@@ -390,11 +392,11 @@ func (s *session) info() SessionInfo {
 		Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), ISID: s.isid, TSIH: s.tsih,
 		Group: s.group, Started: s.born, Params: s.params,
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.nexus != nil {
 		i.Counters = s.nexus.Counters()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	i.Tasks = len(s.tasks)
 	for _, c := range s.conns {
 		i.Connections = append(i.Connections, ConnectionInfo{c.cid, c.local, c.remote, c.headerDigest, c.dataDigest})

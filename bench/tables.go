@@ -112,30 +112,45 @@ func (v *verdict) cell() string {
 	return fmt.Sprintf("%.2f (%s %.2f: %s)", v.Ratio, sign, v.Bound, v.outcome())
 }
 
-// clientBound is how many cores the client keeps busy when it is thought to
-// limit what is measured: iscsi-perf and qemu-img bench have one thread.
-const clientBound = 0.9
+// busy is the part of a core that is thought to be all of it.
+const busy = 0.9
+
+// mark says what limits a figure besides the target: iscsi-perf and qemu-img
+// bench have one thread, the load generator shares the machine's cores.
+func (r *report) mark(client string, f *figures) string {
+	used := f.Client
+	if f.CPU != nil {
+		used += *f.CPU * f.IOPS / 1e6
+	}
+	switch {
+	case client != clientLoad && f.Client > busy:
+		return " \\*"
+	case used > busy*float64(r.Machine.Cores):
+		return " †"
+	}
+	return ""
+}
 
 // writeThroughput has a table for each client.
 func (r *report) writeThroughput(b *strings.Builder) {
 	for _, client := range []string{clientPerf, clientQEMU, clientLoad} {
 		t := r.table(client, throughput, func(f *figures, bytes int) string {
-			figure, mark := fmt.Sprintf("%.0f", f.IOPS), ""
+			figure := fmt.Sprintf("%.0f", f.IOPS)
 			if bytes == large {
 				figure = fmt.Sprintf("%.0f MB/s", f.MBps)
 			}
-			if client != clientLoad && f.Client > clientBound {
-				mark = " *"
-			}
-			return figure + mark
+			return figure + r.mark(client, f)
 		})
 		if t == "" {
 			continue
 		}
 		heading(b, "Commands per second, "+client)
 		b.WriteString(t)
-		if strings.Contains(t, " *") {
+		if strings.Contains(t, " \\*") {
 			b.WriteString("\n\\* The client had its core busy all the time: the target may be faster than this.\n")
+		}
+		if strings.Contains(t, " †") {
+			b.WriteString("\n† Client and target had all cores busy: with a core more, or a lighter client, the target would be faster.\n")
 		}
 	}
 }

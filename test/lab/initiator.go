@@ -57,6 +57,10 @@ func (m *Machine) Sessions(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return sessionState(out), nil
+}
+
+func sessionState(out string) []string {
 	var state []string
 	for line := range strings.Lines(out) {
 		line = strings.TrimSpace(line)
@@ -68,7 +72,7 @@ func (m *Machine) Sessions(ctx context.Context) ([]string, error) {
 		}
 	}
 	slices.Sort(state)
-	return state, nil
+	return state
 }
 
 var sessionLine = regexp.MustCompile(`^(SID|Target|Current Portal|iSCSI Connection State|iSCSI Session State|Internal iscsid Session State):|^Attached scsi disk `)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/gotgtd/gotgtd/test/lab/latency"
@@ -134,6 +135,31 @@ func TestImageDependsOnItsInputs(t *testing.T) {
 		if err := errors.Join(os.RemoveAll(filepath.Dir(file)), os.Mkdir(filepath.Dir(file), 0o755)); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestSessionState(t *testing.T) {
+	const out = `iSCSI Transport Class version 2.0-870
+version 2.1.8
+Target: iqn.2015-02.com.stu31:t1 (non-flash)
+	Current Portal: 172.16.31.1:3260,1
+	Persistent Portal: 172.16.31.1:3260,1
+		SID: 3
+		iSCSI Connection State: LOGGED IN
+		iSCSI Session State: LOGGED_IN
+		Internal iscsid Session State: NO CHANGE
+		Target Reset Timeout: 30
+		username: <empty>
+			Attached scsi disk sda		State: running
+0      0      172.16.31.11:40952      172.16.31.1:3260
+`
+	want := []string{
+		"Attached scsi disk sda\t\tState: running", "Current Portal: 172.16.31.1:3260,1",
+		"Internal iscsid Session State: NO CHANGE", "SID: 3", "TCP 172.16.31.11:40952 to 172.16.31.1:3260",
+		"Target: iqn.2015-02.com.stu31:t1 (non-flash)", "iSCSI Connection State: LOGGED IN", "iSCSI Session State: LOGGED_IN",
+	}
+	if diff := cmp.Diff(want, sessionState(out)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

@@ -128,12 +128,21 @@ func withStatus(status string, fields ...string) []string {
 // name. They stay there, also after a hang-up, until Unstore. The manager
 // gives no answer: what exceeds its bound it drops.
 func (c Client) Store(name string, files ...*os.File) error {
+	return c.store(name, files, "FDPOLL=0")
+}
+
+// StorePolled is Store for files that the manager is to remove when they hang
+// up.
+func (c Client) StorePolled(name string, files ...*os.File) error { return c.store(name, files) }
+
+func (c Client) store(name string, files []*os.File, more ...string) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
+	fields := append([]string{"FDSTORE=1", "FDNAME=" + name}, more...)
 	for len(files) > 0 {
 		n := min(len(files), MaxFiles)
-		if err := c.sendFiles(files[:n], "FDSTORE=1", "FDPOLL=0", "FDNAME="+name); err != nil {
+		if err := c.sendFiles(files[:n], fields...); err != nil {
 			return fmt.Errorf("can't store descriptors %q: %w", name, err)
 		}
 		files = files[n:]

@@ -17,7 +17,7 @@ import (
 func startUnder(t *testing.T, m *supervisortest.Manager, s *supervised) (pid int) {
 	t.Helper()
 	files, names := m.Stored()
-	l := launch{command: s.args(), files: files, names: names, env: []string{m.Env()}}
+	l := launch{command: s.args(), files: files, names: names, env: []string{m.Env(), "WATCHDOG_USEC=1000000", "WATCHDOG_PID=0"}}
 	pid, err := l.start()
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +45,7 @@ func TestSupervisorKilledAndStartedAgain(t *testing.T) {
 	pid := startUnder(t, m, s)
 	before := s.untilServing()
 	m.Await("readiness", supervisortest.Has("READY=1"))
+	m.Await("a sign of life", supervisortest.From(pid, "WATCHDOG=1"))
 	killAll(t, pid, before.Main.PID)
 	answered := make(chan error, 1)
 	go func() {

@@ -199,14 +199,8 @@ func (s *Service) hearNews(g *generation, m *notify.Message) {
 			g.pingBy = time.Now().Add(d)
 		}
 	}
-	if d, ok := m.Duration("EXTEND_TIMEOUT_USEC"); ok && !s.deadline.IsZero() {
-		if later := time.Now().Add(min(d, maxExtension)); later.After(s.deadline) {
-			s.deadline = later
-		}
-	} else if ok && !g.killBy.IsZero() && g.cause == "" {
-		if later := time.Now().Add(min(d, maxExtension)); later.After(g.killBy) {
-			g.killBy = later
-		}
+	if d, ok := m.Duration("EXTEND_TIMEOUT_USEC"); ok {
+		s.extend(g, min(d, maxExtension))
 	}
 	switch value, _ := m.Field("WATCHDOG"); {
 	case value == "1" && !g.pingBy.IsZero():
@@ -214,6 +208,23 @@ func (s *Service) hearNews(g *generation, m *notify.Message) {
 	case value == "trigger" && g == s.main && s.state != Stopping:
 		s.expireWatchdog("the service asked for it")
 	}
+}
+
+// extend gives a generation more time for what it is at. systemd has a time
+// limit of its own for the same.
+func (s *Service) extend(g *generation, d time.Duration) {
+	later := time.Now().Add(d)
+	limit := &s.deadline
+	if !g.killBy.IsZero() {
+		limit = &g.killBy
+	}
+	if limit.IsZero() || g.cause != "" {
+		return
+	}
+	if later.After(*limit) {
+		*limit = later
+	}
+	s.up.extend(d)
 }
 
 // hearFiles puts descriptors into the store and takes them out.
@@ -231,14 +242,18 @@ func (s *Service) hearFiles(m *notify.Message) {
 	if name == "" {
 		name = defaultStoredName
 	}
-	poll, _ := m.Field("FDPOLL")
+	value, _ := m.Field("FDPOLL")
+	poll, keep := true, s.up.StorePolled
+	if value == "0" {
+		poll, keep = false, s.up.Store
+	}
 	for i, f := range m.Files {
-		if err := s.store.add(name, f, poll != "0"); err != nil {
+		if err := s.store.add(name, f, poll); err != nil {
 			s.complainf("descriptor refused", "pid", m.PID, "name", name, "err", err)
 			continue
 		}
 		m.Files[i] = nil // the store's now
-		if err := s.up.Store(name, f); err != nil {
+		if err := keep(name, f); err != nil {
 			s.complainf("descriptor not kept by the service manager", "name", name, "err", err)
 		}
 	}

@@ -85,6 +85,7 @@ func TestReexecIntoBrokenBinaries(t *testing.T) {
 		{"refuses", "#!/bin/sh\nprintf 'it has a bad day' >&4\n", "it has a bad day"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			s := newSupervised(t, nil)
 			s.run()
 			before := s.untilServing()

@@ -65,8 +65,11 @@ func serveMain(dir string) error {
 	if err := misbehave(p, fault, arg); err != nil {
 		return err
 	}
-	if fault == "ready-then-exit" {
+	switch fault {
+	case "ready-then-exit":
 		os.Exit(4)
+	case "puppet":
+		return obey(p, listeners[0], signals)
 	}
 	return answer(p, listeners[0], signals, fault)
 }

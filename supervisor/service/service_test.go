@@ -35,9 +35,10 @@ func TestReloadStrategies(t *testing.T) {
 	}
 }
 
-// Connections wait in the backlog, whatever happens to the service.
+// Connections wait in the backlog, whatever happens to the service. The test of
+// the same name in cmd/upgraded has more of them, from initiators.
 func TestNobodyIsRefused(t *testing.T) {
-	const rounds, connections, clients = 100, 10000, 2
+	const rounds, connections, clients = 20, 2000, 2
 	s := newSupervised(t, nil)
 	s.run()
 	s.untilServing()
@@ -98,7 +99,8 @@ func TestFaultsOfTheService(t *testing.T) {
 	}{
 		{name: "never ready", fault: "never-ready", change: func(c *Config) { c.ReadyTimeout = 4 * time.Second },
 			state: Waiting, want: "killed by signal 9 (killed): not ready within 4s before it was ready"},
-		{name: "exits at once", fault: "exit", state: Waiting, want: "exited with status 3 before it was ready"},
+		{name: "exits at once", fault: "exit", state: Waiting, want: "exited with status 3 before it was ready",
+			logged: "msg=restart in=200ms restarts=4"},
 		{name: "exits when ready", fault: "ready-then-exit", state: Waiting, want: "exited with status 4"},
 		{name: "missing", change: func(c *Config) { c.Command = []string{"/nowhere/program"} },
 			state: Waiting, want: "stat /nowhere/program: no such file or directory"},
@@ -111,6 +113,7 @@ func TestFaultsOfTheService(t *testing.T) {
 		{name: "asks for time", fault: "extend", change: func(c *Config) { c.ReadyTimeout = extendFrom }, state: Serving},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			s := newSupervised(t, tc.change)
 			s.fault(tc.fault)
 			s.run()
@@ -219,6 +222,7 @@ func TestFailedReloadKeepsTheOldGeneration(t *testing.T) {
 		{Overlap, "never-ready", "not ready within 10s"},
 	} {
 		t.Run(string(tc.strategy)+" "+tc.fault, func(t *testing.T) {
+			t.Parallel()
 			s := newSupervised(t, func(c *Config) { c.Strategy, c.ReadyTimeout = tc.strategy, 10*time.Second })
 			s.run()
 			before := s.untilServing().Main.PID

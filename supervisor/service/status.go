@@ -5,7 +5,9 @@ package service
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -103,14 +105,14 @@ func (st Status) Print(w io.Writer) error {
 	for _, o := range st.Sockets {
 		fmt.Fprintf(&b, "socket:      %s on %s\n", o.Name, o.Address)
 	}
-	for name, n := range st.Stored {
-		fmt.Fprintf(&b, "stored:      %s, %d\n", name, n)
+	for _, name := range slices.Sorted(maps.Keys(st.Stored)) {
+		fmt.Fprintf(&b, "stored:      %d as %s\n", st.Stored[name], name)
 	}
 	fmt.Fprintf(&b, "strategy:    %s\nrestarts:    %d\n", st.Strategy, st.Restarts)
 	if st.Failure != nil {
 		fmt.Fprintf(&b, "failure:     %s: %s\n", st.Failure.Time.Format(time.DateTime), st.Failure.Reason)
 	}
-	fmt.Fprintf(&b, "supervisor:  %s, PID %d, up %s, %d times replaced\n", st.Supervisor.Version,
+	fmt.Fprintf(&b, "supervisor:  %s, PID %d, up %s, %d reexecs\n", st.Supervisor.Version,
 		st.Supervisor.PID, now.Sub(st.Supervisor.Started).Round(time.Second), st.Supervisor.Reexecs)
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -71,6 +71,10 @@ func (u *upstream) ready(status string) {
 
 func (u *upstream) reloading(status string) { _ = u.Reloading(status) }
 
+func (u *upstream) extend(d time.Duration) {
+	_ = u.Send(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds()))
+}
+
 func (u *upstream) stopping() { _ = u.Stopping("") }
 
 // summary is the status text: systemctl status shows it.

@@ -47,7 +47,7 @@ func unitTests(ctx context.Context, w io.Writer) count {
 			packages = append(packages, p)
 		}
 	}
-	return goTest(ctx, w, packages, "-race", "-timeout=4m")
+	return goTest(ctx, w, packages, "-race", "-timeout=15m")
 }
 
 // fuzzTarget is a fuzz test and the folder of its package.

@@ -1,24 +1,46 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# verify.sh: the units are well formed and closed as tightly as they claim.
+# verify.sh: what make install puts in place is complete, its units are well formed
+# and closed as tightly as they claim, and its configuration is one.
 set -eu
-cd "$(dirname "$0")"
+cd "$(dirname "$0")/.."
 limit=2.0
 
-# The units name programs where they are installed, so they are looked at in a
-# tree in which these are there.
-tree=$(mktemp -d)
-trap 'rm -rf "$tree"' EXIT
-for unit in *.service *.socket; do
-	sed "s|/usr/bin/|$tree/|g" "$unit" >"$tree/$unit"
-done
-for program in upgraded gotgtd; do
-	printf '#!/bin/sh\n' >"$tree/$program"
-	chmod 755 "$tree/$program"
-done
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+tree=$work/tree
+make -s install DESTDIR="$tree" PREFIX=/usr >"$work/installed"
 
-for unit in *.service *.socket; do
-	out=$(systemd-analyze verify --man=no --recursive-errors=no "$tree/$unit" 2>&1) || {
+for file in usr/bin/gotgtd usr/bin/upgraded \
+	usr/share/man/man8/gotgtd.8 usr/share/man/man8/upgraded.8 usr/share/man/man5/gotgtd.yaml.5 \
+	usr/lib/systemd/system/gotgtd.socket usr/lib/systemd/system/gotgtd.service \
+	usr/lib/systemd/system/gotgtd-direct.service \
+	usr/lib/sysusers.d/gotgtd.conf usr/lib/tmpfiles.d/gotgtd.conf \
+	usr/share/doc/gotgtd/supervisor.md etc/gotgtd/gotgtd.yaml; do
+	[ -s "$tree/$file" ] || { echo "make install has not put /$file in place" >&2; exit 1; }
+	grep -qxF "$tree/$file" "$work/installed" || { echo "make install does not name /$file" >&2; exit 1; }
+done
+# The disk's folder is the service's, and systemd makes it.
+sed "s|/var/lib/gotgtd|$work|" "$tree/etc/gotgtd/gotgtd.yaml" >"$work/gotgtd.yaml"
+"$tree/usr/bin/gotgtd" check --config "$work/gotgtd.yaml" >"$work/check" 2>&1 || {
+	cat "$work/check" >&2
+	exit 1
+}
+systemd-sysusers --dry-run "$tree/usr/lib/sysusers.d/gotgtd.conf" >"$work/users" 2>&1 || {
+	cat "$work/users" >&2
+	exit 1
+}
+
+# The units name programs where they are installed, so they are looked at with
+# these paths in the tree.
+units=$work/units
+mkdir "$units"
+for unit in "$tree"/usr/lib/systemd/system/*; do
+	sed "s|/usr/bin/|$tree/usr/bin/|g" "$unit" >"$units/$(basename "$unit")"
+done
+cd "$units"
+for unit in *; do
+	out=$(systemd-analyze verify --man=no --recursive-errors=no "$units/$unit" 2>&1) || {
 		echo "$unit: $out" >&2
 		exit 1
 	}
@@ -28,7 +50,7 @@ for unit in *.service *.socket; do
 	fi
 done
 for unit in *.service; do
-	level=$(systemd-analyze security --offline=true "$tree/$unit" 2>&1 | awk '/Overall exposure level/ { print $(NF-2) }')
+	level=$(systemd-analyze security --offline=true "$units/$unit" 2>&1 | awk '/Overall exposure level/ { print $(NF-2) }')
 	echo "$unit: exposure level $level, at most $limit"
 	awk -v level="$level" -v limit="$limit" 'BEGIN { exit !(level != "" && level <= limit) }' || {
 		echo "$unit: systemd-analyze security rates it $level, which is more than $limit" >&2

@@ -30,3 +30,15 @@ func at(step string) {
 		os.Exit(3)
 	}
 }
+
+// schemas is as if this were a build of years later or before if HANDOFF_FAULT
+// is "new.schemas=later" or "new.schemas=earlier".
+func schemas() (oldest, newest int) {
+	switch os.Getenv("HANDOFF_FAULT") {
+	case "new.schemas=later":
+		return Schema + 1, Schema + 3
+	case "new.schemas=earlier":
+		return 0, Schema - 1
+	}
+	return 1, Schema
+}

@@ -100,17 +100,12 @@ type Options struct {
 func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.Time, r *Report) error {
 	w := wire{c}
 	watch := &stopwatch{r: r, last: began}
-	release := w.bound(ctx)
-	defer release()
-	m, _, err := w.expect(kindHello)
+	hello, err := awaitHello(ctx, w)
+	if err == nil {
+		r.NewVersion, r.OldVersion, r.NewPID, r.OldPID = hello.Version, o.Version, hello.PID, os.Getpid()
+		err = hello.Check(g.Needs())
+	}
 	if err != nil {
-		return fmt.Errorf("before the freeze: %w", err)
-	}
-	if m.Hello == nil {
-		return errors.New("before the freeze: HELLO without contents")
-	}
-	r.NewVersion, r.OldVersion, r.NewPID, r.OldPID = m.Hello.Version, o.Version, m.Hello.PID, os.Getpid()
-	if err := m.Hello.Check(g.Needs()); err != nil {
 		return fmt.Errorf("before the freeze: %w", err)
 	}
 	watch.lap("start")
@@ -123,7 +118,7 @@ func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.T
 	defer cancel()
 	frozen := monotonic()
 	if err := g.Freeze(pause); err != nil {
-		return fmt.Errorf("freezing: %w", err)
+		return fmt.Errorf("freezing: %w", because(pause, err))
 	}
 	watch.lap("freeze")
 	at("old.frozen")
@@ -136,10 +131,8 @@ func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.T
 		return err
 	}
 	if err != nil {
-		if cause := context.Cause(pause); cause != nil {
-			err = fmt.Errorf("%w (%w)", err, cause)
-		}
-		_ = w.send(&message{Kind: kindAbort})
+		err = because(pause, err)
+		w.abort()
 		o.Kill()
 		g.Thaw()
 		return err
@@ -147,6 +140,30 @@ func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.T
 	g.Committed()
 	awaitServing(w, watch)
 	return nil
+}
+
+// because adds to an error why ctx has ended, if it has.
+func because(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w (%w)", err, cause)
+	}
+	return err
+}
+
+// awaitHello waits for the successor's first word.
+func awaitHello(ctx context.Context, w wire) (*Hello, error) {
+	release := w.bound(ctx)
+	defer release()
+	m, _, err := w.expect(kindHello)
+	switch {
+	case err != nil:
+		return nil, because(ctx, err)
+	case m.Hello == nil:
+		return nil, errors.New("HELLO without contents")
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	}
+	return m.Hello, nil
 }
 
 // errTakenAndDead means that the successor had taken over and did not live to
@@ -169,6 +186,9 @@ func prepare(ctx context.Context, w wire, g Giver, o Options, frozen int64, watc
 	watch.r.Bytes = int64(len(b))
 	watch.lap("snapshot")
 	if err := w.sendSnapshot(b, files); err != nil {
+		if isGone(err) { // perhaps it has said why
+			_, _, err = w.expect(kindPrepared)
+		}
 		return fmt.Errorf("sending the snapshot: %w", err)
 	}
 	watch.lap("send")
@@ -183,9 +203,19 @@ func prepare(ctx context.Context, w wire, g Giver, o Options, frozen int64, watc
 
 // commit moves ownership. Once COMMIT is on its way, whether the successor has
 // taken over is known only from TAKEN, which it sends before it touches
-// anything, or from its death without that.
+// anything, or from its death without that. From then on only the limit of the
+// pause is a reason to give up: the sessions would be lost with a successor
+// that is killed just after TAKEN.
 func commit(ctx context.Context, w wire, o Options, watch *stopwatch) error {
-	release := w.bound(ctx)
+	if ctx.Err() != nil {
+		return fmt.Errorf("before COMMIT: %w", context.Cause(ctx))
+	}
+	limit, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	if deadline, ok := ctx.Deadline(); ok {
+		limit, cancel = context.WithDeadline(limit, deadline)
+	}
+	defer cancel()
+	release := w.bound(limit)
 	err := w.send(&message{Kind: kindCommit, Report: watch.r})
 	at("old.committed")
 	if err == nil {
@@ -202,9 +232,9 @@ func commit(ctx context.Context, w wire, o Options, watch *stopwatch) error {
 		m, files, end := w.receive()
 		closeAll(files)
 		switch {
-		case end != nil:
+		case isGone(end):
 			return fmt.Errorf("after COMMIT: %w", err)
-		case m.Kind == kindTaken:
+		case end == nil && m.Kind == kindTaken:
 			return fmt.Errorf("%w: after COMMIT: %w", errTakenAndDead, err)
 		}
 	}

@@ -231,11 +231,56 @@ func TestTakenAndDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Close()
-	expired, cancel := context.WithCancel(t.Context())
-	cancel()
-	err := commit(expired, wire{a}, Options{Kill: func() { _ = a.SetDeadline(time.Time{}) }}, &stopwatch{r: new(Report)})
+	err := commit(t.Context(), wire{a}, Options{Kill: func() {}}, &stopwatch{r: new(Report)})
 	if !errors.Is(err, errTakenAndDead) {
 		t.Fatalf("error %v, want %v", err, errTakenAndDead)
+	}
+}
+
+// A request to give up comes too late when COMMIT is on its way: the successor
+// is not killed in the moment when it takes over.
+func TestCanceledAfterCommit(t *testing.T) {
+	a, b := pair(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		w := wire{b}
+		_, _, err := w.expect(kindCommit)
+		cancel()
+		done <- errors.Join(err, w.send(&message{Kind: kindTaken}))
+	}()
+	err := commit(ctx, wire{a}, Options{Kill: func() { t.Error("the successor was killed") }}, &stopwatch{r: new(Report)})
+	if err != nil || <-done != nil {
+		t.Errorf("error %v", err)
+	}
+	if err := commit(ctx, wire{a}, Options{}, &stopwatch{r: new(Report)}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a request to give up before COMMIT: error %v", err)
+	}
+}
+
+// What a successor says before it dies is heard, although its death ends the
+// time that there is to listen, and although files were on their way to it.
+func TestLastWords(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		talk func(ctx context.Context, a wire) error
+	}{
+		{"before the freeze", func(ctx context.Context, a wire) error { _, err := awaitHello(ctx, a); return err }},
+		{"with the snapshot unread", func(ctx context.Context, a wire) error {
+			return prepare(ctx, a, new(fakeGiver), Options{}, 0, &stopwatch{r: new(Report)})
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, b := pair(t)
+			_ = wire{a}.send(&message{Kind: kindFiles}, 0) // b leaves it unread
+			_ = wire{b}.fail(errors.New("no such disk"))
+			b.Close()
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(errors.New("the successor died"))
+			if err := c.talk(ctx, wire{a}); err == nil || !strings.Contains(err.Error(), "no such disk") {
+				t.Errorf("error %v", err)
+			}
+		})
 	}
 }
 

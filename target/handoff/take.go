@@ -9,8 +9,6 @@ import (
 	"net"
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Taker is what takes state over. Its methods are called in the order in
@@ -42,7 +40,8 @@ func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) ([]Report,
 	release := w.bound(ctx)
 	defer release()
 	at("new.start")
-	hello.PID, hello.Oldest, hello.Newest = os.Getpid(), 1, Schema
+	hello.PID = os.Getpid()
+	hello.Oldest, hello.Newest = schemas()
 	if err := w.send(&message{Kind: kindHello, Hello: &hello}); err != nil {
 		return nil, err
 	}
@@ -77,12 +76,6 @@ func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) ([]Report,
 	_ = w.send(&message{Kind: kindTaken})
 	at("new.taken")
 	return w.serve(t, s, m.Report), nil
-}
-
-// isGone reports whether an error of the wire means that the other process
-// has died.
-func isGone(err error) bool {
-	return errors.Is(err, errGone) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
 }
 
 // serve starts the taker, reports the pause, and returns the history.

@@ -19,6 +19,8 @@ const (
 	filesAtOnce = 200      // descriptors in one message; the kernel's limit is 253
 	maxFiles    = 1 << 16
 	maxSnapshot = 8 << 30 // bytes
+
+	abortWait = 10 * time.Millisecond
 )
 
 // kind is what a message says.
@@ -57,6 +59,12 @@ type message struct {
 // errGone is the answer of receive when the other side has died.
 var errGone = errors.New("the other process has gone")
 
+// isGone reports whether an error of the wire means that the other process
+// has died.
+func isGone(err error) bool {
+	return errors.Is(err, errGone) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
+}
+
 // wire is the socket between two generations.
 type wire struct{ c *net.UnixConn }
 
@@ -74,6 +82,14 @@ func (w wire) bound(ctx context.Context) (release func()) {
 		}
 		_ = w.c.SetDeadline(time.Time{})
 	}
+}
+
+// abort tells the successor that this process goes on itself. It waits for
+// nothing: the successor may hang with the socket full, and is killed in any case.
+func (w wire) abort() {
+	_ = w.c.SetWriteDeadline(time.Now().Add(abortWait))
+	_ = w.send(&message{Kind: kindAbort})
+	_ = w.c.SetWriteDeadline(time.Time{})
 }
 
 // send sends a message with files.
@@ -99,11 +115,11 @@ func (w wire) send(m *message, files ...int) error {
 func (w wire) receive() (*message, []*os.File, error) {
 	b := make([]byte, maxMessage)
 	oob := make([]byte, unix.CmsgSpace(4*253))
-	n, oobn, flags, _, err := w.c.ReadMsgUnix(b, oob)
+	n, oobn, flags, err := w.read(b, oob)
 	if errors.Is(err, unix.ECONNRESET) {
 		// The other side ended with something of ours unread. The kernel says
 		// so once, ahead of what the other side had sent before.
-		n, oobn, flags, _, err = w.c.ReadMsgUnix(b, oob)
+		n, oobn, flags, err = w.read(b, oob)
 	}
 	if n == 0 && (err == nil || errors.Is(err, io.EOF)) || errors.Is(err, unix.ECONNRESET) {
 		return nil, nil, errGone
@@ -124,6 +140,33 @@ func (w wire) receive() (*message, []*os.File, error) {
 		return nil, nil, err
 	}
 	return m, files, nil
+}
+
+// read waits for a datagram. When the time for that is up, what has arrived
+// still counts: it may be the last word of a process that has died, whose death
+// is why the time was up.
+func (w wire) read(b, oob []byte) (n, oobn, flags int, err error) {
+	n, oobn, flags, _, err = w.c.ReadMsgUnix(b, oob)
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, oobn, flags, err
+	}
+	raw, rawErr := w.c.SyscallConn()
+	if rawErr != nil {
+		return 0, 0, 0, rawErr
+	}
+	late := err
+	rawErr = raw.Control(func(fd uintptr) {
+		n, oobn, flags, _, err = unix.Recvmsg(int(fd), b, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	})
+	switch {
+	case rawErr != nil:
+		return 0, 0, 0, rawErr
+	case err == unix.EAGAIN:
+		return 0, 0, 0, late
+	case err != nil:
+		return 0, 0, 0, err
+	}
+	return n, oobn, flags, nil
 }
 
 func parseFiles(oob []byte) ([]*os.File, error) {

@@ -201,11 +201,16 @@ func (d *daemon) killAll() {
 func (d *daemon) upgrade(t *testing.T) (*handoff.Report, error) {
 	r, err := d.client.Upgrade(t.Context(), 20*time.Second)
 	if err == nil {
-		d.mu.Lock()
-		d.pids = append(d.pids, r.NewPID)
-		d.mu.Unlock()
+		d.remember(r)
 	}
 	return r, err
+}
+
+// remember notes that the new generation of a report is to be collected.
+func (d *daemon) remember(r *handoff.Report) {
+	d.mu.Lock()
+	d.pids = append(d.pids, r.NewPID)
+	d.mu.Unlock()
 }
 
 // reap collects generations that have ended; an error while some live. All

@@ -69,14 +69,26 @@ func during(t *testing.T, d *daemon, interval time.Duration, jobs ...func() erro
 
 func logPauses(t *testing.T, reports []handoff.Report) {
 	var pauses []time.Duration
-	tasks := 0
+	tasks, bytes := 0, int64(0)
+	phases := make(map[string][]time.Duration)
 	for _, r := range reports {
 		pauses = append(pauses, r.Pause)
 		tasks += r.Tasks
+		bytes += r.Bytes
+		for _, p := range r.Phases {
+			phases[p.Name] = append(phases[p.Name], p.Duration)
+		}
+	}
+	n := len(pauses)
+	if n == 0 {
+		return
 	}
 	slices.Sort(pauses)
-	if n := len(pauses); n > 0 {
-		t.Logf("%d upgrades, %d tasks moved, pause median %v, 99th percentile %v, longest %v", n, tasks, pauses[n/2], pauses[n*99/100], pauses[n-1])
+	t.Logf("%d upgrades, %d tasks and %d bytes moved, pause median %v, 99th percentile %v, longest %v", n, tasks, bytes, pauses[n/2], pauses[n*99/100], pauses[n-1])
+	for _, p := range reports[0].Phases {
+		list := phases[p.Name]
+		slices.Sort(list)
+		t.Logf("%10s median %v, longest %v", p.Name, list[len(list)/2], list[len(list)-1])
 	}
 }
 
@@ -192,26 +204,15 @@ func TestSameSession(t *testing.T) {
 		return id
 	}
 	before := find()
-	// A successor has the lock of its predecessor besides its own file, so
-	// the second generation is the measure.
-	if _, err := d.upgrade(t); err != nil {
-		t.Fatal(err)
-	}
-	files, threads := resources(t, d)
-	var early, late int64
+	measure := newFootprint(t, d, *upgrades)
 	for n := range *upgrades {
 		if _, err := d.upgrade(t); err != nil {
 			t.Fatalf("upgrade %d: %v", n+1, err)
 		}
-		_ = d.reap() // no zombie is left
-		if n == 10 {
-			early = residentMemory(t, d)
-		}
+		_ = d.reap() // what has ended so far
+		measure.generation(t, n)
 	}
-	if late = residentMemory(t, d); *upgrades > 10 && late > early*11/10 {
-		t.Errorf("generation 10 has %d KiB in memory, generation %d %d KiB", early, *upgrades, late)
-	}
-	t.Logf("resident memory: generation 10 %d KiB, generation %d %d KiB", early, *upgrades, late)
+	measure.check(t)
 	after := find()
 	if after.Reads <= before.Reads {
 		t.Errorf("%d reads before, %d after", before.Reads, after.Reads)
@@ -225,51 +226,6 @@ func TestSameSession(t *testing.T) {
 		t.Errorf("the client has ended:\n%s", client.Log())
 	default:
 	}
-	if f, th := resources(t, d); f > files+1 || th > threads+16 { // one for this very question
-		t.Errorf("%d files and %d threads before, %d and %d after %d upgrades", files, threads, f, th, *upgrades)
-	}
-}
-
-// residentMemory returns the VmRSS of the generation that serves, in KiB, after
-// a moment's work: it has just started.
-func residentMemory(t *testing.T, d *daemon) (kib int64) {
-	t.Helper()
-	st, err := d.client.Status(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", st.PID))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
-			return kib
-		}
-	}
-	t.Fatal("no VmRSS")
-	return 0
-}
-
-// resources counts the open files and the threads of the generation that
-// serves.
-func resources(t *testing.T, d *daemon) (files, threads int) {
-	t.Helper()
-	st, err := d.client.Status(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		dir string
-		n   *int
-	}{{"fd", &files}, {"task", &threads}} {
-		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/%s", st.PID, c.dir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		*c.n = len(list)
-	}
-	return files, threads
 }
 
 // TestConformance runs libiscsi's suite with an upgrade every 200 ms.

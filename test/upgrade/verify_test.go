@@ -104,7 +104,9 @@ func TestVerify(t *testing.T) {
 		{64, initiator.Options{ImmediateData: true, FirstBurstLength: 128 << 10, MaxBurstLength: 512 << 10}},
 		{8, initiator.Options{DataDigest: "CRC32C", FirstBurstLength: 16 << 10, MaxBurstLength: 32 << 10, MaxRecvDataSegmentLength: 8 << 10, MaxOutstandingR2T: 8}},
 	}
+	const register, reserve, allRegistrants = 0, 1, 7 // only the registered may write
 	var jobs []func() error
+	var cmd initiator.Command
 	next := uint64(0)
 	for i, c := range sessions {
 		c.options.Address, c.options.TargetName = d.portals[i%2], peer.IQN
@@ -120,6 +122,13 @@ func TestVerify(t *testing.T) {
 		})
 		if err := s.Settle(t.Context(), initiator.LUN(1)); err != nil {
 			t.Fatal(err)
+		}
+		err = s.Do(t.Context(), cmd.ReserveOut(initiator.LUN(1), register, 0, 0, uint64(i+1), 0))
+		if i == 0 && err == nil {
+			err = s.Do(t.Context(), cmd.ReserveOut(initiator.LUN(1), reserve, allRegistrants, 1, 0, 0))
+		}
+		if err != nil {
+			t.Fatalf("reservation: %v", err)
 		}
 		blocks := uint64(diskSize/blockSize/len(sessions)) / uint64(c.depth)
 		for w := range c.depth {

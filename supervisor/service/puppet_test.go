@@ -256,3 +256,19 @@ func TestSignsOfLife(t *testing.T) {
 		t.Error("a watchdog that is switched off has a limit")
 	}
 }
+
+// A service that is a script says what it has to say through systemd's own
+// program.
+func TestScriptThatNotifies(t *testing.T) {
+	s := newSupervised(t, func(c *Config) {
+		c.Strategy = Overlap
+		c.Command = []string{"sh", "-c", `systemd-notify --ready --status="hello from $LISTEN_FDNAMES"; exec sleep 1000`}
+	})
+	s.run()
+	if st := s.untilServing(); st.Main.Text != "hello from test" {
+		t.Errorf("the status is %q", st.Main.Text)
+	}
+	if st := s.reload(); st.Main.Number != 2 || st.Main.Text != "hello from test" {
+		t.Errorf("after the reload: %+v", st.Main)
+	}
+}

@@ -32,6 +32,8 @@ type Options struct {
 	// process that serves them now hands over later.
 	Successor bool
 
+	FastPaths iscsi.FastPaths // other than the zero value for tests alone
+
 	// What follows is for programs that embed a Server.
 
 	// Observe, if set, is told of each command when it has ended, and how long
@@ -95,7 +97,7 @@ func New(o Options) (*Server, error) {
 	l := &o.Config.Limits
 	s.node = iscsi.NewNode(iscsi.Options{
 		Log: s.log, MaxSessions: l.Sessions, MaxConnections: l.Connections, MaxLogins: l.Logins,
-		MemoryLimit: l.Memory, LoginTimeout: l.LoginTimeout,
+		MemoryLimit: l.Memory, LoginTimeout: l.LoginTimeout, FastPaths: o.FastPaths,
 	})
 	var errs []error
 	for i := range o.Config.Targets {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/iscsi"
 )
 
 const (
@@ -98,6 +99,19 @@ func parseDisk(s string) (path string, size int64, err error) {
 	}
 	path, err = filepath.Abs(path)
 	return path, size, err
+}
+
+// fastPathsVariable names an environment variable for tests, which makes the
+// data path take its shortcuts "always" or "never". A successor inherits it.
+const fastPathsVariable = "GOTGTD_FAST_PATHS"
+
+// fastPaths is what the variable says.
+func fastPaths() (iscsi.FastPaths, error) {
+	f, err := iscsi.ParseFastPaths(os.Getenv(fastPathsVariable))
+	if err != nil {
+		return f, fmt.Errorf("%s: %w", fastPathsVariable, err)
+	}
+	return f, nil
 }
 
 // logger logs to standard error; the journal has its own time stamps.

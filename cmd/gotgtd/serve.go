@@ -101,9 +101,13 @@ func (d *daemon) start(ctx context.Context) error {
 	for _, w := range conf.Warnings {
 		d.log.Warn("configuration", "warning", w)
 	}
+	fast, err := fastPaths()
+	if err != nil {
+		return err
+	}
 	predecessor := d.process.Predecessor()
 	d.server, err = target.New(target.Options{
-		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: predecessor != nil,
+		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: predecessor != nil, FastPaths: fast,
 	})
 	if err != nil {
 		return err

@@ -78,7 +78,13 @@ func newRig(t *testing.T, limits Limits, auth Auth) *rig {
 // newRigOn is newRig with another system and size of send buffers.
 func newRigOn(t *testing.T, limits Limits, auth Auth, sys system, buffer int) *rig {
 	t.Helper()
-	r := &rig{t: t, node: NewNode(Options{Log: slog.New(slog.DiscardHandler)}), done: make(chan struct{}), buffer: buffer}
+	return newRigWith(t, limits, auth, sys, buffer, FastPathsAuto)
+}
+
+// newRigWith is newRigOn with shortcuts forced on or off.
+func newRigWith(t *testing.T, limits Limits, auth Auth, sys system, buffer int, f FastPaths) *rig {
+	t.Helper()
+	r := &rig{t: t, node: NewNode(Options{Log: slog.New(slog.DiscardHandler), FastPaths: f}), done: make(chan struct{}), buffer: buffer}
 	r.node.sys = sys
 	r.target, r.store = newDisk(t, limits, auth)
 	r.node.SetTargets([]*Target{r.target}, announced, Auth{})

@@ -141,7 +141,7 @@ func (c *conn) nextPDU() (bool, error) {
 		return c.finishBulk(h, head, tail)
 	}
 	if in.w-in.r < head+length+tail {
-		if length > bulkThreshold {
+		if c.node.opt.FastPaths.direct(length, head+length+tail) {
 			c.startBulk(h, head, length)
 		}
 		return false, nil
@@ -178,7 +178,7 @@ func (c *conn) startBulk(h *pdu.BHS, head, length int) {
 	in := &c.in
 	b := &in.bulk
 	b.head = head
-	if h.Opcode() == pdu.OpDataOut && c.sess != nil {
+	if h.Opcode() == pdu.OpDataOut && c.sess != nil && c.node.opt.FastPaths.inPlace() {
 		b.task, b.dest = c.sess.reserveDataOut(c, h, length)
 	}
 	if b.dest == nil {
@@ -218,8 +218,11 @@ func (c *conn) dropBulk() {
 }
 
 // takeBulk gives the buffer of the data segment now being handled to the
-// caller, nil when the segment is in the chunk.
+// caller, nil when the segment is in the chunk or is to be copied.
 func (c *conn) takeBulk() *mem.Buffer {
+	if !c.node.opt.FastPaths.inPlace() {
+		return nil
+	}
 	b := c.in.bulk.buf
 	c.in.bulk.buf = nil
 	return b

@@ -38,6 +38,7 @@ type Options struct {
 	MemoryLimit     int64         // bytes of data buffers before command windows shrink and R2Ts wait; 0: 512 MiB
 	Workers         int           // goroutines for commands that may block; 0: 64
 	LoginTimeout    time.Duration // 0: 15 s
+	FastPaths       FastPaths
 	TeardownTimeout time.Duration // how long a reinstated session's running commands are waited for; 0: 30 s
 }
 

@@ -23,8 +23,10 @@ import (
 // TestWriteArrival writes in every mix of immediate, unsolicited and solicited
 // data that negotiation can come to: what was written is what the disk has,
 // and reads bring it back.
-func TestWriteArrival(t *testing.T) {
-	r := newRig(t, Limits{}, Auth{})
+func TestWriteArrival(t *testing.T) { withFastPaths(t, testWriteArrival) }
+
+func testWriteArrival(t *testing.T, f FastPaths) {
+	r := newRigWith(t, Limits{}, Auth{}, realSystem, 0, f)
 	sizes := []uint32{512, 1024, 4096, 8192, 65536, 262144}
 	n := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -383,8 +385,10 @@ func TestFlippedBits(t *testing.T) {
 // TestLongSegments writes with Data-Out segments so long that they are read
 // straight into their tasks, at depth: a task that has
 // gone on is not touched any more by the reader that filled it.
-func TestLongSegments(t *testing.T) {
-	r := newRig(t, Limits{}, Auth{})
+func TestLongSegments(t *testing.T) { withFastPaths(t, testLongSegments) }
+
+func testLongSegments(t *testing.T, f FastPaths) {
+	r := newRigWith(t, Limits{}, Auth{}, realSystem, 0, f)
 	var wait sync.WaitGroup
 	for i := range 4 {
 		s := r.dial(initiator.Options{InitiatorName: fmt.Sprintf("iqn.2026-11.test:long-%d", i), InitialR2T: true, MaxBurstLength: 256 << 10, MaxOutstandingR2T: 4})

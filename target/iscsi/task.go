@@ -318,7 +318,7 @@ func (s *session) proceed(t *task, run bool) {
 	}
 	if !t.settled() {
 		t.setOut()
-		if !s.nexus.TryExecute(&t.cmd) {
+		if !s.node.opt.FastPaths.inPlace() || !s.nexus.TryExecute(&t.cmd) {
 			t.keepData(&s.node.pool)
 			s.schedule(t)
 			return

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Gotgtd is a running gotgtd.
@@ -31,7 +32,7 @@ func StartGotgtd(ctx context.Context, program string, o Options) (*Gotgtd, error
 		args = append(args, "--listen", "127.0.0.1:0")
 	}
 	var err error
-	if g.Process, err = Spawn(program, args...); err != nil {
+	if g.Process, err = Spawn("env", append(append(slices.Clone(o.Env), program), args...)...); err != nil {
 		return nil, err
 	}
 	err = Until(ctx, func() error {

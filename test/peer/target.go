@@ -31,6 +31,8 @@ type Options struct {
 	Address string
 	// Portals is how many loopback portals it has; zero means one.
 	Portals int
+	// Env are variables, NAME=VALUE, that gotgtd gets beside this process's.
+	Env []string
 }
 
 // OneDisk is a targets.conf in which path is LUN 1 of [IQN], with more directives

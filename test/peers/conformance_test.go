@@ -16,6 +16,9 @@ import (
 	"github.com/gotgtd/gotgtd/test/peer"
 )
 
+// fastPaths are the settings, for tests, of GOTGTD_FAST_PATHS.
+var fastPaths = []string{"always", "never"}
+
 // conformanceTests is how many tests the whole suite has, libiscsi 1.19.
 const conformanceTests = 615
 
@@ -58,6 +61,21 @@ func TestConformance(t *testing.T) {
 	}
 	if !strings.Contains(string(text), table) {
 		t.Errorf("%s does not have what this run skipped:\n%s", doc, table)
+	}
+}
+
+// TestConformanceFastPaths runs the whole suite with the data path's shortcuts
+// taken wherever they are possible, and nowhere.
+func TestConformanceFastPaths(t *testing.T) {
+	for _, when := range fastPaths {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			_, urls, _ := startDiskWith(t, 1<<30, "", peer.Options{Portals: 2, Env: []string{"GOTGTD_FAST_PATHS=" + when}})
+			run := conform(t, append([]string{"-d"}, urls...)...)
+			if run.Ran != conformanceTests {
+				t.Errorf("%d tests were run, not %d", run.Ran, conformanceTests)
+			}
+		})
 	}
 }
 

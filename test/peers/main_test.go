@@ -78,8 +78,15 @@ func start(t *testing.T, o peer.Options) peer.Target {
 // URLs, one for each portal, and the file that holds it.
 func startDisk(t *testing.T, size int64, portals int, directives string) (target peer.Target, urls []string, file string) {
 	t.Helper()
+	return startDiskWith(t, size, directives, peer.Options{Portals: portals})
+}
+
+// startDiskWith is startDisk with more options.
+func startDiskWith(t *testing.T, size int64, directives string, o peer.Options) (target peer.Target, urls []string, file string) {
+	t.Helper()
 	file = sparse(t, "disk.img", size)
-	target = start(t, peer.Options{Config: peer.OneDisk(file, directives), Portals: portals})
+	o.Config = peer.OneDisk(file, directives)
+	target = start(t, o)
 	for _, p := range target.Portals() {
 		urls = append(urls, peer.URL(p, peer.IQN, 1))
 	}

@@ -101,10 +101,19 @@ func same(t *testing.T, want, got string) {
 }
 
 // TestPatterns writes patterns with and without FUA and reads them back after
-// flushes, discards and zeroing, in a second session as well.
+// flushes, discards and zeroing, in a second session as well. It does so with the data path's shortcuts where
+// they pay, wherever they are possible, and nowhere.
 func TestPatterns(t *testing.T) {
-	t.Parallel()
-	target, _, file := startDisk(t, 64<<20, 1, "")
+	for _, when := range append([]string{"auto"}, fastPaths...) {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			testPatterns(t, when)
+		})
+	}
+}
+
+func testPatterns(t *testing.T, fastPaths string) {
+	target, _, file := startDiskWith(t, 64<<20, "", peer.Options{Env: []string{"GOTGTD_FAST_PATHS=" + fastPaths}})
 	for _, tc := range []struct{ name, more string }{
 		{"plain", ""},
 		{"header digest", ",file.header-digest=crc32c"},

@@ -56,6 +56,7 @@ type curvePoint struct {
 	IOPS     float64       `json:"iops"`
 	CPU      *float64      `json:"cpu_us_per_io,omitempty"`
 	P99      time.Duration `json:"p99_ns"`
+	Client   float64       `json:"client_cores"`
 	Failed   string        `json:"failed,omitempty"`
 }
 
@@ -240,7 +241,7 @@ const curveDepth = 4
 
 // measureCurve measures throughput over the number of sessions, and prints it.
 func measureCurve(ctx context.Context, p *plan, targets []running) (curve []curvePoint, err error) {
-	fmt.Printf("\nrandom read 4 KiB, sessions at depth %d: I/O per second, CPU µs per I/O, p99\n", curveDepth)
+	fmt.Printf("\nrandom read 4 KiB, sessions at depth %d: I/O per second, CPU µs per I/O, p99, cores that the client used\n", curveDepth)
 	rs := rounds{Count: p.moreRounds, Length: p.moreLength}
 	for _, n := range curveSessions {
 		w := workload{name: fmt.Sprintf("%d sessions", n), client: clientLoad, bytes: small,
@@ -252,7 +253,7 @@ func measureCurve(ctx context.Context, p *plan, targets []running) (curve []curv
 		for _, t := range targets {
 			p := curvePoint{Target: t.name, Sessions: n, Failed: res.Failed[t.name]}
 			if f := res.Figures[t.name]; f != nil {
-				p.IOPS, p.CPU, p.P99 = f.IOPS, f.CPU, *f.P99
+				p.IOPS, p.CPU, p.P99, p.Client = f.IOPS, f.CPU, *f.P99, f.Client
 			}
 			fmt.Println(" ", &p)
 			curve = append(curve, p)
@@ -270,7 +271,7 @@ func (p *curvePoint) String() string {
 	if p.CPU != nil {
 		cpu = fmt.Sprintf("%.1f", *p.CPU)
 	}
-	return fmt.Sprintf("%4d  %-10s %8.0f  %8s  %v", p.Sessions, p.Target, p.IOPS, cpu, p.P99.Round(time.Microsecond))
+	return fmt.Sprintf("%4d  %-10s %8.0f  %8s  %10v  %.2f", p.Sessions, p.Target, p.IOPS, cpu, p.P99.Round(time.Microsecond), p.Client)
 }
 
 // curveChart draws the curve.

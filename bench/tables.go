@@ -230,7 +230,7 @@ func (r *scaleReport) write(b *strings.Builder, targets []string) {
 	b.WriteString("```\n")
 	r.print(b)
 	b.WriteString("```\n")
-	heading(b, fmt.Sprintf("Random 4 KiB reads over the number of sessions, each at depth %d: commands per second / CPU µs per command / p99 µs", curveDepth))
+	heading(b, fmt.Sprintf("Random 4 KiB reads over the number of sessions, each at depth %d: commands per second / CPU µs per command / p99 µs / cores that the client used", curveDepth))
 	row(b, true, append([]string{"sessions"}, targets...)...)
 	for line := range slices.Chunk(r.Curve, max(1, len(targets))) {
 		cells := []string{fmt.Sprint(line[0].Sessions)}
@@ -249,5 +249,5 @@ func (p *curvePoint) cell() string {
 	if p.CPU != nil {
 		cpu = fmt.Sprintf("%.1f", *p.CPU)
 	}
-	return fmt.Sprintf("%.0f / %s / %s", p.IOPS, cpu, micros(&p.P99))
+	return fmt.Sprintf("%.0f / %s / %s / %.2f", p.IOPS, cpu, micros(&p.P99), p.Client)
 }

@@ -36,7 +36,7 @@ type echo struct {
 func runEcho(dir string) error {
 	e := &echo{dir: dir, conns: map[*net.TCPConn]chan struct{}{}}
 	e.faultAt("start")
-	timeout := 10 * time.Second
+	timeout := time.Minute
 	if d, err := time.ParseDuration(os.Getenv("ECHO_TIMEOUT")); err == nil {
 		timeout = d
 	}

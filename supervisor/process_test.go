@@ -51,7 +51,7 @@ type service struct {
 	gen    int
 }
 
-const testTimeout = 20 * time.Second
+const testTimeout = 2 * time.Minute
 
 // startService runs the daemon from a link, so that tests can change what the
 // successor is started from.

@@ -53,7 +53,7 @@ func buildPrograms(t *testing.T) *programs {
 // args are the command line that runs gotgtd under upgraded, with more flags
 // for upgraded.
 func (p *programs) args(flags ...string) []string {
-	args := append([]string{p.upgraded, "run", "--control", p.control, "--ready-timeout", "20s"}, flags...)
+	args := append([]string{p.upgraded, "run", "--control", p.control, "--ready-timeout", "2m"}, flags...)
 	return append(args, "--", p.gotgtd, "serve", "--disk", filepath.Join(p.dir, "disk")+",size=1MiB",
 		"--control", filepath.Join(p.dir, "gotgtd.sock"))
 }
@@ -107,7 +107,7 @@ func (p *programs) ask(verb string) (service.Result, error) {
 // another PID than not.
 func (p *programs) untilServing(not int) service.Status {
 	p.t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		result, err := p.ask("status")
 		if err == nil && result.Status.State == service.Serving && result.Status.Main.PID != not {

@@ -65,7 +65,7 @@ func startActivated(t *testing.T, p *programs) string {
 	addr := l.Addr().String()
 	l.Close()
 	p.start(append([]string{"systemd-socket-activate", "--listen=" + addr, "--fdname=iscsi"}, p.args()...)...)
-	late := time.After(30 * time.Second)
+	late := time.After(2 * time.Minute)
 	for {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {
@@ -107,7 +107,7 @@ func newCrowd(t *testing.T, addr string) *crowd {
 
 // login makes one connection and opens a discovery session on it.
 func (c *crowd) login() {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", c.addr)
 	if err != nil {
@@ -152,7 +152,7 @@ func (c *crowd) disturb(p *programs, round int) {
 
 func (c *crowd) await(what string, ok func() bool) {
 	c.t.Helper()
-	late := time.After(30 * time.Second)
+	late := time.After(2 * time.Minute)
 	for !ok() && !c.t.Failed() {
 		select {
 		case <-late:

@@ -17,7 +17,7 @@ import (
 )
 
 // Patience is how long Await waits.
-const Patience = 30 * time.Second
+const Patience = 2 * time.Minute
 
 // A Manager hears what processes with its NOTIFY_SOCKET say, whoever they are.
 // Its methods may be called from any goroutine, those that can fail the test

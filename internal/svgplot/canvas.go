@@ -25,6 +25,7 @@ type canvas struct {
 	bar        int // series of bars
 	left, top  float64
 	wide, high float64 // size of the area within the axes
+	lines      [][]entry
 }
 
 func newCanvas(p *Plot) (*canvas, error) {
@@ -49,6 +50,8 @@ func newCanvas(p *Plot) (*canvas, error) {
 			c.bar++
 		}
 	}
+	c.lines = p.legend(c.wide)
+	height += (len(c.lines) - 1) * lineHeight
 	c.add(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`,
 		width, height, width, height)
 	c.add(`<rect width="100%%" height="100%%" fill="white"/>`)
@@ -173,24 +176,55 @@ func (c *canvas) whiskers(s Series, color string, shift float64) {
 	}
 }
 
-// legend names the series and marks below the diagram.
-func (c *canvas) legend() {
-	x, y := c.left, c.top+c.high+60
-	entry := func(name, color, shape string) {
-		c.add(shape, x, y, color)
-		c.words(x+18, y+4, "start", name, "")
-		x += 34 + 7*float64(len([]rune(name)))
-	}
-	for i, s := range c.plot.Series {
+// entry is a line of the legend: a name and the shape that stands for it, with room for its
+// place and colour.
+type entry struct {
+	name, color, shape string
+}
+
+// width is about how much room the entry takes, in pixels.
+func (e entry) width() float64 { return 34 + 7*float64(len([]rune(e.name))) }
+
+// lineHeight is the distance of two lines of the legend, in pixels.
+const lineHeight = 20
+
+// legend returns what names the series and the marks, in lines that are not wider than the
+// diagram, unless a single name is.
+func (p *Plot) legend(wide float64) [][]entry {
+	var entries []entry
+	for i, s := range p.Series {
 		if s.Name != "" {
-			entry(s.Name, html.EscapeString(c.plot.color(i)), `<circle cx="%.1f" cy="%.1f" r="5" transform="translate(7 0)" fill="%s"/>`)
+			entries = append(entries, entry{s.Name, html.EscapeString(p.color(i)), `<circle cx="%.1f" cy="%.1f" r="5" transform="translate(7 0)" fill="%s"/>`})
 		}
 	}
 	named := make(map[string]bool)
-	for _, m := range c.plot.Marks {
+	for _, m := range p.Marks {
 		if m.Name != "" && !named[m.Name] {
 			named[m.Name] = true
-			entry(m.Name, m.color(), `<path d="M0 -6v12" transform="translate(7 0) translate(%.1f %.1f)" stroke-dasharray="4 3" stroke="%s"/>`)
+			entries = append(entries, entry{m.Name, m.color(), `<path d="M0 -6v12" transform="translate(7 0) translate(%.1f %.1f)" stroke-dasharray="4 3" stroke="%s"/>`})
+		}
+	}
+	lines, left := [][]entry{nil}, wide
+	for _, e := range entries {
+		last := len(lines) - 1
+		if e.width() > left && len(lines[last]) > 0 {
+			lines, left = append(lines, nil), wide
+			last++
+		}
+		lines[last] = append(lines[last], e)
+		left -= e.width()
+	}
+	return lines
+}
+
+// explain writes the legend below the diagram.
+func (c *canvas) explain() {
+	for n, line := range c.lines {
+		x, y := c.left, c.top+c.high+60+float64(n*lineHeight)
+		for _, e := range line {
+			c.add(e.shape, x, y, e.color)
+			c.words(x+18, y+4, "start", e.name, "")
+			x += e.width()
 		}
 	}
 }

@@ -63,7 +63,8 @@ type Plot struct {
 	X, Y   Axis
 	Series []Series
 	Marks  []Mark
-	// Width and Height are in pixels; zero means 860 and 420.
+	// Width and Height are in pixels; zero means 860 and 420. A legend of more than
+	// one line adds to the height.
 	Width, Height int
 }
 
@@ -101,7 +102,7 @@ func (p *Plot) WriteSVG(w io.Writer) error {
 			c.dots(s, c.plot.color(i))
 		}
 	}
-	c.legend()
+	c.explain()
 	c.text.WriteString("</svg>\n")
 	if _, err := io.WriteString(w, c.text.String()); err != nil {
 		return fmt.Errorf("can't write %q: %w", p.Title, err)

@@ -226,3 +226,29 @@ func TestAnErrorOfTheWriterIsReported(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestLegendStaysInThePicture(t *testing.T) {
+	p := &Plot{Title: "t"}
+	for i := range 5 {
+		p.Series = append(p.Series, Series{Name: strings.Repeat("n", 40) + strconv.Itoa(i), Points: []Point{{X: 1, Y: 1}, {X: 2, Y: 2}}})
+	}
+	all := draw(t, p)
+	svg := all[0]
+	width, height := svg.number(t, "width"), svg.number(t, "height")
+	names := 0
+	for _, e := range all {
+		if e.name != "text" || !strings.HasPrefix(e.text, "nnn") {
+			continue
+		}
+		names++
+		if right := e.number(t, "x") + 7*float64(len(e.text)); right > width {
+			t.Errorf("%q ends at %v of %v", e.text, right, width)
+		}
+		if y := e.number(t, "y"); y > height {
+			t.Errorf("%q is at %v of %v", e.text, y, height)
+		}
+	}
+	if names != 5 {
+		t.Errorf("%d names, not 5", names)
+	}
+}

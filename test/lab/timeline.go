@@ -25,8 +25,8 @@ func (r *report) draw(file string) error {
 	}
 	for _, l := range r.loads {
 		plot.Series = append(plot.Series,
-			svgplot.Series{Name: l.name + ": median", Kind: svgplot.Scatter, Points: r.points(l, latency.Summary.MedianSeconds)},
-			svgplot.Series{Name: l.name + ": slowest", Kind: svgplot.Scatter, Points: r.points(l, latency.Summary.MaxSeconds)})
+			svgplot.Series{Name: l.name + ", median of 250 ms", Kind: svgplot.Scatter, Points: r.points(l, latency.Summary.MedianSeconds)},
+			svgplot.Series{Name: l.name + ", slowest of 250 ms", Kind: svgplot.Scatter, Points: r.points(l, latency.Summary.MaxSeconds)})
 	}
 	colors := map[string]string{}
 	for _, m := range r.marks {

@@ -12,13 +12,14 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
-// peerTests is the package that drives real initiators. It runs last and alone:
-// it is the longest, and nothing else should take the processor from it.
-const peerTests = "/test/peers"
+// peerTests are the packages that drive real initiators. They run last and alone:
+// they are the longest, and nothing else should take the processor from them.
+var peerTests = []string{"/test/peers", "/test/gotgt"}
 
 // tests are the steps that run the code.
 func tests(fuzzTime time.Duration) []step {
@@ -30,7 +31,7 @@ func tests(fuzzTime time.Duration) []step {
 		}},
 		program("systemd units", false, "systemd/verify.sh"),
 		{"real peers", func(ctx context.Context, w io.Writer) count {
-			return goTest(ctx, w, []string{"." + peerTests}, "-count=1", "-timeout=8m")
+			return goTest(ctx, w, []string{"." + peerTests[0], "." + peerTests[1]}, "-count=1", "-timeout=8m")
 		}},
 	}
 }
@@ -43,7 +44,7 @@ func unitTests(ctx context.Context, w io.Writer) count {
 	}
 	var packages []string
 	for _, p := range all {
-		if !strings.HasSuffix(p, peerTests) {
+		if !slices.ContainsFunc(peerTests, func(suffix string) bool { return strings.HasSuffix(p, suffix) }) {
 			packages = append(packages, p)
 		}
 	}

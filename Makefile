@@ -21,7 +21,7 @@ BENCH ?=
 # Flags of the lab's command, such as -short.
 LABFLAGS ?=
 
-.PHONY: help build run test check torture bench bench-quick lab-systemd lab-xen install clean
+.PHONY: help build run test check torture bench bench-quick lab-systemd lab-initiator lab-xen lab-control install clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,10 +53,10 @@ bench-quick: ## the same comparison in under 3 minutes
 	@$(GO) run ./bench -quick $(BENCH)
 
 lab-systemd: ## gotgtd as a service of systemd, in an emulated machine; as root
-	@test/scripts/deps.sh lab
-	@$(GO) run ./test/cmd/lab $(LABFLAGS) $(@:lab-%=%)
-
+lab-initiator: ## the Linux kernel's initiator while gotgtd is upgraded; as root
 lab-xen: ## a guest moves between two Xen hosts while its disk's target is upgraded; as root
+lab-control: ## whether the checks of lab-initiator see it when tgt is restarted instead; as root
+lab-systemd lab-initiator lab-xen lab-control:
 	@test/scripts/deps.sh lab
 	@$(GO) run ./test/cmd/lab $(LABFLAGS) $(@:lab-%=%)
 

@@ -110,7 +110,7 @@ func (m *Machine) Watch(ctx context.Context) (*Watch, error) {
 // Disturbances are the lines that the kernel and iscsid have logged since the watch began, and
 // that tell of errors or of recovery from them.
 func (w *Watch) Disturbances(ctx context.Context) ([]string, error) {
-	out, err := w.machine.Run(ctx, fmt.Sprintf("journalctl -q --no-pager -o short-monotonic --after-cursor='%s' _TRANSPORT=kernel + _SYSTEMD_UNIT=iscsid.service", w.cursor))
+	out, err := w.machine.Run(ctx, fmt.Sprintf("journalctl --sync && journalctl -q --no-pager -o short-monotonic --after-cursor='%s' _TRANSPORT=kernel + _SYSTEMD_UNIT=iscsid.service", w.cursor))
 	if err != nil {
 		return nil, err
 	}

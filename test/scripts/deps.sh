@@ -15,7 +15,7 @@ tests="$run
 	gcc:gcc /usr/include/stdlib.h:libc6-dev /usr/include/rbd/librbd.h:librbd-dev"
 lab="$run
 	qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap
-	modprobe:kmod cpio:cpio xz:xz-utils ssh:openssh-client e2fsck:e2fsprogs ip:iproute2"
+	modprobe:kmod cpio:cpio xz:xz-utils ssh:openssh-client e2fsck:e2fsprogs ip:iproute2 tgtd:tgt"
 
 case ${1-} in
 run) want=$run ;;

@@ -11,6 +11,7 @@ import (
 	"os"
 
 	"github.com/gotgtd/gotgtd/test/lab"
+	"github.com/gotgtd/gotgtd/test/lab/initiator"
 	"github.com/gotgtd/gotgtd/test/lab/systemd"
 	"github.com/gotgtd/gotgtd/test/lab/xen"
 )
@@ -18,6 +19,8 @@ import (
 func main() {
 	os.Exit(lab.Main([]lab.Suite{
 		systemd.Suite,
+		initiator.Suite,
 		xen.Suite,
+		initiator.Control,
 	}))
 }

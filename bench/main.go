@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -139,6 +140,7 @@ func run(ctx context.Context, o *options) error {
 	for _, t := range l.targets {
 		r.Targets = append(r.Targets, t.name)
 	}
+	var failed []error
 	for _, part := range o.parts {
 		fmt.Printf("\n== %s, %s after the start\n", part, time.Since(r.Date).Round(time.Second))
 		switch part {
@@ -151,8 +153,13 @@ func run(ctx context.Context, o *options) error {
 		case partPause:
 			r.Pause, err = measurePause(ctx, l.gotgtd, o.plan.upgrades)
 		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", part, err)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil { // the other parts' results are worth having
+			err = fmt.Errorf("%s: %w", part, err)
+			failed = append(failed, err)
+			r.Missing = append(r.Missing, err.Error())
 		}
 	}
 	r.Took = time.Since(r.Date)
@@ -163,7 +170,7 @@ func run(ctx context.Context, o *options) error {
 		return err
 	}
 	fmt.Printf("\n== Results, also in %s\n\n", o.out)
-	return r.writeTables(os.Stdout)
+	return errors.Join(append(failed, r.writeTables(os.Stdout))...)
 }
 
 // compare runs the workloads.

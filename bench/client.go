@@ -161,7 +161,7 @@ func dialAll(ctx context.Context, u unit, n int, digests bool) (sessions []*init
 	defer cancel()
 	o := initiator.Options{Address: u.Address, TargetName: u.Target, ImmediateData: true, FirstBurstLength: 256 << 10}
 	if digests {
-		o.HeaderDigest, o.DataDigest = "CRC32C", "CRC32C"
+		o.HeaderDigest, o.DataDigest = "CRC32C,None", "CRC32C,None"
 	}
 	for range n {
 		s, err := initiator.Dial(ctx, o)

@@ -25,8 +25,13 @@ func (s *scene) direct(ctx context.Context) error {
 		s.Step(ctx, "a direct reload that fails: "+b.what, func(ctx context.Context) error { return s.failingReload(ctx, b) })
 	}
 	s.Step(ctx, "gotgtd is killed, directly under systemd", func(ctx context.Context) error {
-		return s.shaken(ctx, "kill of gotgtd, direct", s.killMain)
+		return s.shaken(ctx, "kill of gotgtd, direct", func(ctx context.Context) error { return s.signalMain(ctx, "KILL") })
 	})
+	if !s.Short {
+		s.Step(ctx, "gotgtd hangs, directly under systemd", func(ctx context.Context) error {
+			return s.shaken(ctx, "systemd's watchdog, direct", func(ctx context.Context) error { return s.signalMain(ctx, "STOP") })
+		})
+	}
 	return s.end(ctx)
 }
 

@@ -37,11 +37,16 @@ func (s *scene) supervised(ctx context.Context) error {
 		return s.shaken(ctx, "kill of gotgtd", func(ctx context.Context) error { return s.signalGeneration(ctx, "KILL", "killed by signal") })
 	})
 	s.Step(ctx, "upgraded is killed", func(ctx context.Context) error {
-		return s.shaken(ctx, "kill of upgraded", s.killMain)
+		return s.shaken(ctx, "kill of upgraded", func(ctx context.Context) error { return s.signalMain(ctx, "KILL") })
 	})
 	s.Step(ctx, "gotgtd hangs", func(ctx context.Context) error {
 		return s.shaken(ctx, "watchdog", func(ctx context.Context) error { return s.signalGeneration(ctx, "STOP", "watchdog") })
 	})
+	if !s.Short {
+		s.Step(ctx, "upgraded hangs", func(ctx context.Context) error {
+			return s.shaken(ctx, "systemd's watchdog", func(ctx context.Context) error { return s.signalMain(ctx, "STOP") })
+		})
+	}
 	return s.end(ctx)
 }
 
@@ -243,8 +248,9 @@ func (s *scene) signalGeneration(ctx context.Context, signal, reason string) err
 	})
 }
 
-// killMain kills the unit's main process; systemd starts the service again.
-func (s *scene) killMain(ctx context.Context) error {
+// signalMain sends a signal to the unit's main process, of which it must end, and waits
+// until systemd has started the service again.
+func (s *scene) signalMain(ctx context.Context, signal string) error {
 	before, err := s.mainPID(ctx)
 	if err != nil {
 		return err
@@ -253,7 +259,7 @@ func (s *scene) killMain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.host.Run(ctx, fmt.Sprintf("kill -KILL %d", before)); err != nil {
+	if _, err := s.host.Run(ctx, fmt.Sprintf("kill -%s %d", signal, before)); err != nil {
 		return err
 	}
 	return peer.Until(ctx, func() error {

@@ -21,7 +21,7 @@ BENCH ?=
 # Flags of the lab's command, such as -short.
 LABFLAGS ?=
 
-.PHONY: help build run test check torture bench bench-quick lab-systemd lab-initiator lab-xen lab-control install clean
+.PHONY: help build run test check torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-control install clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ bench: ## compare with tgt, istgt and gotgt, side by side, in under 25 minutes (
 bench-quick: ## the same comparison in under 3 minutes
 	@test/scripts/deps.sh bench
 	@$(GO) run ./bench -quick $(BENCH)
+
+lab: ## the next three, one after the other
+	@test/scripts/deps.sh lab
+	@$(GO) run ./test/cmd/lab $(LABFLAGS) systemd initiator xen
 
 lab-systemd: ## gotgtd as a service of systemd, in an emulated machine; as root
 lab-initiator: ## the Linux kernel's initiator while gotgtd is upgraded; as root

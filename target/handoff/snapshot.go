@@ -25,6 +25,7 @@
 package handoff
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -58,14 +59,14 @@ type File struct {
 
 // Put adds a package's state.
 func (s *Snapshot) Put(section string, state any) error {
-	b, err := encoding.Marshal(state)
-	if err != nil {
+	var b bytes.Buffer
+	if err := encoding.MarshalToBuffer(state, &b); err != nil {
 		return fmt.Errorf("can't encode section %q: %w", section, err)
 	}
 	if s.Sections == nil {
 		s.Sections = make(map[string]cbor.RawMessage)
 	}
-	s.Sections[section] = b
+	s.Sections[section] = b.Bytes()
 	return nil
 }
 
@@ -83,7 +84,7 @@ func (s *Snapshot) Get(section string, state any) error {
 }
 
 var (
-	encoding = must(cbor.CoreDetEncOptions().EncMode())
+	encoding = must(cbor.CoreDetEncOptions().UserBufferEncMode())
 	// The limits are above anything that a daemon can hold: 65,535 sessions
 	// and the tasks of each.
 	decoding = must(cbor.DecOptions{MaxArrayElements: 1 << 24, MaxMapPairs: 1 << 20, MaxNestedLevels: 32}.DecMode())
@@ -101,22 +102,32 @@ func must[T any](v T, err error) T {
 const (
 	magic     = "gotgtdSS"
 	headerLen = len(magic) + 4 + 4 + 8
+
+	// About how many bytes of an encoded snapshot are not sections.
+	smallParts  = 32 << 10
+	roomForFile = 64
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Marshal encodes the snapshot.
+// Marshal encodes the snapshot. Sections may be many megabytes, and initiators
+// wait: they are copied once.
 func (s *Snapshot) Marshal() ([]byte, error) {
-	body, err := encoding.Marshal(s)
-	if err != nil {
+	size := headerLen + smallParts + len(s.Files)*roomForFile
+	for _, b := range s.Sections {
+		size += len(b)
+	}
+	buf := bytes.NewBuffer(make([]byte, headerLen, size))
+	if err := encoding.MarshalToBuffer(s, buf); err != nil {
 		return nil, fmt.Errorf("can't encode the snapshot: %w", err)
 	}
-	b := make([]byte, 0, headerLen+len(body))
-	b = append(b, magic...)
-	b = binary.BigEndian.AppendUint32(b, uint32(s.Schema))
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(body, castagnoli))
-	b = binary.BigEndian.AppendUint64(b, uint64(len(body)))
-	return append(b, body...), nil
+	b := buf.Bytes()
+	body := b[headerLen:]
+	h := append(b[:0], magic...)
+	h = binary.BigEndian.AppendUint32(h, uint32(s.Schema))
+	h = binary.BigEndian.AppendUint32(h, crc32.Checksum(body, castagnoli))
+	binary.BigEndian.AppendUint64(h, uint64(len(body)))
+	return b, nil
 }
 
 // Unmarshal checks and decodes a snapshot. Nothing in it is looked at before

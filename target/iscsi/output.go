@@ -573,7 +573,15 @@ func (o *output) startStatSN(v uint32) {
 // settle turns everything that waits into bytes that can be sent as they are,
 // by this process or another one. The Node is frozen: nobody flushes.
 func (o *output) settle() []byte {
-	var all []byte
+	o.mu.Lock()
+	idle := o.batch == nil && o.head == len(o.queue)
+	o.mu.Unlock()
+	if idle {
+		return nil
+	}
+	// Room for the data, and for headers if segments are not very short: to grow
+	// it in steps would take twice as long, and initiators wait.
+	all := make([]byte, 0, o.bytes+o.bytes/defaultMRDSL*(pdu.BHSLen+2*pdu.DigestLen)+pdu.BHSLen*(len(o.queue)-o.head+1))
 	for o.batch != nil || o.encode() {
 		b := o.batch
 		for _, v := range b.iov[b.sent:b.n] {

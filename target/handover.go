@@ -60,6 +60,7 @@ func (s *Server) Thaw() {
 // be called. If not, it serves as before and the successor is dead, unless
 // moved says that the successor died with everything that it had taken over.
 func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Options, began time.Time, r *handoff.Report) (moved bool, err error) {
+	s.flushSettlers()
 	g := &giver{server: s, report: r}
 	err = handoff.Give(ctx, c, g, o, began, r)
 	if g.committed {
@@ -132,6 +133,18 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 		return nil, err
 	}
 	return fds, snap.Put(sectionSCSI, devices)
+}
+
+// flushSettlers leaves little to do for settle, which is part of the pause. An
+// error counts there.
+func (s *Server) flushSettlers() {
+	for _, t := range s.targets {
+		for _, u := range t.device.LogicalUnits() {
+			if _, ok := u.Unit.Store().(storage.Settler); ok {
+				_ = u.Unit.Flush()
+			}
+		}
+	}
 }
 
 // settle has a store that may keep things to itself show them to the successor.

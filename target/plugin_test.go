@@ -171,8 +171,8 @@ func (k *keeper) Save() ([]byte, error) { return []byte(k.state + "+"), nil }
 
 func (k *keeper) Load(b []byte) error { k.state = string(b); return nil }
 
-// What a plug-in was told to write, it is told to sync before the successor
-// reads, and the predecessor says nothing to it afterwards but to close. An
+// What a plug-in was told to write, it is told to sync before the pause, and in
+// it, before the successor reads, and the predecessor says nothing to it afterwards but to close. An
 // embedding program's state comes along.
 func TestPluginMoves(t *testing.T) {
 	v := &volume{data: make([]byte, 1<<20)}
@@ -193,7 +193,7 @@ func TestPluginMoves(t *testing.T) {
 	if err := old.Close(); err != nil {
 		t.Error(err)
 	}
-	if calls, want := v.takeCalls(), []string{"sync", "close", "exit"}; !slices.Equal(calls, want) {
+	if calls, want := v.takeCalls(), []string{"sync", "sync", "close", "exit"}; !slices.Equal(calls, want) {
 		t.Errorf("calls during the handoff: %q, want %q", calls, want)
 	}
 	if second.state != "a+" {

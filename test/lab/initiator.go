@@ -80,7 +80,7 @@ var sessionLine = regexp.MustCompile(`^(SID|Target|Current Portal|iSCSI Connecti
 // disturbance is what the kernel and iscsid say when a connection or an operation has
 // failed.
 var disturbance = regexp.MustCompile(`(?i)conn(ection)? ?(\S+ )?error|i/o error|recovery|recovered|ping timeout|timed out|rejecting|medium error|` +
-	`critical (target|medium|space)|abort|reset by|blk_update_request|sense key|target error|offline`)
+	`critical (target|medium|space|nexus)|reservation conflict|abort|reset by|blk_update_request|sense key|target error|offline`)
 
 // Watch is the state of a machine's initiator at some moment.
 type Watch struct {

@@ -172,6 +172,8 @@ func TestDisturbances(t *testing.T) {
 		"kernel: blk_update_request: I/O error, dev sda, sector 8 op 0x1:(WRITE) flags 0x0",
 		"kernel: sd 2:0:0:1: [sda] tag#3 Sense Key : Medium Error [current]",
 		"kernel: critical target error, dev sda, sector 0",
+		"kernel: critical nexus error, dev sda, sector 8 op 0x1:(WRITE) flags 0x0",
+		"kernel: sd 2:0:0:1: reservation conflict",
 		"iscsid[181]: Kernel reported iSCSI connection 1:0 error (1020 - ISCSI_ERR_TCP_CONN_CLOSE: TCP connection closed) state (3)",
 		"iscsid[181]: connection1:0 is operational after recovery (1 attempts)",
 	} {

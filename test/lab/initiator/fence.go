@@ -18,10 +18,12 @@ import (
 // registrantsOnly is the type of a reservation, WRITE EXCLUSIVE - REGISTRANTS ONLY (SPC-4 5.12.2).
 const registrantsOnly = "--prout-type=5"
 
-// member is a machine of a cluster, with the shared disk's device and the machine's key.
+// member is a machine of a cluster, with the shared disk's device, the machine's key and the
+// number of its own 4 KiB block.
 type member struct {
 	*lab.Machine
 	device, key string
+	block       int
 }
 
 // persist sends a PERSISTENT RESERVE command.
@@ -31,11 +33,11 @@ func (m *member) persist(ctx context.Context, arguments string) (string, error) 
 	return m.Run(ctx, fmt.Sprintf("dd if=%[1]s of=/dev/null bs=4k count=1 iflag=direct status=none && sg_persist %[2]s %[1]s", m.device, arguments))
 }
 
-// write writes a block of the shared disk, and reads it again.
+// write writes the machine's block of the shared disk, and reads it again.
 func (m *member) write(ctx context.Context) error {
 	_, err := m.Run(ctx, fmt.Sprintf(`set -eu; head -c 4096 /dev/urandom >/run/block
-		dd if=/run/block of=%[1]s bs=4k seek=%[2]s oflag=direct conv=notrunc status=none
-		dd if=%[1]s bs=4k skip=%[2]s count=1 iflag=direct status=none | cmp - /run/block`, m.device, m.key))
+		dd if=/run/block of=%[1]s bs=4k seek=%[2]d oflag=direct conv=notrunc status=none
+		dd if=%[1]s bs=4k skip=%[2]d count=1 iflag=direct status=none | cmp - /run/block`, m.device, m.block))
 	return err
 }
 
@@ -70,7 +72,7 @@ func (m *member) keys(ctx context.Context, want ...string) error {
 
 // fence has two machines exclude each other from a disk.
 func (t *trial) fence(ctx context.Context) {
-	one, two := &member{Machine: t.machines[0], key: "0x1"}, &member{Machine: t.machines[1], key: "0x2"}
+	one, two := &member{Machine: t.machines[0], key: "0x1", block: 1}, &member{Machine: t.machines[1], key: "0x2", block: 2}
 	members := []*member{one, two}
 	each := func(ctx context.Context, f func(context.Context, *member) error) error {
 		group, ctx := errgroup.WithContext(ctx)

@@ -80,7 +80,7 @@ func (t *trial) multipath(ctx context.Context) {
 	})
 	_ = t.step(ctx, "multipath: an upgrade with both paths in use; flush, logout", func(ctx context.Context) error {
 		err := errors.Join(t.upgrades.now(ctx), checkLoad(ctx), load.Stop())
-		_, flushErr := m.Run(ctx, "multipath -f mpatha && multipathd shutdown")
+		_, flushErr := m.Run(ctx, "udevadm settle && multipath -f mpatha && multipathd shutdown")
 		return errors.Join(err, flushErr, m.Logout(ctx, pathsTarget, portal1), m.Logout(ctx, pathsTarget, portal2))
 	})
 }

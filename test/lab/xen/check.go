@@ -124,9 +124,10 @@ func (s *scenario) figures(e *evidence, records []counter.Record) {
 	gap, after = longestGap(e.arrivals, e.guest.migrating)
 	s.lab.Figure("longest gap outside of the migrations", "%.1f s, after number %d", gap.Seconds(), after)
 	s.lab.Figure("longest pause of an upgrade, as gotgtd has it", "%.1f ms", s.longest.Seconds()*1000)
+	// The guest's clock stands still while it is moved, and knows nothing of gaps.
 	io, gaps := operations(e.arrivals, records)
-	s.lab.Operations("slowest I/O of each number, as the guest saw it", io)
-	s.lab.Operations("from number to number, as the target saw it", gaps)
+	s.lab.Operations("guest I/O", io)
+	s.lab.Operations("counter gap", gaps)
 }
 
 // operations makes of each number what the guest says of its slowest I/O, and the time until the

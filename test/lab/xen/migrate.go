@@ -72,6 +72,7 @@ func (s *scenario) move(ctx context.Context, g *guest) error {
 	if err != nil {
 		return err
 	}
+	s.lab.Mark("migrated")
 	m := g.moves[len(g.moves)-1]
 	s.lab.Figure("migration to "+g.hosts[g.at].Name(), "%.1f s, %d upgrades in it", m.end.Sub(m.start).Seconds(), upgrades)
 	if upgrades == 0 {

@@ -68,7 +68,7 @@ func run(ctx context.Context, l *lab.Lab) error {
 		return err
 	}
 	s.check(ctx, e)
-	return nil
+	return s.control(ctx)
 }
 
 type step struct {
@@ -137,7 +137,7 @@ func (s *scenario) upgrade(ctx context.Context) error {
 }
 
 // upgradePause is the time between two upgrades while a guest migrates.
-const upgradePause = 3 * time.Second
+const upgradePause = 5 * time.Second
 
 // upgradeWhile upgrades again and again while f runs, and returns how often.
 func (s *scenario) upgradeWhile(ctx context.Context, f func(context.Context) error) (upgrades int, err error) {

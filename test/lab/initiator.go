@@ -53,7 +53,8 @@ func (m *Machine) Device(ctx context.Context, iqn, portal string, lun int) (stri
 // Sessions is what a machine has of iSCSI sessions that an undisturbed one does not
 // change: a line each for the sessions' IDs and states, and for the TCP connections.
 func (m *Machine) Sessions(ctx context.Context) ([]string, error) {
-	out, err := m.Run(ctx, "iscsiadm -m session -P 3 && ss -Htn state established dport = :3260")
+	// The status 21 is that of a machine without any session.
+	out, err := m.Run(ctx, "{ iscsiadm -m session -P 3 || [ $? -eq 21 ]; } && ss -Htn state established dport = :3260")
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/scsi"
@@ -61,6 +62,8 @@ type Server struct {
 	node    *iscsi.Node
 	retired bool // a successor has taken over
 
+	refusals *limit.Limiter // of log lines about connections
+
 	// mu protects changes of what follows, and reading it while another
 	// goroutine may change it. The list of targets changes by AddTarget and
 	// Close alone.
@@ -90,7 +93,7 @@ type portal struct {
 // An error names all targets and logical units that can't be served, with
 // their places in the configuration; nothing stays open then.
 func New(o Options) (*Server, error) {
-	s := &Server{conf: o.Config, options: o, log: o.Log, started: time.Now()}
+	s := &Server{conf: o.Config, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second)}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -285,7 +288,7 @@ func (s *Server) accept(p *portal) {
 		switch {
 		case err == nil:
 			if err := s.admit(c, p.group); err != nil {
-				s.log.Warn("connection refused", "error", err)
+				s.refusals.Log(s.log, slog.LevelWarn, "connection refused", "error", err)
 			}
 		case errors.Is(err, net.ErrClosed) || isTimeout(err):
 			return

@@ -36,7 +36,9 @@ func TestMain(m *testing.M) {
 		err = superviseMain(os.Args[2])
 	case "lie":
 		awaitParent(os.Getenv("LIE_UNDER"))
-		err = notify.NewClient(os.Getenv("NOTIFY_SOCKET")).Send(strings.Split(os.Getenv("LIE"), ",")...)
+		c := notify.NewClient(os.Getenv("NOTIFY_SOCKET"))
+		// It lives until it was heard: whose process it is can't be told afterwards.
+		err = errors.Join(c.Send(strings.Split(os.Getenv("LIE"), ",")...), c.Barrier(context.Background()))
 	case "flood":
 		flood(os.Args[2])
 	case "serve":

@@ -5,11 +5,13 @@ package service
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/supervisor/notify"
 )
 
@@ -33,9 +35,9 @@ type delivery struct {
 
 // receive reads notifications and has the owner deal with one after the other.
 func (s *Service) receive() {
-	pace := newLimiter(messageRate, time.Second)
+	pace := limit.New(messageRate, time.Second)
 	// Apart from the other complaints: a flood of bad messages uses those up.
-	floods := newLimiter(1, floodLogged)
+	floods := limit.New(1, floodLogged)
 	for {
 		m, err := s.notify.Receive()
 		var bad *notify.BadMessage
@@ -52,8 +54,8 @@ func (s *Service) receive() {
 		} else {
 			sender = m.PID
 		}
-		if pace.wait(s.done) {
-			s.complainWithin(floods, "notifications come too fast, and have to wait", "pid", sender, "bound_per_second", messageRate)
+		if pace.Wait(s.done) {
+			floods.Log(s.log, slog.LevelWarn, "notifications come too fast, and have to wait", "pid", sender, "bound_per_second", messageRate)
 		}
 		if bad == nil {
 			s.deliver(m)
@@ -73,17 +75,8 @@ func (s *Service) deliver(m *notify.Message) {
 }
 
 // complainf logs what anyone can bring about, as often as is useful.
-func (s *Service) complainf(text string, args ...any) { s.complainWithin(s.complain, text, args...) }
-
-func (s *Service) complainWithin(bound *limiter, text string, args ...any) {
-	ok, suppressed := bound.allow()
-	if !ok {
-		return
-	}
-	if suppressed > 0 {
-		args = append(args, "suppressed", suppressed)
-	}
-	s.log.Warn(text, args...)
+func (s *Service) complainf(text string, args ...any) {
+	s.complain.Log(s.log, slog.LevelWarn, text, args...)
 }
 
 // hear deals with a message. What has no right to be sent is refused and

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/supervisor/notify"
 )
 
@@ -65,7 +66,7 @@ type Service struct {
 	hungUp   chan *storedFile
 	done     chan struct{} // closed when Run no longer reads the channels
 	helpers  sync.WaitGroup
-	complain *limiter
+	complain *limit.Limiter
 
 	sockets []*socket
 	store   *fdStore
@@ -104,7 +105,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg: cfg, log: cfg.Log, state: Stopped, began: time.Now(),
 		messages: make(chan *delivery), requests: make(chan *request),
 		ended: make(chan *generation), hungUp: make(chan *storedFile),
-		done: make(chan struct{}), complain: newLimiter(20, time.Second),
+		done: make(chan struct{}), complain: limit.New(20, time.Second),
 	}
 	var err error
 	if s.self, err = os.Executable(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -160,17 +161,15 @@ func (c *conn) retire() {
 }
 
 func (c *conn) logEnd() {
-	level := c.node.log.Info
+	level := slog.LevelInfo
 	attrs := []any{"remote", c.remote.String(), "reason", c.ended}
 	if c.sess != nil {
 		attrs = append(attrs, "initiator", c.sess.initiator, "target", c.sess.targetName(), "tsih", c.sess.tsih, "cid", c.cid)
 	}
 	if errors.Is(c.ended, errLoggedOut) {
-		level = c.node.log.Debug
+		level = slog.LevelDebug
 	}
-	if c.node.logLimit.ok() {
-		level("connection closed", attrs...)
-	}
+	c.node.logLimit.Log(c.node.log, level, "connection closed", attrs...)
 }
 
 // serve reads and handles PDUs until something ends that. Output gathers
@@ -279,7 +278,6 @@ func (c *conn) reject(reason pdu.RejectReason, h *pdu.BHS) {
 	b := c.node.pool.Get(pdu.BHSLen)
 	copy(b.B, h[:])
 	c.out.sendData(&p, true, b)
-	if c.node.logLimit.ok() {
-		c.node.log.Warn("PDU rejected", "remote", c.remote.String(), "reason", fmt.Sprintf("%#x", uint8(reason)), "opcode", fmt.Sprintf("%#x", h[0]))
-	}
+	c.node.logLimit.Log(c.node.log, slog.LevelWarn, "PDU rejected", "remote", c.remote.String(),
+		"reason", fmt.Sprintf("%#x", uint8(reason)), "opcode", fmt.Sprintf("%#x", h[0]))
 }

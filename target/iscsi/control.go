@@ -4,7 +4,6 @@ package iscsi
 
 import (
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
@@ -186,25 +185,4 @@ func (s *session) newTTT() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.newTTTLocked()
-}
-
-// logLimiter lets through at most logBurst log lines a second of those that
-// an initiator can cause.
-type logLimiter struct {
-	mu     sync.Mutex // protects the fields below
-	second int64
-	n      int
-}
-
-const logBurst = 20
-
-func (l *logLimiter) ok() bool {
-	now := time.Now().Unix()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now != l.second {
-		l.second, l.n = now, 0
-	}
-	l.n++
-	return l.n <= logBurst
 }

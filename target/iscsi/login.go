@@ -5,6 +5,7 @@ package iscsi
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -445,10 +446,8 @@ func (l *login) finish(c *conn, req *pdu.LoginRequest) error {
 	_ = c.nc.SetReadDeadline(time.Time{})
 	c.node.refreeze(c)
 	c.sess.join(c)
-	if c.node.logLimit.ok() {
-		c.node.log.Info("logged in", "initiator", c.sess.initiator, "remote", c.remote.String(), "target", c.sess.targetName(),
-			"tsih", c.sess.tsih, "cid", c.cid)
-	}
+	c.node.logLimit.Log(c.node.log, slog.LevelInfo, "logged in", "initiator", c.sess.initiator, "remote", c.remote.String(),
+		"target", c.sess.targetName(), "tsih", c.sess.tsih, "cid", c.cid)
 	return nil
 }
 

@@ -25,6 +25,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -124,9 +125,12 @@ type Node struct {
 	freeze   freezer
 	wg       sync.WaitGroup // connections, workers, the liveness loop
 	stop     chan struct{}
-	logLimit logLimiter
-	beats    atomic.Uint64 // rounds of the liveness loop
+	logLimit *limit.Limiter // of lines that initiators can cause
+	beats    atomic.Uint64  // rounds of the liveness loop
 }
+
+// LogRate is how many log lines a second initiators can cause.
+const LogRate = 20
 
 // NewNode returns a Node that serves nothing yet.
 func NewNode(o Options) *Node {
@@ -136,6 +140,7 @@ func NewNode(o Options) *Node {
 		targets:  make(map[string]*Target),
 		sessions: make(map[uint16]*session),
 		conns:    make(map[*conn]struct{}),
+		logLimit: limit.New(LogRate, time.Second),
 		stop:     make(chan struct{}),
 	}
 	n.log = n.opt.Log

@@ -43,7 +43,7 @@ func (r *report) draw(file string) error {
 }
 
 // markColors differ from those of the points.
-var markColors = []string{"#888888", "#cc3311", "#33aa33", "#8855cc", "#aa7700", "#0099aa"}
+var markColors = []string{"#888888", "#cc3311", "#33aa33", "#8855cc", "#aa7700", "#0099aa", "#ee66aa", "#556600", "#000099"}
 
 // points makes a point of each window in which an operation began.
 func (r *report) points(l loadReport, value func(latency.Summary) float64) []svgplot.Point {

@@ -62,11 +62,16 @@ func runEcho(dir string) error {
 		return err
 	}
 	fmt.Printf("ready %d %d %s\n", e.process.Generation(), os.Getpid(), listener.Addr())
+	e.process.AtExit("leave", func(context.Context) error {
+		fmt.Printf("leaving %d %d\n", e.process.Generation(), os.Getpid())
+		return nil
+	})
 	e.process.AtExit("say goodbye", func(context.Context) error {
 		fmt.Printf("exit %d %d\n", e.process.Generation(), os.Getpid())
 		return nil
 	})
-	return e.serve(listener, signals)
+	err = e.serve(listener, signals)
+	return errors.Join(err, e.process.Exit(context.Background())) // again: the hooks have run
 }
 
 // faultAt misbehaves as the file says, at the step that it names.

@@ -80,6 +80,7 @@ func startService(t *testing.T, env ...string) *service {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
+		defer close(s.lines)
 		defer r.Close()
 		sc := bufio.NewScanner(r)
 		for sc.Scan() {
@@ -107,11 +108,14 @@ func (s *service) await(word string) string {
 	timeout := time.After(testTimeout)
 	for {
 		select {
-		case line := <-s.lines:
+		case line, ok := <-s.lines:
+			if !ok {
+				s.t.Fatalf("the daemon ended without saying %q", word)
+			}
 			if rest, ok := strings.CutPrefix(line, word+" "); ok {
 				return rest
 			}
-			if !strings.HasPrefix(line, "exit ") {
+			if !strings.HasPrefix(line, "exit ") && !strings.HasPrefix(line, "leaving ") {
 				s.t.Logf("daemon says %q", line)
 			}
 		case <-timeout:

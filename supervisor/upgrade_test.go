@@ -3,7 +3,9 @@
 package supervisor_test
 
 import (
+	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -150,5 +152,31 @@ func TestDeathAfterTakingOverIsNoFailure(t *testing.T) {
 	s.signal(syscall.SIGHUP)
 	if got := s.await("exit"); !strings.HasPrefix(got, "1 ") {
 		t.Errorf("generation 1 doesn't end, but %q", got)
+	}
+}
+
+// AtExit's functions run once and in order, in the generation that has handed over
+// and in the one that ends for good.
+func TestAtExit(t *testing.T) {
+	s := startService(t)
+	first := s.pid
+	s.signal(syscall.SIGHUP)
+	var got []string
+	for line := range s.lines { // until both have ended
+		if _, err := fmt.Sscanf(line, "ready 2 %d", &s.pid); err != nil {
+			got = append(got, line)
+			continue
+		}
+		if _, err := syscall.Wait4(first, nil, 0, nil); err != nil {
+			t.Fatalf("waiting for generation 1: %v", err)
+		}
+		s.signal(syscall.SIGTERM)
+	}
+	want := []string{
+		fmt.Sprintf("leaving 1 %d", first), fmt.Sprintf("exit 1 %d", first),
+		fmt.Sprintf("leaving 2 %d", s.pid), fmt.Sprintf("exit 2 %d", s.pid),
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("after the upgrade they say %q, want %q", got, want)
 	}
 }

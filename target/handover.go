@@ -64,7 +64,7 @@ func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Option
 	g := &giver{server: s, report: r}
 	err = handoff.Give(ctx, c, g, o, began, r)
 	if g.committed {
-		s.retired = true
+		s.retired.Store(true)
 		s.node.Retire()
 	}
 	return g.committed, err

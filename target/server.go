@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gotgtd/gotgtd/internal/limit"
@@ -60,7 +61,7 @@ type Server struct {
 	log     *slog.Logger
 	started time.Time
 	node    *iscsi.Node
-	retired bool // a successor has taken over
+	retired atomic.Bool // a successor has taken over
 
 	refusals *limit.Limiter // of log lines about connections
 
@@ -362,7 +363,7 @@ func (s *Server) Close() error {
 
 // flush flushes a logical unit, unless a successor serves it.
 func (s *Server) flush(lu *scsi.LogicalUnit) error {
-	if s.retired {
+	if s.retired.Load() {
 		return nil
 	}
 	return lu.Flush()

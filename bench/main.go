@@ -151,7 +151,7 @@ func run(ctx context.Context, o *options) error {
 		case partScale:
 			r.Scale, err = measureScale(ctx, o, l, dir)
 		case partPause:
-			r.Pause, err = measurePause(ctx, l.gotgtd, o.plan.upgrades)
+			r.Pause, err = measurePauses(ctx, l, &o.plan, dir)
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -21,7 +21,7 @@ type report struct {
 	Goals    []verdict     `json:"goals,omitempty"`
 	Fairness []fairness    `json:"fairness,omitempty"`
 	Scale    *scaleReport  `json:"scale,omitempty"`
-	Pause    *pause        `json:"pause,omitempty"`
+	Pause    *pauses       `json:"pause,omitempty"`
 	Missing  []string      `json:"missing,omitempty"` // what could not be run
 }
 

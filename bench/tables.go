@@ -38,9 +38,7 @@ func (r *report) writeTables(w io.Writer) error {
 		r.Scale.write(&b, r.Targets)
 	}
 	if r.Pause != nil {
-		heading(&b, "Pause of upgrades")
-		fmt.Fprintf(&b, "%d upgrades under 4 KiB random reads at depth 32: median %v, p90 %v, p99 %v, longest %v.\n",
-			r.Pause.Upgrades, r.Pause.Median, r.Pause.P90, r.Pause.P99, r.Pause.Longest)
+		r.Pause.writeTable(&b)
 	}
 	if len(r.Missing) > 0 {
 		heading(&b, "What could not be run")

@@ -27,7 +27,7 @@ type Options struct {
 	Config string
 	// Dir is an existing folder for the target's files.
 	Dir string
-	// Address, host:port, is the one portal of a tgt; empty means free loopback ports.
+	// Address, host:port, is the portal of a tgt; empty means free loopback ports.
 	Address string
 	// Portals is how many loopback portals it has; zero means one.
 	Portals int

@@ -23,9 +23,6 @@ type Tgt struct {
 // configuration into it.
 func StartTgt(ctx context.Context, o Options) (*Tgt, error) {
 	t := new(Tgt)
-	if o.Address != "" {
-		t.portals = []string{o.Address}
-	}
 	for len(t.portals) < max(o.Portals, 1) {
 		address, err := FreePort()
 		if err != nil {
@@ -57,6 +54,12 @@ func StartTgt(ctx context.Context, o Options) (*Tgt, error) {
 	err = untilServing(ctx, t.Process, t.portals)
 	if err == nil {
 		_, err = Run(ctx, "/usr/sbin/tgt-admin", "-C", number, "-c", file, "-e")
+	}
+	// An initiator that comes back to a target which is not there yet gives up. So what it
+	// knows is opened last.
+	if err == nil && o.Address != "" {
+		_, err = Run(ctx, "/usr/sbin/tgtadm", "-C", number, "--lld", "iscsi", "--mode", "portal", "--op", "new", "--param", "portal="+o.Address)
+		t.portals = []string{o.Address}
 	}
 	if err != nil {
 		t.Kill()

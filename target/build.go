@@ -3,7 +3,9 @@
 package target
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -25,10 +27,19 @@ func openStore(c *config.LUN, successor bool) (storage.Store, error) {
 	}
 	switch c.Backend {
 	case "", "file":
-		return storage.OpenFile(storage.Options{
+		o := storage.Options{
 			Path: c.Path, Size: c.Size, Create: c.Create, ReadOnly: c.ReadOnly,
 			BlockSize: c.BlockSize, Direct: c.Direct, InheritLock: successor,
-		})
+		}
+		store, err := storage.OpenFile(o)
+		if successor && c.Create && errors.Is(err, fs.ErrNotExist) {
+			// It is new in the configuration, and no lock will come for it. If
+			// the predecessor does serve a file of that path, which somebody has removed,
+			// its lock is refused as another file's, and so is the upgrade.
+			o.InheritLock = false
+			return storage.OpenFile(o)
+		}
+		return store, err
 	case "ram":
 		return storage.NewRAM(c.Size)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/gotgtd/gotgtd/test/lab"
 	"github.com/gotgtd/gotgtd/test/peer"
@@ -56,9 +57,11 @@ func (t *trial) multipath(ctx context.Context) {
 		load, err = m.StartIO(ctx, "I/O on two paths", mapDevice, 0)
 		return err
 	})
-	if load != nil {
-		defer load.Stop() // its error, if it had one, has failed a step
+	if load == nil {
+		return
 	}
+	stopLoad := sync.OnceValue(load.Stop)
+	defer stopLoad() // a step that failed has left it running
 	if !ok {
 		return
 	}
@@ -79,7 +82,7 @@ func (t *trial) multipath(ctx context.Context) {
 		return errors.Join(t.upgrades.change(ctx, t.serves), t.pathsActive(ctx, 2), checkLoad(ctx))
 	})
 	_ = t.step(ctx, "multipath: an upgrade with both paths in use; flush, logout", func(ctx context.Context) error {
-		err := errors.Join(t.upgrades.now(ctx), checkLoad(ctx), load.Stop())
+		err := errors.Join(t.upgrades.now(ctx), checkLoad(ctx), stopLoad())
 		_, flushErr := m.Run(ctx, "udevadm settle && multipath -f mpatha && multipathd shutdown")
 		return errors.Join(err, flushErr, m.Logout(ctx, pathsTarget, portal1), m.Logout(ctx, pathsTarget, portal2))
 	})

@@ -96,6 +96,8 @@ func misbehave(p *supervisor.Process, fault, arg string) error {
 		if err := exec.Command("/proc/self/exe", "flood", arg).Start(); err != nil {
 			return err
 		}
+	case "ignore-abort":
+		signal.Ignore(syscall.SIGABRT)
 	case "freeze":
 		return freezeAndGo(p, arg)
 	case "store":

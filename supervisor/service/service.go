@@ -285,7 +285,11 @@ func (s *Service) tick(now time.Time) {
 	for _, g := range s.tracked() {
 		if isDue(g.killBy) {
 			g.killBy = time.Time{}
-			g.kill(fmt.Sprintf("it did not end within %v", s.cfg.StopTimeout))
+			cause := g.cause // why it was to end, if that was no request
+			if cause == "" {
+				cause = fmt.Sprintf("it did not end within %v", s.cfg.StopTimeout)
+			}
+			g.kill(cause)
 		}
 	}
 	if s.main != nil && isDue(s.main.pingBy) {

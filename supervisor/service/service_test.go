@@ -298,6 +298,17 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
+// One that takes longer to abort than it is given has failed for the same reason.
+func TestWatchdogKillsWhatDoesNotAbort(t *testing.T) {
+	s := newSupervised(t, func(c *Config) { c.Watchdog = 500 * time.Millisecond })
+	s.fault("ignore-abort")
+	s.run()
+	st := s.until("restarted", func(st Status) bool { return st.Restarts > 0 && st.State == Serving })
+	if !strings.Contains(st.Failure.Reason, "(killed): watchdog: it gave no sign of life for 500ms") {
+		t.Errorf("failure %q", st.Failure.Reason)
+	}
+}
+
 func TestStoreSurvivesTheService(t *testing.T) {
 	s := newSupervised(t, nil)
 	s.fault("store 3")

@@ -228,20 +228,25 @@ func (s *scene) signalGeneration(ctx context.Context, signal, reason string) err
 	if _, err := s.host.Run(ctx, fmt.Sprintf("kill -%s %d", signal, before.Main.PID)); err != nil {
 		return err
 	}
-	return peer.Until(ctx, func() error {
-		after, err := s.status(ctx)
-		switch {
-		case err != nil:
+	var after service.Status
+	err = peer.Until(ctx, func() error {
+		if after, err = s.status(ctx); err != nil {
 			return err
-		case after.State != service.Serving || after.Main.PID == before.Main.PID:
+		}
+		if after.State != service.Serving || after.Main.PID == before.Main.PID {
 			return fmt.Errorf("upgraded is %s with %+v", after.State, after.Main)
-		case after.Restarts != before.Restarts+1 || after.Supervisor.PID != before.Supervisor.PID:
-			return fmt.Errorf("%d restarts under %+v, after %d under %+v", after.Restarts, after.Supervisor, before.Restarts, before.Supervisor)
-		case after.Failure == nil || !strings.Contains(after.Failure.Reason, reason):
-			return fmt.Errorf("the failure is %+v, not %q", after.Failure, reason)
 		}
 		return nil
 	})
+	switch {
+	case err != nil:
+		return err
+	case after.Restarts != before.Restarts+1 || after.Supervisor.PID != before.Supervisor.PID:
+		return fmt.Errorf("%d restarts under %+v, after %d under %+v", after.Restarts, after.Supervisor, before.Restarts, before.Supervisor)
+	case after.Failure == nil || !strings.Contains(after.Failure.Reason, reason):
+		return fmt.Errorf("the failure is %+v, not %q", after.Failure, reason)
+	}
+	return nil
 }
 
 // signalMain sends a signal to the unit's main process, of which it must end, and waits

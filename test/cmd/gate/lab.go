@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+)
+
+// lab runs suites of the lab, in their short form: package lab has what they are.
+// It builds the machines' image if there is none.
+func lab(ctx context.Context, w io.Writer, suites ...string) count {
+	args := append([]string{"run", "./test/cmd/lab", "-short"}, suites...)
+	out, err := command(ctx, "go", args...).CombinedOutput()
+	c, ok := labCount(out)
+	if !ok || (err != nil && c.failed == 0) {
+		c.failed++
+	}
+	if c.failed > 0 {
+		fmt.Fprintf(w, "--- lab\n%s", out)
+		if err != nil {
+			fmt.Fprintf(w, "lab: %v\n", err)
+		}
+	}
+	return c
+}
+
+var labTotal = regexp.MustCompile(`^(\d+) passed, (\d+) failed$`)
+
+// labCount reads the count of steps that the lab prints last. It is not there if the lab
+// could not start.
+func labCount(out []byte) (count, bool) {
+	lines := bytes.Split(bytes.TrimRight(out, "\n"), []byte("\n"))
+	// `go run` adds the exit status of what it ran.
+	for _, line := range lines[max(0, len(lines)-2):] {
+		if m := labTotal.FindSubmatch(line); m != nil {
+			passed, passedErr := strconv.Atoi(string(m[1]))
+			failed, failedErr := strconv.Atoi(string(m[2]))
+			return count{passed, failed}, passedErr == nil && failedErr == nil
+		}
+	}
+	return count{}, false
+}

@@ -34,6 +34,7 @@ run: build ## serve busybox.img on 127.0.0.1:3260 until Ctrl-C (DISK=, TARGET=, 
 
 test: ## run every check and test, with real initiators; installs what it needs when root
 	@test/scripts/deps.sh test
+	@test/scripts/deps.sh lab
 	@$(GO) run ./test/cmd/gate test
 
 check: ## gofmt, go vet, staticcheck, govulncheck

@@ -4,7 +4,7 @@
 // failure is cheapest to find, and ends with one line: "N passed, N failed".
 //
 //	gate check   gofmt, go vet, staticcheck, govulncheck
-//	gate test    the same, then unit tests, fuzzing, the units, and real peers
+//	gate test    the same, then unit tests, fuzzing, the units, real peers, and the lab
 //
 // It runs at the module's root. Its exit status is 0 when nothing failed.
 package main

@@ -138,7 +138,16 @@ func copyFile(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(to, text, 0o700); err != nil {
+	writeProgram(t, to, text)
+}
+
+// writeProgram writes a file that can be executed at once: a process that another
+// test starts meanwhile would keep it open for writing until it is itself executed.
+func writeProgram(t *testing.T, path string, text []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path, text, 0o700); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -23,8 +23,8 @@ func (s *supervised) replaceBinary(text string) {
 			s.t.Fatal(err)
 		}
 		copyFile(s.t, self, fresh)
-	} else if err := os.WriteFile(fresh, []byte(text), 0o700); err != nil {
-		s.t.Fatal(err)
+	} else {
+		writeProgram(s.t, fresh, []byte(text))
 	}
 	if err := os.Rename(fresh, s.binary); err != nil {
 		s.t.Fatal(err)

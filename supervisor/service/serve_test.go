@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -57,10 +58,9 @@ func serveMain(dir string) error {
 		return fmt.Errorf("got listeners %v", listeners)
 	}
 	if pred := p.Predecessor(); pred != nil {
-		if _, err := pred.Write([]byte("taken")); err != nil {
+		if err := takeOver(pred); err != nil {
 			return err
 		}
-		_ = pred.Close()
 	}
 	if err := misbehave(p, fault, arg); err != nil {
 		return err
@@ -180,37 +180,64 @@ func runOrphan(fields string) error {
 	return cmd.Run()
 }
 
+// takeOver waits until the predecessor serves nobody, and tells it to end.
+func takeOver(pred *net.UnixConn) error {
+	defer pred.Close()
+	if _, err := pred.Read(make([]byte, 16)); err != nil {
+		return fmt.Errorf("waiting for the predecessor's word: %w", err)
+	}
+	_, err := pred.Write([]byte("taken"))
+	return err
+}
+
 // answer serves until SIGTERM, or until a successor has taken over.
-func answer(p *supervisor.Process, listener net.Listener, signals <-chan os.Signal, fault string) error {
-	accepting := make(chan struct{})
-	go func() {
-		defer close(accepting)
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
+func answer(p *supervisor.Process, listener supervisor.Listener, signals <-chan os.Signal, fault string) error {
+	var accepting sync.WaitGroup
+	accept := func() {
+		accepting.Go(func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprintln(conn, p.Generation(), os.Getpid())
+				_ = conn.Close()
 			}
-			fmt.Fprintln(conn, p.Generation(), os.Getpid())
-			_ = conn.Close()
-		}
-	}()
-	defer func() { <-accepting }()
+		})
+	}
+	accept()
+	defer accepting.Wait()
 	defer listener.Close()
+	pause := listener.Listener.(interface{ SetDeadline(time.Time) error })
 	for s := range signals {
 		if s == syscall.SIGTERM && fault != "ignore-term" {
 			break
 		}
-		if s == syscall.SIGHUP && p.Upgrade(context.Background(), awaitTaken) == nil {
+		if s != syscall.SIGHUP {
+			continue
+		}
+		err := p.Upgrade(context.Background(), func(ctx context.Context, s supervisor.Successor) error {
+			_ = pause.SetDeadline(time.Unix(1, 0))
+			accepting.Wait()
+			return handOver(ctx, s)
+		})
+		if err == nil {
 			break
 		}
+		_ = pause.SetDeadline(time.Time{})
+		accept()
 	}
 	return p.Exit(context.Background())
 }
 
-// awaitTaken is the hand-over of a service that has nothing to hand over.
-func awaitTaken(ctx context.Context, s supervisor.Successor) error {
+// handOver is the hand-over of a service that has nothing to hand over, and serves
+// nobody meanwhile.
+func handOver(ctx context.Context, s supervisor.Successor) error {
 	stop := context.AfterFunc(ctx, func() { _ = s.Conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
+	if _, err := s.Conn.Write([]byte("go on")); err != nil {
+		return err
+	}
 	word := make([]byte, 16)
 	n, err := s.Conn.Read(word)
 	if ctx.Err() != nil {

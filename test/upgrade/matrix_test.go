@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,10 +20,19 @@ import (
 func script(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "script")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+	writeProgram(t, path, []byte("#!/bin/sh\n"+text))
+	return path
+}
+
+// writeProgram writes a file that can be executed at once: a process that another
+// test starts meanwhile would keep it open for writing until it is itself executed.
+func writeProgram(t *testing.T, path string, text []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path, text, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
 
 // TestFailures lets upgrades fail in every way. Whenever a generation is left
@@ -148,9 +158,7 @@ func foreign(t *testing.T, d *daemon) {
 	}
 	b[18], b[19] = 0xf3, 0x7f
 	path := filepath.Join(t.TempDir(), "foreign")
-	if err := os.WriteFile(path, b, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	writeProgram(t, path, b)
 	d.install(t, path)
 }
 

@@ -111,7 +111,7 @@ func TestConformanceReadOnly(t *testing.T) {
 // conform runs libiscsi's suite and reports every test of it that failed.
 func conform(t *testing.T, args ...string) *peer.CUnitRun {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	out, runErr := peer.Run(ctx, "iscsi-test-cu", args...)
 	run, err := peer.ParseCUnit(strings.NewReader(out))

@@ -213,7 +213,8 @@ func TestExample(t *testing.T) {
 }
 
 // unfit are tests of the suite that no target can pass whose physical blocks
-// have several logical ones, as gotgt's always do, and why.
+// have several logical ones, as gotgt's always do, and why: the first descriptor of
+// GET LBA STATUS has the LBA of the CDB (SBC-3, LBA status descriptor relationships).
 var unfit = map[string]string{
 	"GetLBAStatus.UnmapSingle": "asks for the status from LBA i+1 on and wants an answer from i+8 on",
 }

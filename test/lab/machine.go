@@ -85,7 +85,8 @@ func (m *Machine) Boot(ctx context.Context) error {
 			return err
 		}
 	}
-	qemu, err := peer.Spawn("qemu-system-x86_64", m.arguments()...)
+	// The machines would take every core there is from the target that they use.
+	qemu, err := peer.Spawn("nice", append([]string{"-n", "10", "qemu-system-x86_64"}, m.arguments()...)...)
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (t *trial) commands(ctx context.Context) {
 		blocks 4096 2048 | cmp - many
 		blocks 6144 1 | cmp -s - pattern && exit 1; blocks 4095 1 | cmp -s - pattern && exit 1; true`)
 	do("sg_unmap", blocks+`
-		sg_unmap --lba=4096 --num=1024 $dev
+		sg_unmap --force --lba=4096 --num=1024 $dev
 		blocks 4096 1024 | cmp - /dev/zero 2>&1 | grep 'EOF on -'
 		blocks 5120 1024 | cmp -n 524288 - many
 		sg_get_lba_status --lba=4096 $dev`, "deallocated")

@@ -29,7 +29,7 @@ const (
 // Sizes of the logical units, in MiB. mkfs.xfs refuses less than 300.
 const (
 	diskSize   = 480
-	onlineSize = 64
+	onlineSize = 32
 	otherSize  = 32
 )
 

@@ -57,9 +57,19 @@ type File struct {
 	Name string `cbor:"2,keyasint"`
 }
 
+// bulky is a state that may hold many megabytes of data.
+type bulky interface {
+	DataSize() int // bytes
+}
+
 // Put adds a package's state.
 func (s *Snapshot) Put(section string, state any) error {
 	var b bytes.Buffer
+	if d, ok := state.(bulky); ok {
+		// A buffer that grows by and by is copied again and again, each time to memory
+		// that the kernel has to provide first, while initiators wait.
+		b.Grow(d.DataSize() + smallParts)
+	}
 	if err := encoding.MarshalToBuffer(state, &b); err != nil {
 		return fmt.Errorf("can't encode section %q: %w", section, err)
 	}

@@ -97,6 +97,25 @@ type ConnectionState struct {
 	Heard        uint32 `cbor:"15,keyasint"`
 }
 
+// DataSize is about how many bytes of data the state holds: what has arrived for write
+// commands, and what the sockets have not taken.
+func (st *NodeState) DataSize() int {
+	n := 0
+	for i := range st.Sessions {
+		s := &st.Sessions[i]
+		for j := range s.Tasks {
+			n += len(s.Tasks[j].Data)
+		}
+		for j := range s.Pending {
+			n += len(s.Pending[j].Data)
+		}
+	}
+	for i := range st.Connections {
+		n += len(st.Connections[i].In) + len(st.Connections[i].Out)
+	}
+	return n
+}
+
 // Snapshot returns the state of a frozen Node and its sockets, which stay the
 // Node's. The Node can still thaw afterwards. A connection that has closed, and
 // whose reader the freeze stopped before it noticed, is not in it, and nor is

@@ -32,7 +32,8 @@ func control(ctx context.Context, l *lab.Lab) error {
 	if err != nil {
 		return err
 	}
-	if err := t.startLoad(ctx); err != nil {
+	// tgt refuses digests unless it is told otherwise.
+	if err := t.startLoad(ctx, plain); err != nil {
 		return err
 	}
 	t.step(ctx, "nothing is done, and the checks pass", t.load.Progress)

@@ -9,6 +9,7 @@ package initiator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -75,7 +76,7 @@ func (t *trial) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := t.startLoad(ctx); err != nil {
+	if err := t.startLoad(ctx, digests); err != nil {
 		return err
 	}
 	t.upgrades = startUpgrades(ctx, t.target, t.every)
@@ -93,9 +94,9 @@ func (t *trial) boot(ctx context.Context) error {
 }
 
 // startLoad begins the I/O, and remembers how everything is now.
-func (t *trial) startLoad(ctx context.Context) error {
-	return t.lab.Step(ctx, "login with header and data digests, and I/O that goes on to the end", func(ctx context.Context) error {
-		device, err := t.login(ctx, t.machines[0], loadTarget, 1, digests)
+func (t *trial) startLoad(ctx context.Context, settings []string) error {
+	return t.lab.Step(ctx, fmt.Sprintf("login, digests %s, and I/O that goes on to the end", value(settings)), func(ctx context.Context) error {
+		device, err := t.login(ctx, t.machines[0], loadTarget, 1, settings)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@
 package iscsi
 
 import (
+	"encoding/binary"
 	"log/slog"
 	"net"
 	"testing"
@@ -71,12 +72,13 @@ func (b *bench) close() {
 // put appends bytes to what has been read.
 func (b *bench) put(p []byte) { b.c.in.w += copy(b.c.chunkSpace(), p) }
 
-// handle handles everything that was put, and lets go of the answers.
-func (b *bench) handle(tb testing.TB) {
+// handle handles everything that was put, and lets go of the answers. It returns
+// how many there were.
+func (b *bench) handle(tb testing.TB) (pdus int) {
 	if err := b.c.handleInput(); err != nil {
 		tb.Fatal(err)
 	}
-	b.drop()
+	return b.drop()
 }
 
 // drop makes the PDUs of what is queued and lets go of them.
@@ -91,14 +93,19 @@ func (b *bench) drop() (pdus int) {
 // batchOf is how many commands arrive at once.
 const batchOf = 32
 
-// commands puts a batch of one command.
+// commands puts a batch of one command, under tags from 0.
 func (b *bench) commands(p []byte) {
-	h := (*pdu.BHS)(p)
-	for range batchOf {
-		h[24], h[25], h[26], h[27] = byte(b.cmdSN>>24), byte(b.cmdSN>>16), byte(b.cmdSN>>8), byte(b.cmdSN)
-		b.cmdSN++
-		b.put(p)
+	for tag := range uint32(batchOf) {
+		b.command(p, tag)
 	}
+}
+
+// command puts a command, of which it sets the Initiator Task Tag and the CmdSN.
+func (b *bench) command(p []byte, tag uint32) {
+	binary.BigEndian.PutUint32(p[16:], tag)
+	binary.BigEndian.PutUint32(p[24:], b.cmdSN)
+	b.cmdSN++
+	b.put(p)
 }
 
 // hotBatches are what is done for a batch: to parse, dispatch and execute
@@ -107,7 +114,9 @@ func hotBatches(b *bench) map[string]func(tb testing.TB) {
 	read := encode(read10(7, 0, 64, 1), nil)
 	write := encode(write10(7, 0, 64, 1, 512), pattern(512, 1))
 	nop := encode(&pdu.NOPOut{Immediate: true, InitiatorTaskTag: 7, TargetTransferTag: pdu.ReservedTag}, nil)
-	response := &pdu.SCSIResponse{Response: pdu.CommandCompleted, InitiatorTaskTag: 7}
+	solicited := encode(write10(7, 0, 64, 1, 0), nil)
+	dataOut := encode(&pdu.DataOut{Final: true, DataLength: 512, LUN: lun1}, pattern(512, 1))
+	response := pdu.SCSIResponse{Response: pdu.CommandCompleted, InitiatorTaskTag: 7}
 	return map[string]func(testing.TB){
 		"reads":  func(tb testing.TB) { b.commands(read); b.handle(tb) },
 		"writes": func(tb testing.TB) { b.commands(write); b.handle(tb) },
@@ -117,9 +126,21 @@ func hotBatches(b *bench) map[string]func(tb testing.TB) {
 			}
 			b.handle(tb)
 		},
+		"R2Ts": func(tb testing.TB) {
+			b.commands(solicited)
+			b.handle(tb)
+			for tag := range uint32(batchOf) {
+				binary.BigEndian.PutUint32(dataOut[16:], tag)
+				binary.BigEndian.PutUint32(dataOut[20:], b.c.sess.lastTTT-batchOf+1+tag) // the R2T's
+				b.put(dataOut)
+			}
+			if n := b.handle(tb); n != batchOf {
+				tb.Fatalf("%d responses, want %d", n, batchOf)
+			}
+		},
 		"responses": func(tb testing.TB) {
 			for range batchOf {
-				b.c.out.send(response, true)
+				b.c.out.send(header(&response), true)
 			}
 			if n := b.drop(); n != batchOf {
 				tb.Fatalf("%d PDUs, want %d", n, batchOf)
@@ -129,9 +150,8 @@ func hotBatches(b *bench) map[string]func(tb testing.TB) {
 }
 
 func TestBatchesAllocateNothing(t *testing.T) {
-	batches := hotBatches(newBench(t))
-	for _, name := range []string{"reads", "writes"} { // the others are not what steady I/O is made of
-		n := testing.AllocsPerRun(200, func() { batches[name](t) }) / batchOf
+	for name, f := range hotBatches(newBench(t)) {
+		n := testing.AllocsPerRun(200, func() { f(t) }) / batchOf
 		if n > allowedAllocs {
 			t.Errorf("%s: %.3f allocations each", name, n)
 		}

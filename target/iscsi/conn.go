@@ -277,7 +277,7 @@ func (c *conn) reject(reason pdu.RejectReason, h *pdu.BHS) {
 	p := pdu.Reject{Reason: reason, DataLength: pdu.BHSLen}
 	b := c.node.pool.Get(pdu.BHSLen)
 	copy(b.B, h[:])
-	c.out.sendData(&p, true, b)
+	c.out.sendData(header(&p), true, b)
 	c.node.logLimit.Log(c.node.log, slog.LevelWarn, "PDU rejected", "remote", c.remote.String(),
 		"reason", fmt.Sprintf("%#x", uint8(reason)), "opcode", fmt.Sprintf("%#x", h[0]))
 }

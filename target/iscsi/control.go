@@ -24,10 +24,10 @@ func (c *conn) handleNOPOut(h *pdu.BHS, data []byte) error {
 	data = data[:min(len(data), c.sendLimit)]
 	b := c.node.pool.Get(len(data))
 	copy(b.B, data)
-	c.out.sendData(&pdu.NOPIn{
+	c.out.sendData(header(&pdu.NOPIn{
 		DataLength: uint32(len(data)), LUN: req.LUN,
 		InitiatorTaskTag: req.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag,
-	}, true, b)
+	}), true, b)
 	return nil
 }
 
@@ -39,10 +39,10 @@ func (c *conn) handleLogout(h *pdu.BHS) error {
 	req.Decode(h)
 	s := c.sess
 	respond := func(code uint8) {
-		c.out.send(&pdu.LogoutResponse{
+		c.out.send(header(&pdu.LogoutResponse{
 			Response: code, InitiatorTaskTag: req.InitiatorTaskTag,
 			Time2Wait: s.params.DefaultTime2Wait, Time2Retain: 0,
-		}, true)
+		}), true)
 	}
 	switch {
 	case req.Reason == pdu.RemoveForRecovery:
@@ -175,7 +175,7 @@ func (s *session) checkLiveness(now time.Time) {
 			c.close(errSilent)
 		case !p.sent && now.Sub(p.since) > limits.NOPInterval:
 			p.sent, p.since = true, now
-			c.out.send(&pdu.NOPIn{InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: s.newTTT()}, false)
+			c.out.send(header(&pdu.NOPIn{InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: s.newTTT()}), false)
 			c.out.flush()
 		}
 	}

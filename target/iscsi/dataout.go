@@ -139,10 +139,10 @@ func (s *session) askLocked(t *task) {
 		t.r2ts[t.openR2Ts] = r
 		t.openR2Ts++
 		t.asked += n
-		t.conn.out.send(&pdu.R2T{
+		t.conn.out.send(header(&pdu.R2T{
 			LUN: t.req.LUN, InitiatorTaskTag: t.req.InitiatorTaskTag, TargetTransferTag: r.TTT,
 			R2TSN: t.r2tSN, BufferOffset: r.Offset, DesiredDataTransferLength: r.Length,
-		}, false)
+		}), false)
 		t.r2tSN++
 	}
 }

@@ -20,7 +20,7 @@ func TestGather(t *testing.T) {
 		defer out.mu.Unlock()
 		return len(out.queue) - out.head
 	}
-	ping := &pdu.NOPIn{InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: 7}
+	ping := header(&pdu.NOPIn{InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: 7})
 	out.gather()
 	out.send(ping, false)
 	out.flush()

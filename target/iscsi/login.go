@@ -99,7 +99,7 @@ func (c *conn) loginFailed(status pdu.LoginStatus, req *pdu.LoginRequest) {
 		p.ISID, p.TSIH, p.InitiatorTaskTag, p.CSG = req.ISID, req.TSIH, req.InitiatorTaskTag, req.CSG
 		p.ExpCmdSN, p.MaxCmdSN = req.CmdSN, req.CmdSN
 	}
-	c.out.send(&p, true)
+	c.out.send(header(&p), true)
 }
 
 // step takes the login one request further.
@@ -412,7 +412,7 @@ func (l *login) respond(c *conn, req *pdu.LoginRequest, text []byte, transit boo
 	}
 	b := c.node.pool.Get(len(text))
 	copy(b.B, text)
-	c.out.sendData(&p, true, b)
+	c.out.sendData(header(&p), true, b)
 }
 
 // finish opens the session or joins it, and lets the connection enter full

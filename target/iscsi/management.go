@@ -104,7 +104,7 @@ func (c *conn) handleTaskManagement(h *pdu.BHS) error {
 	response := uint8(pdu.FunctionComplete)
 	after := func() {}
 	m := newManagement(func() {
-		c.out.send(&pdu.TaskManagementResponse{Response: response, InitiatorTaskTag: req.InitiatorTaskTag}, true)
+		c.out.send(header(&pdu.TaskManagementResponse{Response: response, InitiatorTaskTag: req.InitiatorTaskTag}), true)
 		c.out.flushNow()
 		after()
 	})

@@ -79,16 +79,21 @@ func (o *output) init(c *conn) {
 	o.writeFn = o.write
 }
 
+// header encodes a PDU that is about to be queued. It is small enough to be
+// inlined, and then neither the PDU nor the header is on the heap.
+func header(p pdu.PDU) (h pdu.BHS) {
+	p.Encode(&h)
+	return h
+}
+
 // send queues a PDU without data segment. The sequence numbers are filled in
 // when it goes out.
-func (o *output) send(p pdu.PDU, advance bool) { o.sendData(p, advance, nil) }
+func (o *output) send(h pdu.BHS, advance bool) { o.sendData(h, advance, nil) }
 
-// sendData queues a PDU whose data segment is buf.B; the PDU's DataLength
-// says the same. It takes buf over.
-func (o *output) sendData(p pdu.PDU, advance bool, buf *mem.Buffer) {
-	it := outItem{advance: advance, buf: buf}
-	p.Encode(&it.bhs)
-	o.push(&it)
+// sendData queues a PDU whose data segment is buf.B; the header's
+// DataSegmentLength says the same. It takes buf over.
+func (o *output) sendData(h pdu.BHS, advance bool, buf *mem.Buffer) {
+	o.push(&outItem{bhs: h, advance: advance, buf: buf})
 }
 
 // sendTask queues the response of a finished task and takes the task over.

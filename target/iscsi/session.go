@@ -349,7 +349,7 @@ func (s *session) requestLogout() {
 	conns := s.connsLocked()
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.out.send(&pdu.AsyncMessage{Event: pdu.AsyncLogoutRequest, Parameter3: logoutRequestSeconds}, true)
+		c.out.send(header(&pdu.AsyncMessage{Event: pdu.AsyncLogoutRequest, Parameter3: logoutRequestSeconds}), true)
 		c.out.flush()
 	}
 }

@@ -89,7 +89,7 @@ func (c *conn) respondTextLocked(part []byte, final bool) {
 	}
 	b := c.node.pool.Get(len(part))
 	copy(b.B, part)
-	c.out.sendData(&p, true, b)
+	c.out.sendData(header(&p), true, b)
 }
 
 // answerText answers the keys of a text request.

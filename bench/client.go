@@ -25,6 +25,7 @@ type sample struct {
 	cpu      time.Duration        // of the target, during them; 0 when it can't be known
 	client   time.Duration        // CPU time of the client
 	latency  *histogram.Histogram // nil when the client does not tell
+	cold     int64                // bytes of the target's file that had to be read into the page cache first
 }
 
 // watchCPU runs f and puts the CPU time meanwhile into its sample: the target's,
@@ -60,7 +61,7 @@ func processorTimes(t *running, who int) (times [2]time.Duration, err error) {
 // perf measures with libiscsi's iscsi-perf, which reads.
 func perf(args ...string) client {
 	return func(ctx context.Context, t *running, d time.Duration) (*sample, error) {
-		seconds := max(1, int(d.Seconds()))
+		seconds := max(1, int(d.Seconds())) // it takes whole ones
 		all := append(append([]string{"-t", fmt.Sprint(seconds)}, args...), t.unit.String())
 		return watchCPU(t, unix.RUSAGE_CHILDREN, func() (*sample, error) {
 			out, err := peer.Run(ctx, "iscsi-perf", all...)
@@ -73,12 +74,9 @@ func perf(args ...string) client {
 	}
 }
 
-// qemuFirst is the number of requests of the first run of qemu-img bench on a
-// target, which tells how many take the time that is wanted.
-const qemuFirst = 500
-
-// qemu measures with qemu-img bench, which does a given number of requests.
-func qemu(args ...string) client {
+// qemu measures with qemu-img bench, which does a given number of requests. The
+// first run on a target does a few, which tell how many take the time that is wanted.
+func qemu(few int, args ...string) client {
 	rates := make(map[string]float64) // by target
 	run := func(ctx context.Context, t *running, count int) (*sample, error) {
 		all := append([]string{"bench", "-f", "raw", "-t", "none", "-c", fmt.Sprint(count)}, args...)
@@ -93,13 +91,13 @@ func qemu(args ...string) client {
 	}
 	return func(ctx context.Context, t *running, d time.Duration) (*sample, error) {
 		if rates[t.name] == 0 {
-			first, err := run(ctx, t, qemuFirst)
+			first, err := run(ctx, t, few)
 			if err != nil {
 				return nil, err
 			}
 			rates[t.name] = first.rate
 		}
-		s, err := run(ctx, t, max(qemuFirst, int(rates[t.name]*d.Seconds())))
+		s, err := run(ctx, t, max(few, int(rates[t.name]*d.Seconds())))
 		if err == nil {
 			rates[t.name] = s.rate
 		}

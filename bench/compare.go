@@ -15,10 +15,12 @@ import (
 // figures are what is known of one target under one workload; medians of the
 // rounds, but for the quantiles, which are of the latencies of all rounds.
 type figures struct {
-	Rounds []float64 `json:"rounds"` // commands per second
-	IOPS   float64   `json:"iops"`
-	MBps   float64   `json:"mb_per_s"` // 10⁶ bytes
-	CPU    *float64  `json:"cpu_us_per_io,omitempty"`
+	Rounds  []float64 `json:"rounds"` // commands per second
+	IOPS    float64   `json:"iops"`
+	Lowest  float64   `json:"iops_lowest"` // of the rounds
+	Highest float64   `json:"iops_highest"`
+	MBps    float64   `json:"mb_per_s"` // 10⁶ bytes
+	CPU     *float64  `json:"cpu_us_per_io,omitempty"`
 	// Client is how many cores the client's process kept busy. One that uses
 	// a whole core for each of its threads is what limits the figures.
 	Client float64        `json:"client_cores"`
@@ -30,6 +32,9 @@ type figures struct {
 	// P999, which counts from when commands were due.
 	Corrected *time.Duration `json:"p999_corrected_ns,omitempty"`
 	Longest   *time.Duration `json:"longest_ns,omitempty"`
+	// Cold is what of the target's file had left the page cache since the turn
+	// before, in bytes of all rounds. It was read in again ahead of the measurement.
+	Cold int64 `json:"cold_bytes,omitempty"`
 
 	latency *histogram.Histogram
 }
@@ -49,7 +54,6 @@ type rounds struct {
 	Count  int           `json:"count"`
 	Length time.Duration `json:"length_ns"` // of one measurement
 	limit  time.Duration // no further round begins after it; zero: none
-	dir    string        // of the backing files; empty: none is written to
 }
 
 // patience is how long a measurement may take beyond its length.
@@ -92,14 +96,25 @@ func (r *rounds) compare(ctx context.Context, w *workload, targets []running) (*
 	return res, nil
 }
 
-// once measures one target. What a workload has written is on the disk before
-// the next one's turn.
+// once measures one target. Its file is in the page cache before, and what a
+// workload has written is on the disk before the next one's turn.
 func (r *rounds) once(ctx context.Context, w *workload, t *running) (*sample, error) {
+	var cold int64
+	if t.disk != "" {
+		var err error
+		if cold, err = warm(t.disk); err != nil {
+			return nil, err
+		}
+	}
 	limited, cancel := context.WithTimeoutCause(ctx, r.Length+patience, errors.New("it takes too long"))
 	defer cancel()
 	s, err := w.run(limited, t, r.Length)
-	if err == nil && w.writes {
-		err = syncAll(r.dir)
+	if err != nil {
+		return nil, err
+	}
+	s.cold = cold
+	if w.writes && t.disk != "" {
+		err = writeBack(t.disk)
 	}
 	return s, err
 }
@@ -110,6 +125,7 @@ func summarize(all []*sample, w *workload) *figures {
 	var cpu, client []float64
 	for _, s := range all {
 		f.Rounds = append(f.Rounds, s.rate)
+		f.Cold += s.cold
 		if s.cpu > 0 && s.commands > 0 {
 			cpu = append(cpu, float64(s.cpu.Microseconds())/s.commands)
 		}
@@ -122,6 +138,7 @@ func summarize(all []*sample, w *workload) *figures {
 		}
 	}
 	f.IOPS, f.Client = median(f.Rounds), median(client)
+	f.Lowest, f.Highest = slices.Min(f.Rounds), slices.Max(f.Rounds)
 	f.MBps = f.IOPS * float64(w.bytes) / 1e6
 	if len(cpu) > 0 {
 		f.CPU = new(median(cpu))

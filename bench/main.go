@@ -61,8 +61,8 @@ var (
 	wholePlan = plan{diskSize: 1 << 30, rounds: 5, length: 2 * time.Second, moreRounds: 3, moreLength: time.Second,
 		comparison: 15 * time.Minute, heavies: len(heavies), upgrades: 500,
 		defaultParts: []string{partCompare, partFairness, partScale, partPause}}
-	quickPlan = plan{diskSize: 256 << 20, rounds: 3, length: time.Second, moreRounds: 3, moreLength: time.Second,
-		comparison: 95 * time.Second, heavies: 1, upgrades: 50, goalsOnly: true,
+	quickPlan = plan{diskSize: 256 << 20, rounds: 3, length: time.Second / 2, moreRounds: 3, moreLength: time.Second / 2,
+		comparison: 105 * time.Second, heavies: 1, upgrades: 50, goalsOnly: true,
 		defaultParts: []string{partCompare, partFairness, partPause}}
 )
 
@@ -72,14 +72,14 @@ func main() {
 	flag.BoolVar(&o.quick, "quick", false, "only the workloads that goals are about, fewer and shorter rounds, no scale")
 	parts := flag.String("parts", "", "the `PARTS` to run, separated by commas: compare, fairness, scale, pause (default all)")
 	rounds := flag.Int("rounds", 0, "rounds of each workload (default 5 or 3, with -quick 3)")
-	length := flag.Duration("length", 0, "length of one measurement (default 2s or 1s, with -quick 1s)")
+	length := flag.Duration("length", 0, "length of one measurement (default 2s or 1s, with -quick 500ms; iscsi-perf measures whole seconds)")
 	flag.Var(&o.peers, "peer", "a further running target, `NAME=iscsi://HOST:PORT/TARGET/LUN`; may be repeated. Its disk is overwritten")
 	without := flag.String("without", "", "leave these `PEERS` out, separated by commas: tgt, istgt, gotgt")
 	flag.StringVar(&o.out, "o", filepath.Join("bench", "results", time.Now().Format("2006-01-02")+".json"), "write the results to this `FILE`, and charts beside it")
 	flag.StringVar(&o.dir, "dir", os.TempDir(), "a `FOLDER` for the backing files, which decides about their file system")
 	table := flag.String("table", "", "run nothing; print the tables of the results in this `FILE` as Markdown")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	ctx, stop := untilUnwanted()
 	defer stop()
 	var err error
 	if *table != "" {
@@ -90,6 +90,31 @@ func main() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
+	}
+}
+
+// untilUnwanted returns a context that ends when the run is told to, or when
+// nobody is left to read what it prints: it cleans up then too.
+func untilUnwanted() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGHUP)
+	// Whoever asks for SIGPIPE is not killed by it, nor does a process started from here
+	// ignore it. It tells nothing: it comes from sockets too.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		for ctx.Err() == nil {
+			out := []unix.PollFd{{Fd: int32(os.Stdout.Fd())}}
+			if n, _ := unix.Poll(out, 200); n > 0 && out[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {
+				cancel(errors.New("nobody reads the output any more"))
+			}
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-watched
+		stop()
 	}
 }
 
@@ -145,7 +170,7 @@ func run(ctx context.Context, o *options) error {
 		fmt.Printf("\n== %s, %s after the start\n", part, time.Since(r.Date).Round(time.Second))
 		switch part {
 		case partCompare:
-			err = r.compare(ctx, o, l, dir)
+			err = r.compare(ctx, o, l)
 		case partFairness:
 			r.Fairness, err = measureFairness(ctx, o, l.targets, dir)
 		case partScale:
@@ -174,7 +199,7 @@ func run(ctx context.Context, o *options) error {
 }
 
 // compare runs the workloads.
-func (r *report) compare(ctx context.Context, o *options, l *lineup, dir string) error {
+func (r *report) compare(ctx context.Context, o *options, l *lineup) error {
 	var chosen []workload
 	for _, w := range workloads() {
 		if (w.goal || !o.plan.goalsOnly) && o.only.MatchString(w.name+" ("+w.client+")") {
@@ -184,10 +209,13 @@ func (r *report) compare(ctx context.Context, o *options, l *lineup, dir string)
 	end := time.Now().Add(o.plan.comparison)
 	for i := range chosen {
 		w := &chosen[i]
-		rs := rounds{Count: o.plan.moreRounds, Length: o.plan.moreLength, dir: dir,
+		rs := rounds{Count: o.plan.moreRounds, Length: o.plan.moreLength,
 			limit: time.Until(end) / time.Duration(len(chosen)-i)}
 		if w.goal {
 			rs.Count, rs.Length = o.plan.rounds, o.plan.length
+		}
+		if w.client == clientPerf {
+			rs.Length = max(time.Second, rs.Length.Truncate(time.Second)) // it knows no others
 		}
 		res, err := rs.compare(ctx, w, l.targets)
 		if err != nil {

@@ -194,7 +194,22 @@ func millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1
 func stopGotgtd(g *peer.Gotgtd) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if st, err := control.NewClient(g.Control()).Status(ctx); err == nil && st.PID != os.Getpid() {
-		_ = unix.Kill(st.PID, unix.SIGTERM)
+	st, err := control.NewClient(g.Control()).Status(ctx)
+	if err != nil || st.PID == os.Getpid() {
+		return
+	}
+	// Who reaps it depends on the number of upgrades, so it is only watched here.
+	signal := unix.SIGTERM
+	gone := func() error {
+		if err := unix.Kill(st.PID, signal); !errors.Is(err, unix.ESRCH) {
+			return errors.New("it still runs")
+		}
+		return nil
+	}
+	if gone() != nil {
+		signal = 0
+		if peer.Until(ctx, gone) != nil {
+			_ = unix.Kill(st.PID, unix.SIGKILL)
+		}
 	}
 }

@@ -29,7 +29,7 @@ type report struct {
 // ratio to tgt and, if that is in the run, to the ceiling.
 func printResult(w io.Writer, r *result, targets []string) {
 	fmt.Fprintf(w, "\n%s (%s)\n", r.Workload, r.Client)
-	fmt.Fprintf(w, "  %-10s %9s %8s %8s %8s %8s %7s %9s %9s %9s\n", "", "I/O per s", "MB/s", "of tgt", "of ceil.", "CPU µs", "client", "p50 µs", "p99 µs", "p99.9 µs")
+	fmt.Fprintf(w, "  %-10s %9s %15s %8s %8s %8s %8s %7s %9s %9s %9s\n", "", "I/O per s", "lowest..highest", "MB/s", "of tgt", "of ceil.", "CPU µs", "client", "p50 µs", "p99 µs", "p99.9 µs")
 	for _, t := range targets {
 		f := r.Figures[t]
 		if f == nil {
@@ -40,7 +40,7 @@ func printResult(w io.Writer, r *result, targets []string) {
 		if f.CPU != nil {
 			cpu = fmt.Sprintf("%.1f", *f.CPU)
 		}
-		fmt.Fprintf(w, "  %-10s %9.0f %8.0f %8s %8s %8s %7.2f %9s %9s %9s\n", t, f.IOPS, f.MBps,
+		fmt.Fprintf(w, "  %-10s %9.0f %15s %8.0f %8s %8s %8s %7.2f %9s %9s %9s\n", t, f.IOPS, f.spread(1), f.MBps,
 			share(f, r.Figures["tgt"]), share(f, r.Figures[ceiling]), cpu, f.Client, micros(f.P50), micros(f.P99), micros(f.P999))
 	}
 }
@@ -51,6 +51,11 @@ func share(f, of *figures) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.2f", f.IOPS/of.IOPS)
+}
+
+// spread prints the lowest and the highest round, each times unit.
+func (f *figures) spread(unit float64) string {
+	return fmt.Sprintf("%.0f..%.0f", f.Lowest*unit, f.Highest*unit)
 }
 
 func micros(d *time.Duration) string {

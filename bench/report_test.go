@@ -17,9 +17,11 @@ import (
 func madeUp() *report {
 	w := workload{name: readName(32), client: clientPerf, bytes: small}
 	at := func(rate float64, cpu, client time.Duration) *figures {
-		return summarize([]*sample{{rate: rate, commands: rate, cpu: cpu, client: client}}, &w)
+		slow := &sample{rate: rate / 2, commands: rate / 2, cpu: cpu / 2, client: client}
+		fast := &sample{rate: rate * 2, commands: rate * 2, cpu: cpu * 2, client: client}
+		return summarize([]*sample{fast, {rate: rate, commands: rate, cpu: cpu, client: client}, slow}, &w)
 	}
-	res := &result{Workload: w.name, Client: w.client, Bytes: w.bytes, Rounds: rounds{Count: 1},
+	res := &result{Workload: w.name, Client: w.client, Bytes: w.bytes, Rounds: rounds{Count: 3},
 		Figures: map[string]*figures{
 			"gotgtd":  at(80_000, 800*time.Millisecond, 950*time.Millisecond),
 			"tgt":     at(20_000, 900*time.Millisecond, 300*time.Millisecond),
@@ -75,7 +77,7 @@ func TestTablesFromTheFile(t *testing.T) {
 		t.Errorf("the tables differ; from the file:\n%s\nfrom the run:\n%s", &read, &direct)
 	}
 	for _, line := range []string{
-		`| random read 4 KiB, depth 32 | 80000 \* | 20000 | - | 100000 \* | 90000 \* | 4.00 | 0.80 |`,
+		`| random read 4 KiB, depth 32 | 80000 \* (40000..160000) | 20000 (10000..40000) | - | 100000 \* (50000..200000) | 90000 \* (45000..180000) | 4.00 | 0.80 |`,
 		`| random read 4 KiB, depth 32 | 10.0 | 45.0 | - | 4.0 | 10.0 | 0.22 | 2.50 |`,
 		`4.00 (≥ 3.50: reached) | 0.80 (≥ 0.80: reached) | ≥ 1.00: not measured | 0.89 (≥ 1.00: NOT REACHED)`,
 		`* random read 4 KiB, depth 32 (iscsi-perf) on istgt: it would not`,

@@ -133,16 +133,16 @@ func (r *report) mark(client string, f *figures) string {
 func (r *report) writeThroughput(b *strings.Builder) {
 	for _, client := range []string{clientPerf, clientQEMU, clientLoad} {
 		t := r.table(client, throughput, func(f *figures, bytes int) string {
-			figure := fmt.Sprintf("%.0f", f.IOPS)
+			figure, unit := fmt.Sprintf("%.0f", f.IOPS), 1.0
 			if bytes == large {
-				figure = fmt.Sprintf("%.0f MB/s", f.MBps)
+				figure, unit = fmt.Sprintf("%.0f MB/s", f.MBps), large/1e6
 			}
-			return figure + r.mark(client, f)
+			return fmt.Sprintf("%s%s (%s)", figure, r.mark(client, f), f.spread(unit))
 		})
 		if t == "" {
 			continue
 		}
-		heading(b, "Commands per second, "+client)
+		heading(b, "Commands per second, median of the rounds (lowest..highest), "+client)
 		b.WriteString(t)
 		if strings.Contains(t, " \\*") {
 			b.WriteString("\n\\* The client had its core busy all the time: the target may be faster than this.\n")

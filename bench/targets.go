@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -15,8 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/test/peer"
 )
@@ -50,7 +47,8 @@ type running struct {
 	name    string
 	version string
 	unit    unit
-	pid     int // whose CPU time counts; 0 when it can't be known
+	pid     int    // whose CPU time counts; 0 when it can't be known
+	disk    string // its backing file; empty when it can't be known
 	stop    func()
 }
 
@@ -133,13 +131,16 @@ func startAll(ctx context.Context, dir string, o *options) (*lineup, error) {
 			l.missing = append(l.missing, fmt.Sprintf("%s: %v", p.name, err))
 			continue
 		}
-		t.name = p.name
+		if err := writeBack(disk); err != nil {
+			return l, err
+		}
+		t.name, t.disk = p.name, disk
 		l.targets = append(l.targets, t)
 	}
 	l.missing = append(l.missing, o.peers.findProcesses()...)
 	l.targets = append(l.targets, o.peers...)
 	say(os.Stdout, l.missing)
-	return l, syncAll(dir)
+	return l, writeBack(own.disk)
 }
 
 // programName is gotgtd, built for the run.
@@ -162,7 +163,8 @@ func startGotgtd(ctx context.Context, program, dir string, size int64) (o ownTar
 		return o, err
 	}
 	// Upgrades replace the process, so it is ended through what it says of itself.
-	o.running = running{name: "gotgtd", unit: unit{o.gotgtd.Portals()[0], peer.IQN, 1}, pid: o.gotgtd.PID(), stop: func() { stopGotgtd(o.gotgtd) }}
+	o.running = running{name: "gotgtd", unit: unit{o.gotgtd.Portals()[0], peer.IQN, 1}, pid: o.gotgtd.PID(), disk: disk,
+		stop: func() { stopGotgtd(o.gotgtd) }}
 	return o, nil
 }
 
@@ -196,18 +198,16 @@ func newDisk(dir string, size int64) (string, error) {
 	return path, nil
 }
 
-// syncAll writes back what is dirty in the file system of dir, so that it does not
-// happen in the middle of a later measurement.
-func syncAll(dir string) error {
-	f, err := os.Open(dir)
+// writeBack writes what is dirty of a file to the disk, so that it does not happen
+// in the middle of a later measurement. The rest of the file system is others'
+// business, and may take long.
+func writeBack(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return fmt.Errorf("can't write back %s: %w", dir, err)
-	}
-	return nil
+	return f.Sync()
 }
 
 func startTgt(ctx context.Context, dir, disk string) (running, error) {
@@ -273,21 +273,24 @@ func startIstgt(ctx context.Context, dir, disk string) (running, error) {
 	if err := os.WriteFile(filepath.Join(dir, "auth.conf"), nil, 0o600); err != nil {
 		return running{}, err
 	}
-	r := running{version: packageVersion(ctx, "istgt"), unit: unit{portal, "iqn.2007-09.jp.ne.peach.istgt:bench", 0}}
-	return spawn(ctx, r, "/usr/sbin/istgt", "-D", "-c", config)
+	p, err := peer.Spawn("/usr/sbin/istgt", "-D", "-c", config)
+	if err != nil {
+		return running{}, err
+	}
+	r := running{version: packageVersion(ctx, "istgt"), unit: unit{portal, "iqn.2007-09.jp.ne.peach.istgt:bench", 0}, pid: p.PID(), stop: p.Kill}
+	if err := r.answers(ctx, p); err != nil {
+		p.Kill()
+		return running{}, err
+	}
+	return r, nil
 }
 
-const (
-	gotgtVersion = "v0.2.2"
-	gotgtTarget  = "iqn.2016-09.com.gotgt.gostor:bench" // as in its configuration below
-)
+const gotgtTarget = "iqn.2016-09.com.gotgt.gostor:bench" // as in its configuration below
 
 // startGotgt builds gotgt from its module and starts it.
 func startGotgt(ctx context.Context, dir, disk string) (running, error) {
-	program := filepath.Join(dir, "gotgt")
-	build := fmt.Sprintf("cd %s && printf 'module bench\\n\\ngo 1.20\\n' >go.mod && export GOFLAGS=-mod=mod && "+
-		"go get github.com/gostor/gotgt@%s && go build -o %s github.com/gostor/gotgt", dir, gotgtVersion, program)
-	if _, err := peer.Run(ctx, "sh", "-c", build); err != nil {
+	program, err := peer.BuildGotgt(ctx, dir)
+	if err != nil {
 		return running{}, err
 	}
 	portal, err := peer.FreePort()
@@ -297,31 +300,22 @@ func startGotgt(ctx context.Context, dir, disk string) (running, error) {
 	config := fmt.Sprintf(`{"storages":[{"deviceID":1000,"path":"file:%s","online":true,"thinProvisioning":false,"blockShift":9}],
 "iscsiportals":[{"id":0,"portal":%q}],
 "iscsitargets":{%q:{"tpgts":{"1":[0]},"luns":{"1":1000}}}}`, disk, portal, gotgtTarget)
-	if err := os.MkdirAll(filepath.Join(dir, ".gotgt"), 0o700); err != nil {
+	path := filepath.Join(dir, "config.json")
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		return running{}, err
 	}
-	if err := os.WriteFile(filepath.Join(dir, ".gotgt", "config.json"), []byte(config), 0o600); err != nil {
-		return running{}, err
-	}
-	// It listens on the flag's port, whatever its configuration says.
-	_, port, err := net.SplitHostPort(portal)
+	g, err := peer.StartGotgt(ctx, program, path, portal)
 	if err != nil {
 		return running{}, err
 	}
-	r := running{version: gotgtVersion, unit: unit{portal, gotgtTarget, 1}}
-	return spawn(ctx, r, "env", "HOME="+dir, program, "daemon", "--log", "error", "--port", port)
+	return running{version: peer.GotgtVersion, unit: unit{portal, gotgtTarget, 1}, pid: g.PID(), stop: g.Kill}, nil
 }
 
-// spawn runs a target's program and waits until its logical unit answers.
-func spawn(ctx context.Context, r running, program string, args ...string) (running, error) {
-	p, err := peer.Spawn(program, args...)
-	if err != nil {
-		return running{}, err
-	}
-	r.pid, r.stop = p.PID(), p.Kill
+// answers waits until the logical unit of a target, which is process p, answers.
+func (r *running) answers(ctx context.Context, p *peer.Process) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	err = peer.Until(ctx, func() error {
+	err := peer.Until(ctx, func() error {
 		_, err := peer.Run(ctx, "iscsi-inq", r.unit.String())
 		select {
 		case <-p.Done():
@@ -331,10 +325,9 @@ func spawn(ctx context.Context, r running, program string, args ...string) (runn
 		return err
 	})
 	if err != nil {
-		p.Kill()
-		return running{}, fmt.Errorf("%w\n%s", err, p.Log())
+		return fmt.Errorf("%w\n%s", err, p.Log())
 	}
-	return r, nil
+	return nil
 }
 
 // say prints a line about what could not be run.

@@ -58,11 +58,11 @@ func workloads() []workload {
 	}
 	for _, d := range depths {
 		all = append(all, workload{name: writeName(d), client: clientQEMU, bytes: small, writes: true,
-			run: qemu("-w", "-s", strconv.Itoa(small), "-S", strconv.Itoa(qemuStride), "-d", strconv.Itoa(d))})
+			run: qemu(500, "-w", "-s", strconv.Itoa(small), "-S", strconv.Itoa(qemuStride), "-d", strconv.Itoa(d))})
 	}
 	all = append(all,
 		workload{name: sequentialRead, client: clientPerf, bytes: large, run: perf("-b", strconv.Itoa(large/512), "-m", "8")},
-		workload{name: sequentialWrite, client: clientQEMU, bytes: large, writes: true, run: qemu("-w", "-s", strconv.Itoa(large), "-d", "8")},
+		workload{name: sequentialWrite, client: clientQEMU, bytes: large, writes: true, run: qemu(50, "-w", "-s", strconv.Itoa(large), "-d", "8")},
 	)
 	add := func(name string, o loadOptions) {
 		all = append(all, workload{name: name, client: clientLoad, bytes: o.bytes, writes: o.reads < 100, open: o.rate > 0, run: load(o)})

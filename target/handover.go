@@ -111,9 +111,8 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 		return nil
 	}
 	for _, c := range socks {
-		if err := add(fileConnection, c.RemoteAddr().String(), c); err != nil {
-			return nil, err
-		}
+		fds = append(fds, c.FD())
+		snap.Files = append(snap.Files, handoff.File{Kind: fileConnection, Name: c.Remote().String()})
 	}
 	for _, t := range g.server.targets {
 		devices[t.conf.Name] = t.device.Snapshot()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -74,6 +75,7 @@ func serve(ctx context.Context, o *serveOptions) error {
 	// Whoever read the log of the generation before may be gone: a line that
 	// nobody reads is no reason to end.
 	signal.Ignore(syscall.SIGPIPE)
+	addProcessors()
 	log, err := o.logger()
 	if err != nil {
 		return err
@@ -90,6 +92,15 @@ func serve(ctx context.Context, o *serveOptions) error {
 		return errors.Join(err, p.Exit(ctx))
 	}
 	return d.run(ctx, signals)
+}
+
+// addProcessors gives Go's scheduler twice as many processors as there are cores,
+// unless the environment has set their number: half of them may be kept by readers
+// that wait in the kernel (package socket), and as many as there are cores are left for work.
+func addProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
+	}
 }
 
 // start builds everything up to the point where nothing but Ready is missing.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 )
 
 // bench is a connection without a reading goroutine, whose input is put into
@@ -39,11 +40,12 @@ func newBench(tb testing.TB) *bench {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	c, err := newConn(n, near, 1)
-	if err == nil {
-		err = n.addConn(c)
-	}
+	sock, err := socket.New(n.seats, near)
 	if err != nil {
+		tb.Fatal(err)
+	}
+	c := newConn(n, sock, 1)
+	if err := n.addConn(c); err != nil {
 		tb.Fatal(err)
 	}
 	b := &bench{c: c, cmdSN: 1}

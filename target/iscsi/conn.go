@@ -7,15 +7,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 )
 
 // Reasons for the end of a connection that are nobody's fault.
@@ -43,17 +41,15 @@ func protocolErrorf(format string, args ...any) error {
 // unless they say otherwise; what login sets is constant afterwards.
 type conn struct {
 	node   *Node
-	nc     *net.TCPConn
-	raw    syscall.RawConn
-	local  netip.AddrPort
+	sock   *socket.Socket
 	remote netip.AddrPort
 	group  uint16 // tag of the portal group it came in through
 	born   time.Time
 
 	in      input
-	readFn  func(fd uintptr) bool // in.read, bound once
-	login   *login                // nil in full feature phase
-	inLogin atomic.Bool           // login != nil, for others to look at
+	readFn  func(uintptr) bool // in.read, bound once
+	login   *login             // nil in full feature phase
+	inLogin atomic.Bool        // login != nil, for others to look at
 
 	sess         *session // nil during login
 	cid          uint16
@@ -73,15 +69,11 @@ type conn struct {
 	done   chan struct{} // closed when nothing of the connection runs any more
 }
 
-func newConn(n *Node, nc *net.TCPConn, group uint16) (*conn, error) {
-	raw, err := nc.SyscallConn()
-	if err != nil {
-		return nil, fmt.Errorf("iscsi: can't use connection: %w", err)
-	}
+// newConn returns a connection that takes sock over.
+func newConn(n *Node, sock *socket.Socket, group uint16) *conn {
 	c := &conn{
-		node: n, nc: nc, raw: raw, group: group, born: time.Now(),
-		local:        addrPort(nc.LocalAddr()),
-		remote:       addrPort(nc.RemoteAddr()),
+		node: n, sock: sock, group: group, born: time.Now(),
+		remote:       sock.Remote(),
 		sendLimit:    defaultMRDSL,
 		receiveLimit: defaultMRDSL,
 		login:        new(login),
@@ -90,16 +82,7 @@ func newConn(n *Node, nc *net.TCPConn, group uint16) (*conn, error) {
 	c.readFn = c.read
 	c.inLogin.Store(true)
 	c.out.init(c)
-	return c, nil
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := t.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	return c
 }
 
 // close ends the connection for a reason; the first reason counts. It never
@@ -109,11 +92,11 @@ func (c *conn) close(why error) {
 		c.ended = why
 		c.closed.Store(true)
 		if !c.node.foreign.Load() {
-			// Another process may hold the socket too, while a handoff
-			// fails, so closing alone might send no FIN.
-			_ = c.raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
+			// The reading goroutine closes it later, and another process may hold
+			// the socket too while a handoff fails: this sends the FIN.
+			c.sock.Shutdown()
 		}
-		c.nc.Close()
+		c.sock.Wake()
 		c.out.wake()
 	})
 }
@@ -121,9 +104,6 @@ func (c *conn) close(why error) {
 // run is the reading goroutine: it lives as long as the connection.
 func (c *conn) run() {
 	defer c.node.removeConn(c)
-	if c.login != nil {
-		c.setLoginDeadline()
-	}
 	for {
 		err := c.serve()
 		if errors.Is(err, errFrozen) {
@@ -141,8 +121,14 @@ func (c *conn) run() {
 	if c.sess != nil {
 		c.sess.connectionLost(c)
 	}
+	c.letGo()
+}
+
+// letGo ends what is left of a closed connection.
+func (c *conn) letGo() {
 	c.in.release()
 	c.out.discard()
+	c.sock.Close()
 	close(c.done)
 }
 
@@ -152,12 +138,9 @@ func (c *conn) retire() {
 	c.once.Do(func() {
 		c.ended = errFrozen
 		c.closed.Store(true)
-		c.nc.Close()
 	})
 	c.dropBulk()
-	c.in.release()
-	c.out.discard()
-	close(c.done)
+	c.letGo()
 }
 
 func (c *conn) logEnd() {
@@ -189,28 +172,29 @@ func (c *conn) serve() error {
 		if c.out.finished() {
 			return errLoggedOut
 		}
-		if err := c.raw.Read(c.readFn); err != nil {
-			return c.readError(err)
-		}
-		if err := c.in.err; err != nil {
-			c.in.err = nil
-			return c.readError(err)
+		if err := c.readMore(); err != nil {
+			return err
 		}
 	}
+}
+
+// stopped says why the connection's goroutines should wait for nothing more, nil
+// if they may.
+func (c *conn) stopped() error {
+	switch {
+	case c.node.frozen.Load():
+		return errFrozen
+	case c.closed.Load():
+		return c.ended
+	}
+	return nil
 }
 
 // readError says what a failed read means.
 func (c *conn) readError(err error) error {
 	switch {
-	case c.node.frozen.Load() && errors.Is(err, os.ErrDeadlineExceeded):
-		return errFrozen
 	case c.closed.Load():
 		return c.ended
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		if c.login != nil {
-			return fmt.Errorf("login not complete after %v", c.node.opt.LoginTimeout)
-		}
-		return errFrozen // a thaw that came before this reader stopped
 	case errors.Is(err, io.EOF) && c.loggingOut.Load():
 		return errLoggedOut // the initiator has read the answer and was faster
 	case errors.Is(err, io.EOF):

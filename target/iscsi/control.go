@@ -4,6 +4,7 @@ package iscsi
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
@@ -126,7 +127,8 @@ type pingState struct {
 const livenessTick = time.Second
 
 // liveness finds initiators that are gone: a connection that says nothing for
-// a while is sent a NOP-In, and is closed when that is not answered either.
+// a while is sent a NOP-In, and is closed when that is not answered either. So is
+// one whose login does not come to an end.
 func (n *Node) liveness() {
 	defer n.wg.Done()
 	tick := time.NewTicker(livenessTick)
@@ -141,10 +143,20 @@ func (n *Node) liveness() {
 				continue
 			}
 			n.outside(func() {
+				n.expireLogins(now)
 				for _, s := range n.sessionList() {
 					s.checkLiveness(now)
 				}
 			})
+		}
+	}
+}
+
+// expireLogins ends the connections whose login takes too long.
+func (n *Node) expireLogins(now time.Time) {
+	for _, c := range n.connList() {
+		if c.inLogin.Load() && now.Sub(c.born) > n.opt.LoginTimeout {
+			c.close(fmt.Errorf("login not complete after %v", n.opt.LoginTimeout))
 		}
 	}
 }

@@ -66,8 +66,6 @@ func (f *freezer) gone() {
 	f.mu.Unlock()
 }
 
-var longAgo = time.Unix(1, 0)
-
 // Freeze stops the Node: no byte is read from or written to a connection and
 // no command runs when it returns nil, and everything that was under way is
 // kept as it is. It waits for running commands until ctx ends; then the Node
@@ -81,7 +79,7 @@ func (n *Node) Freeze(ctx context.Context) error {
 	n.frozen.Store(true)
 	n.freeze.outside.Lock()
 	for _, c := range n.connList() {
-		_ = c.nc.SetDeadline(longAgo)
+		c.sock.Wake()
 		c.out.wake()
 	}
 	stop := context.AfterFunc(ctx, func() {
@@ -178,14 +176,6 @@ func (n *Node) unfreeze(retire bool) bool {
 	f.frozen, f.retired = false, retire
 	f.begun = make(chan struct{})
 	n.frozen.Store(retire) // a retired Node stays still
-	if !retire {
-		for _, c := range n.connList() {
-			_ = c.nc.SetDeadline(time.Time{})
-			if c.inLogin.Load() {
-				c.setLoginDeadline()
-			}
-		}
-	}
 	close(f.release)
 	f.release = make(chan struct{})
 	f.outside.Unlock()
@@ -217,13 +207,5 @@ func (n *Node) Retire() {
 	n.mu.Unlock()
 	n.foreign.Store(true)
 	n.unfreeze(true)
-	n.wg.Wait()
-}
-
-// refreeze makes sure that a connection whose deadline was just changed is
-// not left out of a freeze.
-func (n *Node) refreeze(c *conn) {
-	if n.frozen.Load() {
-		_ = c.nc.SetDeadline(longAgo)
-	}
+	n.join()
 }

@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/target/iscsi/socket"
+
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 )
 
@@ -193,7 +195,7 @@ func (g *gate) sent() int {
 	return g.written
 }
 
-func (g *gate) writev(fd uintptr, iov []unix.Iovec) (int, error) {
+func (g *gate) writev(to *socket.Socket, iov []unix.Iovec) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.limit >= 0 {
@@ -206,7 +208,7 @@ func (g *gate) writev(fd uintptr, iov []unix.Iovec) (int, error) {
 			return 0, unix.EAGAIN
 		}
 	}
-	n, err := writevNoWait(fd, iov)
+	n, err := to.Writev(iov)
 	g.written += max(n, 0)
 	return n, err
 }

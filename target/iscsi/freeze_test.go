@@ -17,11 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
+	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // freeze stops the Node and returns what it would hand over.
-func (r *rig) freeze(t fatal) (*NodeState, []*net.TCPConn) {
+func (r *rig) freeze(t fatal) (*NodeState, []*socket.Socket) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := r.node.Freeze(ctx); err != nil {
@@ -31,18 +32,18 @@ func (r *rig) freeze(t fatal) (*NodeState, []*net.TCPConn) {
 }
 
 // move moves everything of the frozen Node to a fresh one over the same disk.
-func (r *rig) move(t fatal, state *NodeState, socks []*net.TCPConn) {
+func (r *rig) move(t fatal, state *NodeState, socks []*socket.Socket) {
 	var moved NodeState
 	var device scsi.DeviceState
 	reencode(t, state, &moved)
 	reencode(t, r.target.Device.Snapshot(), &device)
 	var files []*os.File
 	for _, c := range socks {
-		f, err := c.File()
+		fd, err := unix.FcntlInt(uintptr(c.FD()), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
-			t.Fatalf("file: %v", err)
+			t.Fatalf("duplicate: %v", err)
 		}
-		files = append(files, f)
+		files = append(files, os.NewFile(uintptr(fd), "socket"))
 	}
 	next := NewNode(Options{Log: r.node.log})
 	next.sys = r.node.sys
@@ -99,9 +100,8 @@ func (r *rig) arrived(t fatal, pdus int) {
 	defer tick.Stop()
 	for {
 		for _, c := range r.node.connList() {
-			queued := -1
-			_ = c.raw.Control(func(fd uintptr) { queued, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ) })
-			if queued == 0 && int(c.heard.Load()) == pdus {
+			queued, err := unix.IoctlGetInt(c.sock.FD(), unix.SIOCINQ)
+			if err == nil && queued == 0 && int(c.heard.Load()) == pdus {
 				return
 			}
 		}
@@ -199,7 +199,7 @@ type freezing struct {
 
 func newFreezing(t *testing.T, s *script, reach map[string]int) *freezing {
 	f := &freezing{t: t, script: s, sent: dissect(t, s.bytes, s.digests), reach: reach, scratch: make([]byte, testDiskSize)}
-	r := newRigOn(t, Limits{}, s.auth, system{random: still{}, writev: writevNoWait}, 0)
+	r := newRigOn(t, Limits{}, s.auth, system{random: still{}, writev: (*socket.Socket).Writev}, 0)
 	f.want = r.play(t, s, f.sent, nil, nil)
 	f.got = dissect(t, f.want, s.digests)
 	mask(t, f.want, f.got)

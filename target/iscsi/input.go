@@ -61,17 +61,36 @@ func (in *input) bytes() []byte {
 	return slices.Concat(b[:in.bulk.head], in.bulk.dest[:in.bulk.got], b[in.bulk.head:])
 }
 
-// read is called by the runtime's poller: it reads once without blocking and
-// returns false to be called again when there is something to read.
-func (c *conn) read(fd uintptr) bool {
+// readMore waits for bytes and reads them, once.
+func (c *conn) readMore() error {
+	for done := c.read(0); !done; {
+		if err := c.stopped(); err != nil {
+			return err
+		}
+		var err error
+		if done, err = c.sock.AwaitRead(c.readFn); err != nil {
+			return err
+		}
+		done = done || c.read(0)
+	}
+	if err := c.in.err; err != nil {
+		c.in.err = nil
+		return c.readError(err)
+	}
+	return nil
+}
+
+// read reads what has arrived to where it belongs; false when that is nothing.
+func (c *conn) read(uintptr) bool {
 	in := &c.in
+	direct := in.bulk.dest != nil && in.bulk.got < len(in.bulk.dest)
 	var dest []byte
-	if in.bulk.dest != nil && in.bulk.got < len(in.bulk.dest) {
+	if direct {
 		dest = in.bulk.dest[in.bulk.got:]
 	} else {
 		dest = c.chunkSpace()
 	}
-	n, err := readNoWait(fd, dest)
+	n, err := c.sock.Read(dest)
 	switch {
 	case err == unix.EAGAIN:
 		if in.r == in.w && in.bulk.dest == nil {
@@ -82,7 +101,7 @@ func (c *conn) read(fd uintptr) bool {
 		in.err = err
 	case n == 0:
 		in.err = io.EOF
-	case in.bulk.dest != nil && in.bulk.got < len(in.bulk.dest):
+	case direct:
 		in.bulk.got += n
 	default:
 		in.w += n

@@ -65,10 +65,6 @@ func loginErrorf(status pdu.LoginStatus, format string, args ...any) error {
 	return loginError{status, fmt.Sprintf(format, args...)}
 }
 
-func (c *conn) setLoginDeadline() {
-	_ = c.nc.SetReadDeadline(c.born.Add(c.node.opt.LoginTimeout))
-}
-
 // handleLogin handles one login request. An error ends the connection, after
 // the initiator has been told.
 func (c *conn) handleLogin(req *pdu.LoginRequest, data []byte) error {
@@ -443,8 +439,6 @@ func (l *login) finish(c *conn, req *pdu.LoginRequest) error {
 	}
 	c.login = nil
 	c.inLogin.Store(false)
-	_ = c.nc.SetReadDeadline(time.Time{})
-	c.node.refreeze(c)
 	c.sess.join(c)
 	c.node.logLimit.Log(c.node.log, slog.LevelInfo, "logged in", "initiator", c.sess.initiator, "remote", c.remote.String(),
 		"target", c.sess.targetName(), "tsih", c.sess.tsih, "cid", c.cid)

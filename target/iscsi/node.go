@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/internal/limit"
+	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -107,6 +109,7 @@ type Node struct {
 	work   scheduler
 	memory memoryQueue
 	sys    system
+	seats  *socket.Seats
 
 	tasks sync.Pool // of *task
 
@@ -135,8 +138,10 @@ const LogRate = 20
 // NewNode returns a Node that serves nothing yet.
 func NewNode(o Options) *Node {
 	n := &Node{
-		opt:      o.withDefaults(),
-		sys:      realSystem,
+		opt: o.withDefaults(),
+		sys: realSystem,
+		// A reader that waits in the kernel may keep one of Go's processors from the rest.
+		seats:    socket.NewSeats(runtime.GOMAXPROCS(0) / 2),
 		targets:  make(map[string]*Target),
 		sessions: make(map[uint16]*session),
 		conns:    make(map[*conn]struct{}),
@@ -182,12 +187,14 @@ var ErrClosed = errors.New("iscsi: node is closed")
 // tag and returns at once. The Node closes the connection in the end; on an
 // error it has closed it already.
 func (n *Node) Serve(nc *net.TCPConn, group uint16) error {
-	c, err := newConn(n, nc, group)
-	if err == nil {
-		err = n.addConn(c)
-	}
+	sock, err := socket.New(n.seats, nc)
 	if err != nil {
 		nc.Close()
+		return fmt.Errorf("iscsi: %w", err)
+	}
+	c := newConn(n, sock, group)
+	if err := n.addConn(c); err != nil {
+		sock.Close()
 		return err
 	}
 	go c.run()
@@ -339,7 +346,17 @@ func (n *Node) Close() {
 		c.close(errShutdown)
 	}
 	n.Thaw()
+	n.join()
+}
+
+// join waits until nothing of a closed Node runs any more, and closes what is
+// left open.
+func (n *Node) join() {
 	n.wg.Wait()
+	for _, c := range n.connList() {
+		c.sock.Close() // restored and never started
+	}
+	n.seats.Close()
 }
 
 // MemoryUsed returns the bytes of data buffers on loan.

@@ -4,7 +4,6 @@ package iscsi
 
 import (
 	"errors"
-	"os"
 	"sync"
 	"unsafe"
 
@@ -64,11 +63,11 @@ type output struct {
 	dead      bool
 
 	// The flusher's own.
-	statSN  uint32 // of the next PDU that carries status
-	batch   *batch // encoded but not accepted by the kernel; nil when there is nothing
-	writeFn func(fd uintptr) bool
-	wait    bool // writeFn may wait for room in the socket
-	err     error
+	statSN  uint32             // of the next PDU that carries status
+	batch   *batch             // encoded but not accepted by the kernel; nil when there is nothing
+	writeFn func(uintptr) bool // write, bound once
+	wait    bool               // the flusher may wait for room in the socket
+	err     error              // of the last write
 
 	writer sync.WaitGroup // the goroutine that waits for room
 }
@@ -241,7 +240,7 @@ func (o *output) end(err error) {
 	switch {
 	case again:
 		o.flush()
-	case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
+	case err != nil && !errors.Is(err, errFrozen):
 		o.c.close(err)
 	case last && o.finished():
 		o.c.close(errLoggedOut)
@@ -264,32 +263,35 @@ func (o *output) drain() (bool, error) {
 			return true, nil
 		}
 		o.err = nil
-		if err := o.c.raw.Write(o.writeFn); err != nil {
-			return false, err
+		for done := o.write(0); !done; {
+			if !o.wait {
+				return false, nil
+			}
+			var err error
+			if done, err = o.c.sock.AwaitWrite(o.writeFn); err != nil {
+				return false, err
+			}
+			done = done || o.write(0)
 		}
-		if o.err == unix.EAGAIN {
-			return false, nil
-		} else if o.err != nil {
+		if o.err != nil {
 			return false, o.err
 		}
 		o.batchSent()
 	}
 }
 
-// write is called by the runtime's poller; true ends the call.
-func (o *output) write(fd uintptr) bool {
+// write writes of the batch what the socket takes; false when that is not all.
+func (o *output) write(uintptr) bool {
 	b := o.batch
 	for b.sent < b.n {
-		n, err := o.c.node.sys.writev(fd, b.iov[b.sent:b.n])
-		if err == unix.EAGAIN {
-			if o.wait {
-				return false
-			}
-			o.err = err
+		if o.err = o.c.stopped(); o.err != nil {
 			return true
 		}
-		if err != nil {
-			o.err = err
+		n, err := o.c.node.sys.writev(o.c.sock, b.iov[b.sent:b.n])
+		if err == unix.EAGAIN {
+			return false
+		}
+		if o.err = err; err != nil {
 			return true
 		}
 		b.advance(n)

@@ -399,7 +399,7 @@ func (s *session) info() SessionInfo {
 	}
 	i.Tasks = len(s.tasks)
 	for _, c := range s.conns {
-		i.Connections = append(i.Connections, ConnectionInfo{c.cid, c.local, c.remote, c.headerDigest, c.dataDigest})
+		i.Connections = append(i.Connections, ConnectionInfo{c.cid, c.sock.Local(), c.remote, c.headerDigest, c.dataDigest})
 	}
 	slices.SortFunc(i.Connections, func(a, b ConnectionInfo) int { return int(a.CID) - int(b.CID) })
 	return i

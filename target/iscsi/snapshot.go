@@ -5,12 +5,12 @@ package iscsi
 import (
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -117,21 +117,21 @@ func (st *NodeState) DataSize() int {
 }
 
 // Snapshot returns the state of a frozen Node and its sockets, which stay the
-// Node's. The Node can still thaw afterwards. A connection that has closed, and
+// Node's and are open until it thaws or retires. The Node can still thaw afterwards. A connection that has closed, and
 // whose reader the freeze stopped before it noticed, is not in it, and nor is
 // what ends with it.
-func (n *Node) Snapshot() (*NodeState, []*net.TCPConn) {
+func (n *Node) Snapshot() (*NodeState, []*socket.Socket) {
 	st := &NodeState{LastTSIH: n.lastTSIH}
 	for _, s := range n.sessionList() {
 		st.Sessions = append(st.Sessions, s.snapshot())
 	}
-	var socks []*net.TCPConn
+	var socks []*socket.Socket
 	for _, c := range n.connList() {
 		if c.closed.Load() {
 			continue
 		}
 		st.Connections = append(st.Connections, c.snapshot())
-		socks = append(socks, c.nc)
+		socks = append(socks, c.sock)
 	}
 	return st, socks
 }
@@ -258,20 +258,11 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 }
 
 func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
-	fc, err := net.FileConn(f)
+	sock, err := socket.FromFile(n.seats, f)
 	if err != nil {
-		return fmt.Errorf("iscsi: can't take over a connection: %w", err)
+		return fmt.Errorf("iscsi: %w", err)
 	}
-	nc, ok := fc.(*net.TCPConn)
-	if !ok {
-		fc.Close()
-		return fmt.Errorf("iscsi: can't take over a connection: it is a %T", fc)
-	}
-	c, err := newConn(n, nc, st.Group)
-	if err != nil {
-		nc.Close()
-		return err
-	}
+	c := newConn(n, sock, st.Group)
 	c.born, c.cid, c.headerDigest, c.dataDigest = time.Unix(0, st.Born), st.CID, st.HeaderDigest, st.DataDigest
 	c.sendLimit, c.receiveLimit = st.SendLimit, st.ReceiveLimit
 	c.loggingOut.Store(st.LoggingOut)
@@ -282,7 +273,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 		return c.restoreLogin(st)
 	}
 	if c.sess = n.sessions[st.TSIH]; c.sess == nil {
-		nc.Close()
+		c.sock.Close()
 		return fmt.Errorf("iscsi: no session for the connection of %s", c.remote)
 	}
 	c.out.restore(st.Out)
@@ -297,7 +288,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 // initiator by now, its next request is answered as the first would have been.
 func (c *conn) restoreLogin(st *ConnectionState) error {
 	if st.Login == nil {
-		c.nc.Close()
+		c.sock.Close()
 		return fmt.Errorf("iscsi: no login state for the connection of %s", c.remote)
 	}
 	c.login = st.Login

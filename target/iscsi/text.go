@@ -162,7 +162,7 @@ func (c *conn) appendTarget(out []byte, t *Target) []byte {
 		}
 	}
 	if len(seen) == 0 {
-		out = pdu.AppendText(out, pdu.Pair{Key: "TargetAddress", Value: fmt.Sprintf("%s,%d", c.local, c.group)})
+		out = pdu.AppendText(out, pdu.Pair{Key: "TargetAddress", Value: fmt.Sprintf("%s,%d", c.sock.Local(), c.group)})
 	}
 	return out
 }
@@ -173,7 +173,7 @@ func (c *conn) reachable(p netip.AddrPort) (netip.AddrPort, bool) {
 	if !p.Addr().IsUnspecified() {
 		return p, true
 	}
-	local := c.local.Addr()
+	local := c.sock.Local().Addr()
 	if p.Addr().Is4() && !local.Is4() {
 		return netip.AddrPort{}, false
 	}

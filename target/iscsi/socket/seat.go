@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Who wants a seat when all are taken makes one that has been idle for this
+// long free.
+const idleSeat = 10 * time.Millisecond
+
+// A seat is for one goroutine that waits in the kernel. A reader keeps it while it
+// works, so that it need not look for one each time.
+type seat struct {
+	event int // eventfd that ends the wait
+	poll  [2]unix.PollFd
+	count atomic.Uint32 // beginnings and ends of waits: odd during one
+	leave atomic.Bool   // its reader is to give it back
+	seen  uint32        // count when it was last looked at; the seats' lock protects it
+}
+
+// wait waits for events of fd, or for wake. It reports false when the seat
+// is wanted back.
+func (t *seat) wait(fd int, events int16) bool {
+	t.poll[0] = unix.PollFd{Fd: int32(fd), Events: events}
+	t.poll[1] = unix.PollFd{Fd: int32(t.event), Events: unix.POLLIN}
+	t.count.Add(1)
+	n, _ := unix.Ppoll(t.poll[:], nil, nil) // EINTR is a reason to look again, too
+	t.count.Add(1)
+	if n > 0 && t.poll[1].Revents != 0 {
+		var b [8]byte
+		_, _ = unix.Read(t.event, b[:])
+	}
+	return !t.leave.Load()
+}
+
+// wake ends the wait under way, or else the next one.
+func (t *seat) wake() {
+	one := [8]byte{1} // not 0 in any byte order
+	_, _ = unix.Write(t.event, one[:])
+}
+
+// Seats are those that some sockets share.
+type Seats struct {
+	limit int
+
+	mu     sync.Mutex // protects the fields below
+	all    []*seat
+	free   []*seat
+	looked time.Time // for idle ones
+}
+
+// NewSeats returns a number of seats.
+func NewSeats(number int) *Seats { return &Seats{limit: number} }
+
+// take returns a free seat, nil if there is none just now.
+func (a *Seats) take() *seat {
+	if !a.mu.TryLock() {
+		return nil
+	}
+	defer a.mu.Unlock()
+	if n := len(a.free); n > 0 {
+		t := a.free[n-1]
+		a.free = a.free[:n-1]
+		return t
+	}
+	if len(a.all) < a.limit {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			return nil // then it waits as all others do
+		}
+		t := &seat{event: fd}
+		a.all = append(a.all, t)
+		return t
+	}
+	a.clearLocked()
+	return nil
+}
+
+// clearLocked wants one seat back that nobody has used since the last look.
+func (a *Seats) clearLocked() {
+	now := time.Now()
+	if now.Sub(a.looked) < idleSeat {
+		return
+	}
+	a.looked = now
+	found := false
+	for _, t := range a.all {
+		n := t.count.Load()
+		if n%2 == 1 && n == t.seen && !found {
+			found = true
+			t.leave.Store(true)
+			t.wake()
+		}
+		t.seen = n
+	}
+}
+
+// give takes a seat back.
+func (a *Seats) give(t *seat) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t.leave.Store(false)
+	a.free = append(a.free, t)
+}
+
+// Close ends what the seats hold. All sockets are closed.
+func (a *Seats) Close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range a.all {
+		_ = unix.Close(t.event)
+	}
+	a.all, a.free = nil, nil
+}

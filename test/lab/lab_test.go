@@ -104,6 +104,26 @@ func TestArguments(t *testing.T) {
 	}
 }
 
+func TestFolderForReports(t *testing.T) {
+	dir := t.TempDir()
+	out := filepath.Join(dir, "a", "b")
+	for range 2 { // the second time it is there
+		if err := prepareOut(out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left, err := os.ReadDir(out); err != nil || len(left) > 0 {
+		t.Errorf("%v are left behind, %v", left, err)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := prepareOut(file); err == nil {
+		t.Error("a file is taken for a folder")
+	}
+}
+
 func TestImageDependsOnItsInputs(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "sub", "file")

@@ -82,7 +82,7 @@ func parse(suites []Suite, args []string) (options, error) {
 // runOutside makes what needs the network, the image and the programs, and has the rest
 // done in namespaces.
 func runOutside(ctx context.Context, o options) (status int, err error) {
-	if err := dieWithParent(); err != nil {
+	if err := errors.Join(dieWithParent(), prepareOut(o.out)); err != nil {
 		return 1, err
 	}
 	image, err := findImage(ctx, os.Stdout)
@@ -101,6 +101,19 @@ func runOutside(ctx context.Context, o options) (status int, err error) {
 		return 1, err
 	}
 	return enter(ctx, work)
+}
+
+// prepareOut makes the folder for the reports if it is not there, and makes sure that they can
+// be written: better now than when all is done.
+func prepareOut(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("can't make the folder for the reports: %w", err)
+	}
+	f, err := os.CreateTemp(dir, ".lab-")
+	if err != nil {
+		return fmt.Errorf("can't write into the folder for the reports: %w", err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // buildPrograms builds the project's and the lab's own programs. They are static, for

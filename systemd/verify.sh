@@ -16,7 +16,7 @@ for file in usr/bin/gotgtd usr/bin/upgraded \
 	usr/lib/systemd/system/gotgtd.socket usr/lib/systemd/system/gotgtd.service \
 	usr/lib/systemd/system/gotgtd-direct.service \
 	usr/lib/sysusers.d/gotgtd.conf usr/lib/tmpfiles.d/gotgtd.conf \
-	usr/share/doc/gotgtd/supervisor.md etc/gotgtd/gotgtd.yaml; do
+	usr/share/doc/gotgtd/supervisor.md usr/share/doc/gotgtd/lab-xen.svg etc/gotgtd/gotgtd.yaml; do
 	[ -s "$tree/$file" ] || { echo "make install has not put /$file in place" >&2; exit 1; }
 	grep -qxF "$tree/$file" "$work/installed" || { echo "make install does not name /$file" >&2; exit 1; }
 done

@@ -19,7 +19,7 @@ put() { # MODE DIRECTORY FILE...
 put 755 "$prefix/bin" bin/gotgtd bin/upgraded
 put 644 "$prefix/share/man/man8" docs/man/*.8
 put 644 "$prefix/share/man/man5" docs/man/*.5
-put 644 "$prefix/share/doc/gotgtd" README.md CHANGELOG.md LICENSE docs/*.md
+put 644 "$prefix/share/doc/gotgtd" README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg
 put 644 "$prefix/share/doc/gotgtd/examples" docs/examples/*
 
 units=$(mktemp -d)

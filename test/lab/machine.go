@@ -73,6 +73,9 @@ func (m *Machine) Name() string { return "host" + strconv.Itoa(m.options.Number)
 // Address is the machine's address on the first network.
 func (m *Machine) Address() string { return fmt.Sprintf("172.16.31.%d", 10+m.options.Number) }
 
+// Address2 is the machine's address on the second network.
+func (m *Machine) Address2() string { return fmt.Sprintf("172.16.32.%d", 10+m.options.Number) }
+
 // Boot starts the machine and waits until it is up and answers. Its disk is as it
 // was when it went off; the first time, as the image is.
 func (m *Machine) Boot(ctx context.Context) error {

@@ -57,11 +57,12 @@ func (g *guest) logged(file string) {
 	g.consoles = append(g.consoles, consoleLog{g.hosts[g.at], file})
 }
 
-// migrate moves the guest, live, to the other host.
+// migrate moves the guest, live, to the other host. Its memory goes over the second network, for the
+// disk is on the first.
 func (g *guest) migrate(ctx context.Context) error {
 	from, to := g.at, 1-g.at
 	m := move{start: time.Now()}
-	if _, err := g.hosts[from].Run(ctx, "xl migrate busybox "+g.hosts[to].Name()); err != nil {
+	if _, err := g.hosts[from].Run(ctx, "xl migrate busybox "+g.hosts[to].Address2()); err != nil {
 		return err
 	}
 	m.end = time.Now()

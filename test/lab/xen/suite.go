@@ -68,6 +68,9 @@ func run(ctx context.Context, l *lab.Lab) error {
 		return err
 	}
 	s.check(ctx, e)
+	if l.Short {
+		return nil
+	}
 	return s.control(ctx)
 }
 

@@ -53,6 +53,9 @@ func measureFairness(ctx context.Context, o *options, targets []running, dir str
 	}
 	defer other.stop()
 	light := load(loadOptions{bytes: small, reads: 100, depth: 1})
+	if o.plan.goalsOnly {
+		targets = targets[:1] // the goal is gotgtd's
+	}
 	fmt.Printf("random read 4 KiB, depth 1: p99 alone, beside a heavy session, and with that at another process; goal at most %d times\n", fairnessGoal)
 	for _, heavy := range heavies[:o.plan.heavies] {
 		for i := range targets {

@@ -15,6 +15,11 @@ func TestGather(t *testing.T) {
 	c := r.raw()
 	c.login()
 	out := &r.node.connList()[0].out
+	out.mu.Lock()
+	for out.flushing { // the answer is here, but its writer has not come back yet
+		out.room.Wait()
+	}
+	out.mu.Unlock()
 	waiting := func() int {
 		out.mu.Lock()
 		defer out.mu.Unlock()

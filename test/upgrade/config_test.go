@@ -198,27 +198,3 @@ func TestStop(t *testing.T) {
 		t.Errorf("the control socket is left: %v", err)
 	}
 }
-
-// TestPreviousCommit upgrades from this build to that of the commit before and
-// back, with a session.
-func TestPreviousCommit(t *testing.T) {
-	dir := t.TempDir()
-	old := filepath.Join(dir, "gotgtd-previous")
-	src := filepath.Join(dir, "src")
-	build := fmt.Sprintf("cd ../.. && mkdir %[1]s && git archive HEAD~1 | tar -x -C %[1]s && cd %[1]s && go build -ldflags '-X main.version=previous' -o %[2]s ./cmd/gotgtd", src, old)
-	if _, err := peer.Run(t.Context(), "sh", "-c", build); err != nil {
-		t.Fatal(err)
-	}
-	d := start(t, builds.a)
-	s := login(t, d, "iqn.2026-11.test:downgrade")
-	for n, program := range []string{old, builds.b, old, builds.a} {
-		d.install(t, program)
-		r, err := d.upgrade(t)
-		if err != nil {
-			t.Fatalf("upgrade %d: %v", n+1, err)
-		}
-		if err := s.TestUnitReady(t.Context(), initiator.LUN(1)); err != nil {
-			t.Fatalf("after the upgrade from version %s to %s: %v", r.OldVersion, r.NewVersion, err)
-		}
-	}
-}

@@ -90,11 +90,21 @@ func (r *region) read(ctx context.Context, lba uint64, at int, buf []byte) error
 	return nil
 }
 
-// TestVerify runs the project's own initiator, which checks every sequence
-// number, residual and block, through upgrades: with data of every kind,
-// digests on and off, depths 1 to 64, and a reservation held.
-func TestVerify(t *testing.T) {
-	d := start(t, builds.a)
+// steps makes a number of steps.
+func (r *region) steps(ctx context.Context, n int) error {
+	for range n {
+		if err := r.step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifiers logs in with sessions of every kind, with data of every kind, digests on and
+// off, depths 1 to 64, and returns the regions that they work on, one for each command
+// at a time. What a session needs before is done by prepare.
+func verifiers(t *testing.T, d *daemon, prepare func(n int, s *initiator.Session) error) []*region {
+	t.Helper()
 	sessions := []struct {
 		depth   int
 		options initiator.Options
@@ -104,9 +114,7 @@ func TestVerify(t *testing.T) {
 		{64, initiator.Options{ImmediateData: true, FirstBurstLength: 128 << 10, MaxBurstLength: 512 << 10}},
 		{8, initiator.Options{DataDigest: "CRC32C", FirstBurstLength: 16 << 10, MaxBurstLength: 32 << 10, MaxRecvDataSegmentLength: 8 << 10, MaxOutstandingR2T: 8}},
 	}
-	const register, reserve, allRegistrants = 0, 1, 7 // only the registered may write
-	var jobs []func() error
-	var cmd initiator.Command
+	var regions []*region
 	next := uint64(0)
 	for i, c := range sessions {
 		c.options.Address, c.options.TargetName = d.portals[i%2], peer.IQN
@@ -123,26 +131,33 @@ func TestVerify(t *testing.T) {
 		if err := s.Settle(t.Context(), initiator.LUN(1)); err != nil {
 			t.Fatal(err)
 		}
-		err = s.Do(t.Context(), cmd.ReserveOut(initiator.LUN(1), register, 0, 0, uint64(i+1), 0))
-		if i == 0 && err == nil {
-			err = s.Do(t.Context(), cmd.ReserveOut(initiator.LUN(1), reserve, allRegistrants, 1, 0, 0))
-		}
-		if err != nil {
-			t.Fatalf("reservation: %v", err)
+		if err := prepare(i, s); err != nil {
+			t.Fatal(err)
 		}
 		blocks := uint64(diskSize/blockSize/len(sessions)) / uint64(c.depth)
 		for w := range c.depth {
-			r := newRegion(s, next, blocks, uint64(i*100+w))
+			regions = append(regions, newRegion(s, next, blocks, uint64(i*100+w)))
 			next += blocks
-			jobs = append(jobs, again(t, d, func() error {
-				for range 20 {
-					if err := r.step(t.Context()); err != nil {
-						return fmt.Errorf("session %d: %w", i, err)
-					}
-				}
-				return nil
-			}))
 		}
+	}
+	return regions
+}
+
+// TestVerify runs the project's own initiator, which checks every sequence
+// number, residual and block, through upgrades, with a reservation held.
+func TestVerify(t *testing.T) {
+	d := start(t, builds.a)
+	const register, reserve, allRegistrants = 0, 1, 7 // only the registered may write
+	var jobs []func() error
+	for _, r := range verifiers(t, d, func(n int, s *initiator.Session) error {
+		var cmd initiator.Command
+		err := s.Do(t.Context(), cmd.ReserveOut(initiator.LUN(1), register, 0, 0, uint64(n+1), 0))
+		if n == 0 && err == nil {
+			err = s.Do(t.Context(), cmd.ReserveOut(initiator.LUN(1), reserve, allRegistrants, 1, 0, 0))
+		}
+		return err
+	}) {
+		jobs = append(jobs, again(t, d, func() error { return r.steps(t.Context(), 20) }))
 	}
 	reports := during(t, d, 0, jobs...)
 	if len(reports) < *upgrades {

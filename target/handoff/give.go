@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -122,7 +123,9 @@ func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.T
 	}
 	watch.lap("freeze")
 	at("old.frozen")
-	err = prepare(pause, w, g, o, frozen, watch)
+	s := &Snapshot{Schema: Schema, Version: o.Version, Needs: g.Needs(), Frozen: frozen, History: o.History}
+	s.apart = slices.Contains(hello.Features, featureBulk)
+	err = prepare(pause, w, g, s, watch)
 	if err == nil {
 		err = commit(pause, w, o, watch)
 	}
@@ -171,10 +174,9 @@ func awaitHello(ctx context.Context, w wire) (*Hello, error) {
 var errTakenAndDead = errors.New("the successor took over and died")
 
 // prepare brings the successor to the point where it could take over.
-func prepare(ctx context.Context, w wire, g Giver, o Options, frozen int64, watch *stopwatch) error {
+func prepare(ctx context.Context, w wire, g Giver, s *Snapshot, watch *stopwatch) error {
 	release := w.bound(ctx)
 	defer release()
-	s := &Snapshot{Schema: Schema, Version: o.Version, Needs: g.Needs(), Frozen: frozen, History: o.History}
 	files, err := g.Snapshot(s)
 	if err != nil {
 		return fmt.Errorf("taking the snapshot: %w", err)
@@ -183,10 +185,10 @@ func prepare(ctx context.Context, w wire, g Giver, o Options, frozen int64, watc
 	if err != nil {
 		return fmt.Errorf("taking the snapshot: %w", err)
 	}
-	watch.r.Bytes = int64(len(b))
+	watch.r.Bytes = int64(len(b)) + s.bulkSize
 	watch.lap("snapshot")
-	if err := w.sendSnapshot(b, files); err != nil {
-		if isGone(err) { // perhaps it has said why
+	if err := w.sendSnapshot(b, s.bulk, files); err != nil {
+		if isGone(err) || errors.Is(err, os.ErrDeadlineExceeded) { // perhaps it has said why
 			_, _, err = w.expect(kindPrepared)
 		}
 		return fmt.Errorf("sending the snapshot: %w", err)

@@ -34,7 +34,7 @@ func testState() state {
 	return state{Text: "behind a CmdSN gap", Count: 1 << 40, Map: map[string]uint32{"ExpCmdSN": 7, "StatSN": 0xffffffff}}
 }
 
-func pair(t *testing.T) (a, b *net.UnixConn) {
+func pair(t testing.TB) (a, b *net.UnixConn) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -267,7 +267,7 @@ func TestLastWords(t *testing.T) {
 	}{
 		{"before the freeze", func(ctx context.Context, a wire) error { _, err := awaitHello(ctx, a); return err }},
 		{"with the snapshot unread", func(ctx context.Context, a wire) error {
-			return prepare(ctx, a, new(fakeGiver), Options{}, 0, &stopwatch{r: new(Report)})
+			return prepare(ctx, a, new(fakeGiver), &Snapshot{Schema: Schema}, &stopwatch{r: new(Report)})
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -365,7 +365,7 @@ func sendTestSnapshot(t *testing.T, w wire) {
 	if err != nil {
 		t.Error(err)
 	}
-	if err := w.sendSnapshot(b, nil); err != nil {
+	if err := w.sendSnapshot(b, nil, nil); err != nil {
 		t.Error(err)
 	}
 }

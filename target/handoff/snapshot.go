@@ -49,6 +49,16 @@ type Snapshot struct {
 	Sections map[string]cbor.RawMessage `cbor:"5,keyasint"` // each package's own state, by its name
 	Files    []File                     `cbor:"6,keyasint"` // what the files that travel along are, in their order
 	History  []Report                   `cbor:"7,keyasint"` // upgrades and failures before, oldest first
+
+	// Data behind the snapshot, by section, in the order of its places. A state that
+	// [Snapshot.Get] reads refers to it until the end of [Taker.Restore].
+	Extents map[string][]Extent `cbor:"8,keyasint,omitempty"`
+
+	apart    bool     // whether the reader looks behind the snapshot
+	bulk     [][]byte // what the writer puts there
+	bulkSize int64    // of all of bulk, bytes
+	mapped   []byte   // what the reader has found there, part of memory
+	memory   []byte   // the memfd, mapped
 }
 
 // File says what a passed file descriptor is.
@@ -57,18 +67,14 @@ type File struct {
 	Name string `cbor:"2,keyasint"`
 }
 
-// bulky is a state that may hold many megabytes of data.
-type bulky interface {
-	DataSize() int // bytes
-}
-
-// Put adds a package's state.
+// Put adds a package's state. If it has much data in it, the snapshot refers to that until
+// it is sent, and the state is without it.
 func (s *Snapshot) Put(section string, state any) error {
 	var b bytes.Buffer
 	if d, ok := state.(bulky); ok {
 		// A buffer that grows by and by is copied again and again, each time to memory
 		// that the kernel has to provide first, while initiators wait.
-		b.Grow(d.DataSize() + smallParts)
+		b.Grow(s.takeBulk(section, d) + smallParts)
 	}
 	if err := encoding.MarshalToBuffer(state, &b); err != nil {
 		return fmt.Errorf("can't encode section %q: %w", section, err)
@@ -90,7 +96,7 @@ func (s *Snapshot) Get(section string, state any) error {
 	if err := decoding.Unmarshal(b, state); err != nil {
 		return fmt.Errorf("can't decode section %q: %w", section, err)
 	}
-	return nil
+	return s.giveBulk(section, state)
 }
 
 var (

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -15,7 +16,8 @@ import (
 // which they stand here.
 type Taker interface {
 	// Restore rebuilds everything from the snapshot and its files, which are
-	// the taker's from then on. Nothing may run yet.
+	// the taker's from then on. Nothing may run yet, and nothing may refer to data of
+	// the snapshot afterwards.
 	Restore(s *Snapshot, files []*os.File) error
 	// Start goes on with what was restored: this process owns it now.
 	Start()
@@ -41,6 +43,7 @@ func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) ([]Report,
 	defer release()
 	at("new.start")
 	hello.PID = os.Getpid()
+	hello.Features = append(slices.Clip(hello.Features), featureBulk)
 	hello.Oldest, hello.Newest = schemas()
 	if err := w.send(&message{Kind: kindHello, Hello: &hello}); err != nil {
 		return nil, err
@@ -51,7 +54,9 @@ func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) ([]Report,
 	if err != nil {
 		return nil, w.fail(fmt.Errorf("can't take over: %w", err))
 	}
-	if err := t.Restore(s, files); err != nil {
+	err = t.Restore(s, files)
+	s.release()
+	if err != nil {
 		return nil, w.fail(fmt.Errorf("can't take over: %w", err))
 	}
 	at("new.restored")

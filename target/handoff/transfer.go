@@ -54,6 +54,7 @@ type message struct {
 	Files  int     `cbor:"4,keyasint,omitempty"` // files sent before the snapshot
 	Error  string  `cbor:"5,keyasint,omitempty"`
 	Report *Report `cbor:"6,keyasint,omitempty"`
+	Bulk   int64   `cbor:"7,keyasint,omitempty"` // data behind the snapshot, bytes
 }
 
 // errGone is the answer of receive when the other side has died.
@@ -219,8 +220,9 @@ func (w wire) expect(kinds ...kind) (*message, []*os.File, error) {
 	return nil, nil, fmt.Errorf("waiting for %v: got %v", kinds[0], m.Kind)
 }
 
-// sendSnapshot sends files, in batches, and the snapshot in a memfd.
-func (w wire) sendSnapshot(b []byte, files []int) error {
+// sendSnapshot sends files, in batches, and the snapshot in a memfd, with bulk data
+// behind it, which is written from where it lies.
+func (w wire) sendSnapshot(b []byte, bulk [][]byte, files []int) error {
 	for at := 0; at < len(files); at += filesAtOnce {
 		if err := w.send(&message{Kind: kindFiles}, files[at:min(at+filesAtOnce, len(files))]...); err != nil {
 			return err
@@ -232,14 +234,20 @@ func (w wire) sendSnapshot(b []byte, files []int) error {
 	}
 	f := os.NewFile(uintptr(fd), "snapshot")
 	defer f.Close()
-	if _, err := f.Write(b); err != nil {
+	m := &message{Kind: kindSnapshot, Size: int64(len(b)), Files: len(files)}
+	_, err = f.Write(b)
+	for i := 0; i < len(bulk) && err == nil; i++ {
+		_, err = f.Write(bulk[i])
+		m.Bulk += int64(len(bulk[i]))
+	}
+	if err != nil {
 		return fmt.Errorf("can't write the snapshot: %w", err)
 	}
-	return w.send(&message{Kind: kindSnapshot, Size: int64(len(b)), Files: len(files)}, fd)
+	return w.send(m, fd)
 }
 
 // receiveSnapshot is the other side of sendSnapshot. The files are the
-// caller's.
+// caller's, and so is the snapshot, to be released.
 func (w wire) receiveSnapshot() (s *Snapshot, files []*os.File, err error) {
 	defer func() {
 		if err != nil {
@@ -267,22 +275,24 @@ func readSnapshot(m *message, memfd, files []*os.File) (*Snapshot, error) {
 	switch {
 	case len(memfd) != 1:
 		return nil, fmt.Errorf("SNAPSHOT with %d files, not 1", len(memfd))
-	case m.Size < 0 || m.Size > maxSnapshot:
-		return nil, fmt.Errorf("snapshot of %d bytes", m.Size)
+	case m.Size < 1 || m.Size > maxSnapshot || m.Bulk < 0 || m.Bulk > maxSnapshot:
+		return nil, fmt.Errorf("snapshot of %d bytes, with %d behind it", m.Size, m.Bulk)
 	case m.Files != len(files):
 		return nil, fmt.Errorf("%d files came, %d were sent", len(files), m.Files)
 	}
-	b := make([]byte, m.Size)
-	if _, err := memfd[0].ReadAt(b, 0); err != nil {
+	b, err := mapMemory(memfd[0], m.Size+m.Bulk)
+	if err != nil {
 		return nil, fmt.Errorf("can't read the snapshot: %w", err)
 	}
-	s, err := Unmarshal(b)
+	s, err := Unmarshal(b[:m.Size])
+	if err == nil && len(s.Files) != len(files) {
+		err = fmt.Errorf("%d files came, the snapshot names %d", len(files), len(s.Files))
+	}
 	if err != nil {
+		_ = unix.Munmap(b)
 		return nil, err
 	}
-	if len(s.Files) != len(files) {
-		return nil, fmt.Errorf("%d files came, the snapshot names %d", len(files), len(s.Files))
-	}
+	s.memory, s.mapped = b, b[m.Size:]
 	return s, nil
 }
 

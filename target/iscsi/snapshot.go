@@ -3,7 +3,9 @@
 package iscsi
 
 import (
+	"bytes"
 	"fmt"
+	"iter"
 	"maps"
 	"os"
 	"slices"
@@ -97,23 +99,29 @@ type ConnectionState struct {
 	Heard        uint32 `cbor:"15,keyasint"`
 }
 
-// DataSize is about how many bytes of data the state holds: what has arrived for write
-// commands, and what the sockets have not taken.
-func (st *NodeState) DataSize() int {
-	n := 0
-	for i := range st.Sessions {
-		s := &st.Sessions[i]
-		for j := range s.Tasks {
-			n += len(s.Tasks[j].Data)
+// Bulk yields where the state holds data: what has arrived for write commands, and what the
+// sockets have not taken. The order is part of the format, see docs/handoff.md.
+func (st *NodeState) Bulk() iter.Seq[*[]byte] {
+	return func(yield func(*[]byte) bool) {
+		for i := range st.Sessions {
+			s := &st.Sessions[i]
+			for j := range s.Tasks {
+				if !yield(&s.Tasks[j].Data) {
+					return
+				}
+			}
+			for j := range s.Pending {
+				if !yield(&s.Pending[j].Data) {
+					return
+				}
+			}
 		}
-		for j := range s.Pending {
-			n += len(s.Pending[j].Data)
+		for i := range st.Connections {
+			if c := &st.Connections[i]; !yield(&c.In) || !yield(&c.Out) {
+				return
+			}
 		}
 	}
-	for i := range st.Connections {
-		n += len(st.Connections[i].In) + len(st.Connections[i].Out)
-	}
-	return n
 }
 
 // Snapshot returns the state of a frozen Node and its sockets, which stay the
@@ -198,7 +206,8 @@ func (t *task) snapshot() TaskState {
 // the sockets, in the order of the snapshot's connections; they are closed in
 // the end. target finds a target by name; a session whose target it does not
 // find, and a connection that can't be rebuilt, is an error that names it.
-// Nothing is read or written before [Node.Start].
+// Nothing is read or written before [Node.Start]. The Node does not refer to data
+// of st afterwards.
 func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string) *Target) error {
 	defer func() {
 		for _, f := range files {
@@ -276,7 +285,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 		c.sock.Close()
 		return fmt.Errorf("iscsi: no session for the connection of %s", c.remote)
 	}
-	c.out.restore(st.Out)
+	c.out.restore(bytes.Clone(st.Out))
 	c.login = nil
 	c.inLogin.Store(false)
 	c.sess.conns[c.cid] = c
@@ -292,7 +301,7 @@ func (c *conn) restoreLogin(st *ConnectionState) error {
 		return fmt.Errorf("iscsi: no login state for the connection of %s", c.remote)
 	}
 	c.login = st.Login
-	c.out.restore(st.Out)
+	c.out.restore(bytes.Clone(st.Out))
 	c.node.conns[c] = struct{}{}
 	if c.login.Identified {
 		c.login.refused = c.login.resolve(c, &c.login.First)
@@ -356,6 +365,9 @@ func (s *session) restoreTask(st *TaskState) error {
 		s.rearm(t, st)
 	}
 	t.keepData(&s.node.pool)
+	if t.buf == nil {
+		t.cmd.Out = nil
+	}
 	if t.buf == nil && t.openR2Ts > 0 {
 		t.buf = s.node.pool.Get(int(t.want))
 	}

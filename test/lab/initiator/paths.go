@@ -25,8 +25,16 @@ const multipathConfig = `defaults {
 	max_polling_interval 2
 	no_path_retry 60
 }
-blacklist { devnode "^vd" }
+blacklist {
+	devnode "^vd"
+}
 `
+
+// endMultipath takes the map away and ends the daemon. Whether that has ended tells its
+// process: it may do so before it answers that it will.
+const endMultipath = `udevadm settle && multipath -f mpatha || exit
+	multipathd shutdown || true
+	n=0; while pgrep -x multipathd >/dev/null; do n=$((n+1)); [ $n -lt 600 ] || exit; sleep 0.1; done`
 
 const mapDevice = "/dev/mapper/mpatha"
 
@@ -83,7 +91,7 @@ func (t *trial) multipath(ctx context.Context) {
 	})
 	_ = t.step(ctx, "multipath: an upgrade with both paths in use; flush, logout", func(ctx context.Context) error {
 		err := errors.Join(t.upgrades.now(ctx), checkLoad(ctx), stopLoad())
-		_, flushErr := m.Run(ctx, "udevadm settle && multipath -f mpatha && multipathd shutdown")
+		_, flushErr := m.Run(ctx, endMultipath)
 		return errors.Join(err, flushErr, m.Logout(ctx, pathsTarget, portal1), m.Logout(ctx, pathsTarget, portal2))
 	})
 }

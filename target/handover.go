@@ -60,6 +60,9 @@ func (s *Server) Thaw() {
 // be called. If not, it serves as before and the successor is dead, unless
 // moved says that the successor died with everything that it had taken over.
 func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Options, began time.Time, r *handoff.Report) (moved bool, err error) {
+	if err := rehearse(); err != nil {
+		return false, err
+	}
 	s.flushSettlers()
 	g := &giver{server: s, report: r}
 	err = handoff.Give(ctx, c, g, o, began, r)
@@ -68,6 +71,11 @@ func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Option
 		s.node.Retire()
 	}
 	return g.committed, err
+}
+
+// rehearse keeps what is slow the first time out of the pause.
+func rehearse() error {
+	return handoff.Rehearse(iscsi.NodeState{}, map[string]scsi.DeviceState{}, []memoryState{}, []byte{})
 }
 
 // giver is a Server as the handoff sees it.
@@ -182,6 +190,9 @@ func descriptor(c syscall.Conn) (int, error) {
 // returns the history of upgrades, this one last. On an error nothing was
 // taken: the caller closes the Server and exits.
 func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string) ([]handoff.Report, error) {
+	if err := rehearse(); err != nil {
+		return nil, err
+	}
 	t := &taker{server: s}
 	history, err := handoff.Take(ctx, c, t, handoff.Hello{Version: version, Features: features})
 	if err == nil {

@@ -439,6 +439,7 @@ func (l *login) finish(c *conn, req *pdu.LoginRequest) error {
 	}
 	c.login = nil
 	c.inLogin.Store(false)
+	_ = c.node.sys.bound(c.sock) // fails if the connection is gone, as the next read says
 	c.sess.join(c)
 	c.node.logLimit.Log(c.node.log, slog.LevelInfo, "logged in", "initiator", c.sess.initiator, "remote", c.remote.String(),
 		"target", c.sess.targetName(), "tsih", c.sess.tsih, "cid", c.cid)

@@ -15,6 +15,7 @@ import (
 type system struct {
 	random io.Reader // of CHAP challenges
 	writev func(s *socket.Socket, iov []unix.Iovec) (int, error)
+	bound  func(s *socket.Socket) error // the send buffer
 }
 
-var realSystem = system{random: rand.Reader, writev: (*socket.Socket).Writev}
+var realSystem = system{random: rand.Reader, writev: (*socket.Socket).Writev, bound: (*socket.Socket).BoundSendBuffer}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -315,6 +316,27 @@ func TestNotTCP(t *testing.T) {
 		if _, err := FromFile(newSeats(t, 0), f); err == nil || !strings.Contains(err.Error(), "not TCP") {
 			t.Errorf("a unix socket: %v", err)
 		}
+	}
+}
+
+// TestSendBuffer bounds the buffer of an initiator that is near, as one on this
+// machine is, to no more than the kernel lets anybody ask for.
+func TestSendBuffer(t *testing.T) {
+	s, _ := pair(t, newSeats(t, 0))
+	if err := s.BoundSendBuffer(); err != nil {
+		t.Fatal(err)
+	}
+	most, err := os.ReadFile("/proc/sys/net/core/wmem_max")
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit, err := strconv.Atoi(strings.TrimSpace(string(most)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	if want := 2 * min(nearBuffer, limit); err != nil || n != want {
+		t.Errorf("a buffer of %d bytes, want %d; %v", n, want, err)
 	}
 }
 

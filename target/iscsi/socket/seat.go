@@ -3,6 +3,7 @@
 package socket
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,14 +15,18 @@ import (
 // long free.
 const idleSeat = 10 * time.Millisecond
 
+// The runtime's monitor lets a goroutine run on for 10 ms.
+const yieldEvery = 5 * time.Millisecond
+
 // A seat is for one goroutine that waits in the kernel. A reader keeps it while it
 // works, so that it need not look for one each time.
 type seat struct {
-	event int // eventfd that ends the wait
-	poll  [2]unix.PollFd
-	count atomic.Uint32 // beginnings and ends of waits: odd during one
-	leave atomic.Bool   // its reader is to give it back
-	seen  uint32        // count when it was last looked at; the seats' lock protects it
+	event   int // eventfd that ends the wait
+	poll    [2]unix.PollFd
+	count   atomic.Uint32 // beginnings and ends of waits: odd during one
+	leave   atomic.Bool   // its reader is to give it back
+	yielded time.Time     // when its reader last let others run
+	seen    uint32        // count when it was last looked at; the seats' lock protects it
 }
 
 // wait waits for events of fd, or for wake. It reports false when the seat
@@ -29,6 +34,7 @@ type seat struct {
 func (t *seat) wait(fd int, events int16) bool {
 	t.poll[0] = unix.PollFd{Fd: int32(fd), Events: events}
 	t.poll[1] = unix.PollFd{Fd: int32(t.event), Events: unix.POLLIN}
+	t.yield()
 	t.count.Add(1)
 	n, _ := unix.Ppoll(t.poll[:], nil, nil) // EINTR is a reason to look again, too
 	t.count.Add(1)
@@ -37,6 +43,17 @@ func (t *seat) wait(fd int, events int16) bool {
 		_, _ = unix.Read(t.event, b[:])
 	}
 	return !t.leave.Load()
+}
+
+// yield lets the scheduler see now and then that the goroutine does not run for ever.
+// Else the runtime's monitor takes its processor away in the middle of a wait, every 10 ms,
+// and then wakes up every 20 µs for a while to see whether there is more to take.
+func (t *seat) yield() {
+	now := time.Now()
+	if now.Sub(t.yielded) > yieldEvery {
+		t.yielded = now
+		runtime.Gosched()
+	}
 }
 
 // wake ends the wait under way, or else the next one.

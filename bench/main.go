@@ -59,7 +59,7 @@ const (
 
 var (
 	wholePlan = plan{diskSize: 1 << 30, rounds: 5, length: 2 * time.Second, moreRounds: 3, moreLength: time.Second,
-		comparison: 15 * time.Minute, heavies: len(heavies), upgrades: 500,
+		comparison: 18 * time.Minute, heavies: len(heavies), upgrades: 500,
 		defaultParts: []string{partCompare, partFairness, partScale, partPause}}
 	quickPlan = plan{diskSize: 256 << 20, rounds: 3, length: time.Second / 2, moreRounds: 3, moreLength: time.Second / 2,
 		comparison: 105 * time.Second, heavies: 1, upgrades: 50, goalsOnly: true,
@@ -198,7 +198,18 @@ func run(ctx context.Context, o *options) error {
 	return errors.Join(append(failed, r.writeTables(os.Stdout))...)
 }
 
-// compare runs the workloads.
+// roundsOf returns how often and how long a workload is measured.
+func (p *plan) roundsOf(w *workload) *rounds {
+	if w.goal {
+		return &rounds{Count: p.rounds, Length: p.length}
+	}
+	return &rounds{Count: p.moreRounds, Length: p.moreLength}
+}
+
+// measured is the length of all rounds.
+func (r *rounds) measured() time.Duration { return time.Duration(r.Count) * r.Length }
+
+// compare runs the workloads, each in its share of the time.
 func (r *report) compare(ctx context.Context, o *options, l *lineup) error {
 	var chosen []workload
 	for _, w := range workloads() {
@@ -207,13 +218,15 @@ func (r *report) compare(ctx context.Context, o *options, l *lineup) error {
 		}
 	}
 	end := time.Now().Add(o.plan.comparison)
+	left := time.Duration(0) // what all that are to come measure, for one target
+	for i := range chosen {
+		left += o.plan.roundsOf(&chosen[i]).measured()
+	}
 	for i := range chosen {
 		w := &chosen[i]
-		rs := rounds{Count: o.plan.moreRounds, Length: o.plan.moreLength,
-			limit: time.Until(end) / time.Duration(len(chosen)-i)}
-		if w.goal {
-			rs.Count, rs.Length = o.plan.rounds, o.plan.length
-		}
+		rs := o.plan.roundsOf(w)
+		rs.limit = time.Duration(float64(time.Until(end)) * float64(rs.measured()) / float64(left))
+		left -= rs.measured()
 		if w.client == clientPerf {
 			rs.Length = max(time.Second, rs.Length.Truncate(time.Second)) // it knows no others
 		}

@@ -68,10 +68,12 @@ func (o *IO) line(text string) {
 // Progress waits until 10 operations have ended that had not when it was called.
 func (o *IO) Progress(ctx context.Context) error {
 	seen := o.count()
-	return peer.Until(ctx, func() error {
+	var ended error
+	err := peer.Until(ctx, func() error {
 		select {
 		case <-o.command.Done():
-			return fmt.Errorf("the I/O has ended: %w", o.command.Stop())
+			ended = errors.Join(errors.New("the I/O has ended"), o.command.Stop())
+			return nil // waiting longer is of no use
 		default:
 		}
 		if n := o.count() - seen; n < 10 {
@@ -79,6 +81,7 @@ func (o *IO) Progress(ctx context.Context) error {
 		}
 		return nil
 	})
+	return errors.Join(err, ended)
 }
 
 func (o *IO) count() int {

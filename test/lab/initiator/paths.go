@@ -62,6 +62,13 @@ func (t *trial) multipath(ctx context.Context) {
 		if err := t.pathsActive(ctx, 2); err != nil {
 			return err
 		}
+		// The daemon knows of its paths before udev has made the map's name.
+		if err := peer.Until(ctx, func() error {
+			_, err := m.Run(ctx, "test -b "+mapDevice)
+			return err
+		}); err != nil {
+			return err
+		}
 		load, err = m.StartIO(ctx, "I/O on two paths", mapDevice, 0)
 		return err
 	})

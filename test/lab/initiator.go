@@ -34,7 +34,7 @@ func (m *Machine) Login(ctx context.Context, iqn, portal string, settings ...str
 // Logout ends the session that Login began, when udev has looked at all that has
 // changed: its reads of a disk that is just going are errors in the kernel's log.
 func (m *Machine) Logout(ctx context.Context, iqn, portal string) error {
-	_, err := m.Run(ctx, fmt.Sprintf("udevadm settle && iscsiadm -m node -T %s -p %s --logout", iqn, portal))
+	_, err := m.Run(ctx, fmt.Sprintf("udevadm settle --timeout=10; iscsiadm -m node -T %s -p %s --logout", iqn, portal))
 	return err
 }
 

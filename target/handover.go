@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -66,6 +67,9 @@ func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Option
 	s.flushSettlers()
 	g := &giver{server: s, report: r}
 	err = handoff.Give(ctx, c, g, o, began, r)
+	if g.release != nil {
+		g.release()
+	}
 	if g.committed {
 		s.retired.Store(true)
 		s.node.Retire()
@@ -78,11 +82,20 @@ func rehearse() error {
 	return handoff.Rehearse(iscsi.NodeState{}, map[string]scsi.DeviceState{}, []memoryState{}, []byte{})
 }
 
+// holdCollector keeps the garbage collector of the whole process from running until its
+// result is called: it would have a core that the pause needs. It is called when a Server
+// is about to stand still or does not serve yet, so initiators can't make it a matter of much memory.
+func holdCollector() (release func()) {
+	percent := debug.SetGCPercent(-1)
+	return func() { debug.SetGCPercent(percent) }
+}
+
 // giver is a Server as the handoff sees it.
 type giver struct {
 	server    *Server
 	report    *handoff.Report
 	committed bool
+	release   func() // lets the collector run again; nil before Freeze
 }
 
 func (g *giver) Needs() []string {
@@ -92,7 +105,10 @@ func (g *giver) Needs() []string {
 	return nil
 }
 
-func (g *giver) Freeze(ctx context.Context) error { return g.server.Freeze(ctx) }
+func (g *giver) Freeze(ctx context.Context) error {
+	g.release = holdCollector()
+	return g.server.Freeze(ctx)
+}
 
 func (g *giver) Thaw() { g.server.Thaw() }
 
@@ -193,6 +209,7 @@ func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string) 
 	if err := rehearse(); err != nil {
 		return nil, err
 	}
+	defer holdCollector()()
 	t := &taker{server: s}
 	history, err := handoff.Take(ctx, c, t, handoff.Hello{Version: version, Features: features})
 	if err == nil {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -104,14 +103,6 @@ func addProcessors() {
 	}
 }
 
-// holdCollector keeps the garbage collector from running until its result is called:
-// during a handoff it would have a core that the pause needs. What a handoff
-// leaves behind is bounded by the state that moves.
-func holdCollector() (release func()) {
-	percent := debug.SetGCPercent(-1)
-	return func() { debug.SetGCPercent(percent) }
-}
-
 // start builds everything up to the point where nothing but Ready is missing.
 func (d *daemon) start(ctx context.Context) error {
 	conf, err := d.options.configuration()
@@ -139,7 +130,6 @@ func (d *daemon) start(ctx context.Context) error {
 		return errors.Join(err, d.server.Close())
 	}
 	if predecessor != nil {
-		defer holdCollector()()
 		d.history, err = d.server.TakeOver(ctx, predecessor, versionString())
 		_ = predecessor.Close()
 		if err != nil {
@@ -240,7 +230,6 @@ func (d *daemon) Upgrade(ctx context.Context) (handoff.Report, error) {
 	}
 	moved := false
 	err := d.process.Upgrade(ctx, func(ctx context.Context, s supervisor.Successor) error {
-		defer holdCollector()()
 		var err error
 		o := handoff.Options{Version: versionString(), History: d.reports(), Kill: s.Kill}
 		moved, err = d.server.HandOver(ctx, s.Conn, o, began, &r)

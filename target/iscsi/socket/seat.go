@@ -4,6 +4,7 @@ package socket
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,16 +65,26 @@ func (t *seat) wake() {
 
 // Seats are those that some sockets share.
 type Seats struct {
-	limit int
-
 	mu     sync.Mutex // protects the fields below
 	all    []*seat
 	free   []*seat
 	looked time.Time // for idle ones
 }
 
-// NewSeats returns a number of seats.
-func NewSeats(number int) *Seats { return &Seats{limit: number} }
+// NewSeats returns a number of seats, or as many as there are descriptors for:
+// who finds none waits in the runtime's poller.
+func NewSeats(number int) *Seats {
+	a := new(Seats)
+	for range number {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			break
+		}
+		a.all = append(a.all, &seat{event: fd})
+	}
+	a.free = slices.Clone(a.all)
+	return a
+}
 
 // take returns a free seat, nil if there is none just now.
 func (a *Seats) take() *seat {
@@ -84,15 +95,6 @@ func (a *Seats) take() *seat {
 	if n := len(a.free); n > 0 {
 		t := a.free[n-1]
 		a.free = a.free[:n-1]
-		return t
-	}
-	if len(a.all) < a.limit {
-		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-		if err != nil {
-			return nil // then it waits as all others do
-		}
-		t := &seat{event: fd}
-		a.all = append(a.all, t)
 		return t
 	}
 	a.clearLocked()
@@ -126,7 +128,7 @@ func (a *Seats) give(t *seat) {
 	a.free = append(a.free, t)
 }
 
-// Close ends what the seats hold. All sockets are closed.
+// Close ends what the seats hold. All sockets are closed. A second call does nothing.
 func (a *Seats) Close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

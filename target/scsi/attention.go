@@ -107,6 +107,15 @@ func (a *attentions) dropAll(code uint16) {
 	a.initial = slices.DeleteFunc(slices.Clone(a.initial), is)
 }
 
+// dropEverything makes nothing pending on the logical units of places.
+func (a *attentions) dropEverything(places map[uint16]*attachment) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for u := range places {
+		a.setLocked(u, nil)
+	}
+}
+
 // list returns the pending unit attentions of u in order.
 func (a *attentions) list(u uint16) []uint16 {
 	a.mu.Lock()

@@ -42,11 +42,12 @@ type NexusState struct {
 	Initiator  string           `cbor:"1,keyasint"`
 	ISID       [6]byte          `cbor:"2,keyasint"`
 	TargetPort uint16           `cbor:"3,keyasint"`
-	Units      []NexusUnitState `cbor:"4,keyasint,omitempty"` // ordered by LUN
+	Units      []NexusUnitState `cbor:"4,keyasint,omitempty"` // those that keep something, ordered by LUN
 	Counters   Counters         `cbor:"5,keyasint"`
 }
 
-// NexusUnitState is what a logical unit keeps for an I_T nexus.
+// NexusUnitState is what a logical unit keeps for an I_T nexus. Most keep nothing
+// for most: a thousand of each would be a million of these.
 type NexusUnitState struct {
 	LUN        uint16   `cbor:"1,keyasint"`
 	Attentions []uint16 `cbor:"2,keyasint,omitempty"` // pending unit attentions in order, ASC<<8 | ASCQ
@@ -96,7 +97,9 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 func (n *Nexus) snapshot() NexusState {
 	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load()}
 	for u, home := range *n.dev.places.Load() {
-		s.Units = append(s.Units, NexusUnitState{LUN: u, Attentions: n.attentions.list(u), Prevent: n.prevents(home)})
+		if prevents := n.prevents(home); prevents || n.attentions.pending(u) {
+			s.Units = append(s.Units, NexusUnitState{LUN: u, Attentions: n.attentions.list(u), Prevent: prevents})
+		}
 	}
 	slices.SortFunc(s.Units, func(a, b NexusUnitState) int { return cmp.Compare(a.LUN, b.LUN) })
 	return s
@@ -127,7 +130,9 @@ func (d *Device) Restore(s DeviceState) error {
 		if err != nil {
 			return fmt.Errorf("can't restore LUN %d of %s: %w", u.LUN, d.opts.Name, err)
 		}
-		news[u.LUN] = codes
+		if len(codes) > 0 {
+			news[u.LUN] = codes
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -181,23 +186,17 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 // whether others came or went.
 func (n *Nexus) restore(s NexusState, kept map[uint16]bool, news map[uint16][]uint16, changed bool) {
 	n.stats.store(s.Counters)
-	listed := make(map[uint16]bool)
+	places := *n.dev.places.Load()
+	n.attentions.dropEverything(places)
 	for _, u := range s.Units {
-		home := n.dev.place(u.LUN)
-		if home == nil || !kept[u.LUN] {
-			continue
-		}
-		listed[u.LUN] = true
-		n.attentions.replace(u.LUN, u.Attentions)
-		n.setPrevent(home, u.Prevent)
-		for _, code := range news[u.LUN] {
-			n.attentions.raise(home, code)
+		if home := places[u.LUN]; home != nil && kept[u.LUN] {
+			n.attentions.replace(u.LUN, u.Attentions)
+			n.setPrevent(home, u.Prevent)
 		}
 	}
-	places := *n.dev.places.Load()
-	for u := range places {
-		if !listed[u] {
-			n.attentions.replace(u, nil)
+	for u, codes := range news {
+		for _, code := range codes {
+			n.attentions.raise(places[u], code)
 		}
 	}
 	if changed {

@@ -118,7 +118,11 @@ func TestHandoffToAnotherConfiguration(t *testing.T) {
 		h.lun = scsi.MakeLUN(2)
 		h.settle()
 		h.lun = scsi.MakeLUN(1)
-		if err := c.next.Restore(carry(t, old)); err != nil {
+		state := carry(t, old)
+		if kept := state.Nexuses[0].Units; len(kept) > 0 {
+			t.Errorf("%s: %+v for a nexus with nothing pending", c.name, kept)
+		}
+		if err := c.next.Restore(state); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		if got := h.resume(t, c.next).attentions(); !cmp.Equal(got, c.want) {

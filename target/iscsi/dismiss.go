@@ -11,7 +11,9 @@ import (
 var errDismissed = errors.New("did not log out when asked to")
 
 // Dismiss asks the initiator of a session to log out (RFC 7143 11.9.1, event
-// 1) and ends the session if it has not after the grace. It returns at once.
+// 1) and ends the session if it has not after the grace. A session that a
+// predecessor has asked already goes on with the time that it was given. Dismiss
+// returns at once.
 func (n *Node) Dismiss(tsih uint16, grace time.Duration) {
 	s := n.session(tsih)
 	if s == nil {
@@ -28,8 +30,9 @@ func (n *Node) Dismiss(tsih uint16, grace time.Duration) {
 
 func (n *Node) dismiss(s *session, grace time.Duration) {
 	defer n.wg.Done()
-	n.outside(s.requestLogout)
-	timer := time.NewTimer(grace)
+	var left time.Duration
+	n.outside(func() { left = s.askToLeave(grace) })
+	timer := time.NewTimer(left)
 	defer timer.Stop()
 	select {
 	case <-s.gone:
@@ -37,4 +40,20 @@ func (n *Node) dismiss(s *session, grace time.Duration) {
 	case <-timer.C:
 		n.outside(func() { s.end(errDismissed) })
 	}
+}
+
+// askToLeave asks the initiator to log out, and returns how long it has for that.
+func (s *session) askToLeave(grace time.Duration) time.Duration {
+	now := time.Now()
+	s.mu.Lock()
+	asked := now.Sub(s.leave) < grace
+	if !asked {
+		s.leave = now.Add(grace)
+	}
+	left := s.leave.Sub(now)
+	s.mu.Unlock()
+	if !asked {
+		s.requestLogout()
+	}
+	return left
 }

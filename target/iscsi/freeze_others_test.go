@@ -51,6 +51,29 @@ func TestDismissWhileFrozen(t *testing.T) {
 	r.none()
 }
 
+// TestDismissalMoves moves a session that was asked to log out: it is not asked
+// again, and has no more time than it had.
+func TestDismissalMoves(t *testing.T) {
+	r := newRig(t, Limits{}, Auth{})
+	c := r.raw()
+	tsih := c.login().TSIH
+	r.node.Dismiss(tsih, time.Hour)
+	if p, _ := c.receive(); !isA[*pdu.AsyncMessage](p) {
+		t.Fatalf("%v, want an Asynchronous Message", p)
+	}
+	state, socks := r.freeze(t)
+	r.move(t, state, socks)
+	if left := r.node.session(tsih).askToLeave(2 * time.Hour); left > time.Hour {
+		t.Errorf("%v left of an hour", left)
+	}
+	c.ping(2)
+	state, _ = r.freeze(t)
+	if left := time.Until(time.Unix(0, state.Sessions[0].Leave)); left <= 0 || left > time.Hour {
+		t.Errorf("%v left of an hour", left)
+	}
+	r.node.Thaw()
+}
+
 // TestResetWhileFrozen moves a session between the answer to TARGET COLD RESET
 // and the end of the connections that it causes.
 func TestResetWhileFrozen(t *testing.T) {

@@ -58,6 +58,7 @@ type session struct {
 	ending    bool             // no task starts any more
 	endReason error            // why
 	resetting bool             // ends soon, because of TARGET COLD RESET
+	leave     time.Time        // when it ends unless it has logged out, as it was asked to; zero if not
 
 	queue queue // tasks for workers; belongs to the scheduler
 }

@@ -47,6 +47,7 @@ type SessionState struct {
 	Tasks     []TaskState    `cbor:"15,keyasint"` // in the order of delivery
 	Pending   []PendingState `cbor:"16,keyasint"` // in the order of CmdSN
 	Resetting bool           `cbor:"17,keyasint,omitempty"`
+	Leave     int64          `cbor:"18,keyasint,omitempty"` // nanoseconds since 1970; 0 if not asked to log out
 }
 
 // TaskState is a command that has not run yet.
@@ -165,6 +166,9 @@ func (s *session) snapshot() SessionState {
 		Params: s.params, Started: s.born.UnixNano(), ExpCmdSN: s.expCmdSN, MaxCmdSN: s.maxCmdSN,
 		LastTTT: s.lastTTT, Arrivals: s.arrivals, Text: s.text, Ending: s.ending, Resetting: s.resetting,
 	}
+	if !s.leave.IsZero() {
+		st.Leave = s.leave.UnixNano()
+	}
 	for _, c := range s.conns {
 		st.Ending = st.Ending || c.lost()
 	}
@@ -245,7 +249,7 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 	s.initiator, s.alias, s.isid, s.tsih, s.group = st.Initiator, st.Alias, st.ISID, st.TSIH, st.Group
 	s.params, s.born = st.Params, time.Unix(0, st.Started)
 	s.expCmdSN, s.maxCmdSN, s.lastTTT, s.arrivals = st.ExpCmdSN, st.MaxCmdSN, st.LastTTT, st.Arrivals
-	s.text, s.ending, s.resetting = st.Text, st.Ending, st.Resetting
+	s.text, s.ending, s.resetting, s.leave = st.Text, st.Ending, st.Resetting, time.Unix(0, st.Leave)
 	s.publishLocked()
 	if st.Target != "" {
 		if s.target = target(st.Target); s.target == nil {

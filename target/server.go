@@ -347,26 +347,19 @@ func (s *Server) Close() error {
 	s.portals, s.targets = nil, nil
 	s.mu.Unlock()
 	s.node.Close()
+	end := (*scsi.LogicalUnit).Close
+	if s.retired.Load() {
+		end = (*scsi.LogicalUnit).Abandon
+	}
 	var errs []error
 	for _, t := range targets {
 		for _, u := range t.device.LogicalUnits() {
-			if err := s.flush(u.Unit); err != nil {
-				errs = append(errs, fmt.Errorf("target %s LUN %d: %w", t.conf.Name, u.Number, err))
-			}
-			if err := u.Unit.Close(); err != nil {
+			if err := end(u.Unit); err != nil {
 				errs = append(errs, fmt.Errorf("target %s LUN %d: %w", t.conf.Name, u.Number, err))
 			}
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// flush flushes a logical unit, unless a successor serves it.
-func (s *Server) flush(lu *scsi.LogicalUnit) error {
-	if s.retired.Load() {
-		return nil
-	}
-	return lu.Flush()
 }
 
 // Beats counts signs of life, one a second: while it stands still, the Server

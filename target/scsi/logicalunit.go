@@ -329,7 +329,13 @@ func (lu *LogicalUnit) Flush() error {
 
 // Close waits for commands under way, flushes, and closes the store. Commands
 // that come later end with LOGICAL UNIT NOT SUPPORTED.
-func (lu *LogicalUnit) Close() error {
+func (lu *LogicalUnit) Close() error { return lu.close(!lu.controller && !lu.store.Info().ReadOnly) }
+
+// Abandon is Close for a logical unit that another process serves by now: to
+// flush what has been written is that process's business.
+func (lu *LogicalUnit) Abandon() error { return lu.close(false) }
+
+func (lu *LogicalUnit) close(flush bool) error {
 	if lu.controller {
 		return nil
 	}
@@ -342,7 +348,7 @@ func (lu *LogicalUnit) Close() error {
 	}
 	lu.closed = true
 	var err error
-	if !lu.has(stateReadOnly) {
+	if flush {
 		err = lu.flushLocked()
 	}
 	return errors.Join(err, lu.store.Close())

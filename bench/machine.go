@@ -30,7 +30,7 @@ type machine struct {
 // are in dir.
 func thisMachine(ctx context.Context, dir string, targets []running) machine {
 	m := machine{Cores: runtime.NumCPU(), Go: runtime.Version(), CPU: "not known", Targets: make(map[string]string),
-		FileSystem: said(ctx, ".+", "stat", "-f", "-c", "%T", dir),
+		FileSystem: said(ctx, ".+", "findmnt", "-n", "-o", "FSTYPE", "-T", dir),
 		Clients: map[string]string{
 			"iscsi-perf": packageVersion(ctx, "libiscsi-bin"),
 			"qemu-img":   said(ctx, `version \S+`, "qemu-img", "--version"),

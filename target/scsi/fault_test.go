@@ -209,12 +209,46 @@ func TestReadsThatWouldWaitAreLeftToAWorker(t *testing.T) {
 	if r := h.finish(c); r.String() != good {
 		t.Error(r)
 	}
-	for _, cdb := range [][]byte{rw10(0x2a, 8, 0, 1), rw10(0x2a, 0, 0, 256), rw10(0x28, 8, 0, 1), rw10(0x35, 0, 0, 0)} {
-		h.prepare(c, cdb, 256*512, 512)
-		c.Out = fill(1, 256)[:c.Length]
+	for _, cdb := range [][]byte{rw10(0x2a, 8, 0, 1), rw10(0x28, 8, 0, 1), rw10(0x35, 0, 0, 0)} {
+		h.prepare(c, cdb, 512, 512)
+		c.Out = fill(1, 1)[:c.Length]
 		if h.n.TryExecute(c) {
 			t.Errorf("% x: executed at once", cdb)
 		}
+	}
+}
+
+func TestWritesThatWouldWaitAreLeftToAWorker(t *testing.T) {
+	d := newDevice(t, scsi.DeviceOptions{})
+	store := storagetest.NewFaultStore(storagetest.NewRAM(4 << 20))
+	attach(t, d, 1, scsi.LogicalUnitOptions{Store: store, WriteCache: true})
+	h := openHost(t, d, "a").settle()
+	c := &h.cmd
+	try := func(blocks uint16) bool {
+		h.prepare(c, rw10(0x2a, 0, 0, blocks), int(blocks)*512, 0)
+		c.Out = fill(1, int(blocks))
+		return h.n.TryExecute(c)
+	}
+	if !try(2048) || c.Status != scsi.Good {
+		t.Error("1 MiB was not written at once")
+	}
+	if try(2049) {
+		t.Error("more than 1 MiB was written at once")
+	}
+	store.Inject(storagetest.Fault{Op: storagetest.TryWrite, Count: 1})
+	if try(1) || c.Done() {
+		t.Fatal("a write that would wait was executed at once")
+	}
+	h.n.Execute(c)
+	if r := h.finish(c); r.String() != good {
+		t.Error(r)
+	}
+	store.Inject(storagetest.Fault{Op: storagetest.Write, Count: 1, Err: syscall.EIO})
+	if !try(1) {
+		t.Fatal("a write that fails was left to a worker")
+	}
+	if r := h.finish(c); r.String() != "3/0c/00" {
+		t.Error(r)
 	}
 }
 

@@ -67,7 +67,8 @@ type LogicalUnit struct {
 	blockSize  uint32
 	shift      uint8 // blockSize == 1<<shift
 	store      storage.Store
-	try        storage.TryReader     // nil: the store can't tell
+	tryReader  storage.TryReader     // nil: the store can't tell
+	tryWriter  storage.TryWriter     // likewise
 	durable    storage.DurableWriter // nil: WriteAt and Flush do it
 	discarder  storage.Discarder     // nil: not thin
 	zeroer     storage.Zeroer        // nil: zeros are written
@@ -115,7 +116,8 @@ func NewLogicalUnit(o LogicalUnitOptions) (*LogicalUnit, error) {
 		return nil, fmt.Errorf("scsi: backing store %q is smaller than one block: %d bytes", info.Path, info.Size)
 	}
 	lu.blocks.Store(uint64(info.Size) >> lu.shift)
-	lu.try, _ = o.Store.(storage.TryReader)
+	lu.tryReader, _ = o.Store.(storage.TryReader)
+	lu.tryWriter, _ = o.Store.(storage.TryWriter)
 	lu.durable, _ = o.Store.(storage.DurableWriter)
 	lu.zeroer, _ = o.Store.(storage.Zeroer)
 	lu.mapper, _ = o.Store.(storage.Mapper)

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // Flags in byte 1 of CDBs that address blocks.
@@ -150,12 +151,12 @@ func (c *Command) readDone() {
 // tryRead is runRead for data that the store has at hand.
 func tryRead(c *Command) bool {
 	lu := c.exec.unit.lu
-	if lu.try == nil || c.exec.fua {
+	if lu.tryReader == nil || c.exec.fua {
 		return false
 	}
 	c.readBuffer()
 	if c.In != nil {
-		if _, err := lu.try.TryReadAt(c.In.B, int64(c.exec.lba<<lu.shift)); err != nil {
+		if _, err := lu.tryReader.TryReadAt(c.In.B, int64(c.exec.lba<<lu.shift)); err != nil {
 			c.In.Release()
 			c.In = nil
 			return false // runRead finds out why
@@ -192,15 +193,26 @@ func prepareWrite(c *Command) {
 	}
 }
 
-// tryWriteLimit is the most bytes that tryWrite copies to the store's cache.
-const tryWriteLimit = 64 << 10
+// tryWriteLimit is the most bytes that tryWrite copies to the store's cache: what takes
+// a fraction of a millisecond.
+const tryWriteLimit = 1 << 20
 
 // tryWrite is runWrite for what the store's cache takes.
 func tryWrite(c *Command) bool {
-	if c.exec.fua || len(c.Out) > tryWriteLimit || !c.exec.unit.lu.has(stateWCE) {
+	lu, data := c.exec.unit.lu, c.wholeBlocks()
+	if lu.tryWriter == nil || c.exec.fua || len(data) > tryWriteLimit || !lu.has(stateWCE) {
 		return false
 	}
-	runWrite(c)
+	var n int
+	var err error
+	if len(data) > 0 {
+		if n, err = lu.tryWriter.TryWriteAt(data, int64(c.exec.lba<<lu.shift)); err == storage.ErrWouldBlock {
+			return false
+		}
+	}
+	if c.written(len(data), n, err) {
+		c.good()
+	}
 	return true
 }
 
@@ -226,14 +238,24 @@ func (c *Command) writeOut() bool { return c.writeBlocks(c.wholeBlocks()) }
 // if not, the command has failed.
 func (c *Command) writeBlocks(data []byte) bool {
 	lu := c.exec.unit.lu
+	var n int
+	var err error
 	if len(data) > 0 {
-		if n, err := lu.write(data, int64(c.exec.lba<<lu.shift), c.exec.fua); err != nil {
-			c.failStorage(writing, c.exec.lba+uint64(n)>>lu.shift, err)
-			return false
-		}
+		n, err = lu.write(data, int64(c.exec.lba<<lu.shift), c.exec.fua)
 	}
-	lu.stats.written(len(data))
-	c.exec.nexus.stats.written(len(data))
+	return c.written(len(data), n, err)
+}
+
+// written is told how a write of so many bytes has ended: err stopped it after n. It
+// reports whether all is well; if not, the command has failed.
+func (c *Command) written(bytes, n int, err error) bool {
+	lu := c.exec.unit.lu
+	if err != nil {
+		c.failStorage(writing, c.exec.lba+uint64(n)>>lu.shift, err)
+		return false
+	}
+	lu.stats.written(bytes)
+	c.exec.nexus.stats.written(bytes)
 	return true
 }
 

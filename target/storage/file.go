@@ -31,6 +31,7 @@ type file struct {
 	align       alignment
 
 	noNowait    atomic.Bool // RWF_NOWAIT was refused
+	jam         jam
 	noZeroRange atomic.Bool // FALLOC_FL_ZERO_RANGE was refused
 
 	// merge keeps the other writes out while an unaligned direct one reads
@@ -45,6 +46,7 @@ type file struct {
 var _ interface {
 	Store
 	TryReader
+	TryWriter
 	DurableWriter
 	Discarder
 	Zeroer

@@ -25,6 +25,7 @@ type ram struct{ f file }
 var _ interface {
 	Store
 	TryReader
+	TryWriter
 	DurableWriter
 	Discarder
 	Zeroer
@@ -67,6 +68,9 @@ func (r *ram) ReadAt(p []byte, off int64) (int, error) { return r.f.ReadAt(p, of
 
 // TryReadAt is ReadAt: there is no device to wait for.
 func (r *ram) TryReadAt(p []byte, off int64) (int, error) { return r.f.ReadAt(p, off) }
+
+// TryWriteAt is WriteAt, likewise.
+func (r *ram) TryWriteAt(p []byte, off int64) (int, error) { return r.f.WriteAt(p, off) }
 
 // WriteAt writes p at off. Without memory for it the error is ENOSPC or ENOMEM.
 func (r *ram) WriteAt(p []byte, off int64) (int, error) { return r.f.WriteAt(p, off) }

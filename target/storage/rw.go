@@ -5,6 +5,7 @@ package storage
 import (
 	"errors"
 	"runtime"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -54,6 +55,18 @@ func (s *file) WriteAt(p []byte, off int64) (int, error) {
 		return n, s.fail("write", off, int64(len(p)), err)
 	}
 	return n, nil
+}
+
+// TryWriteAt writes p to the page cache, or returns [ErrWouldBlock] when that has
+// made somebody wait lately.
+func (s *file) TryWriteAt(p []byte, off int64) (int, error) {
+	start := time.Since(began)
+	if s.align.direct() || s.jam.on(start) {
+		return 0, ErrWouldBlock
+	}
+	n, err := s.WriteAt(p, off)
+	s.jam.note(start, time.Since(began))
+	return n, err
 }
 
 // WriteDurableAt writes p at off and returns when it is on stable storage. As

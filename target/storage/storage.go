@@ -54,6 +54,12 @@ type TryReader interface {
 	TryReadAt(p []byte, off int64) (int, error)
 }
 
+// A TryWriter can tell whether writes are copies in memory just now. TryWriteAt is
+// WriteAt, or returns ErrWouldBlock.
+type TryWriter interface {
+	TryWriteAt(p []byte, off int64) (int, error)
+}
+
 // A DurableWriter writes through to stable storage (Force Unit Access).
 // Without it a durable write is WriteAt and then Flush.
 type DurableWriter interface {

@@ -19,6 +19,7 @@ type Op string
 const (
 	Read         Op = "read"
 	TryRead      Op = "try to read"
+	TryWrite     Op = "try to write" // of faults alone: a call is recorded as a Write
 	Write        Op = "write"
 	WriteDurable Op = "write durably"
 	Flush        Op = "flush"
@@ -92,6 +93,7 @@ type FaultStore struct {
 var _ interface {
 	storage.Store
 	storage.TryReader
+	storage.TryWriter
 	storage.DurableWriter
 	storage.Discarder
 	storage.Zeroer
@@ -204,7 +206,7 @@ func (s *FaultStore) pick(op Op, off, n int64) (*Fault, int64) {
 		if op == TryRead && f.Op == Read && f.catches(Read, off, n) {
 			return f, s.end
 		}
-		if !f.catches(op, off, n) {
+		if op == TryWrite && f.Op != op || !f.catches(op, off, n) {
 			continue
 		}
 		if f.Count > 0 {

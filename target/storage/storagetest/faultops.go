@@ -47,6 +47,15 @@ func (s *FaultStore) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
+// TryWriteAt implements storage.TryWriter. A fault for TryWrite makes it block; if there
+// is none, it is a Write.
+func (s *FaultStore) TryWriteAt(p []byte, off int64) (int, error) {
+	if f, _ := s.pick(TryWrite, off, int64(len(p))); f != nil {
+		return 0, storage.ErrWouldBlock
+	}
+	return s.WriteAt(p, off)
+}
+
 // WriteDurableAt implements storage.DurableWriter.
 func (s *FaultStore) WriteDurableAt(p []byte, off int64) (n int, err error) {
 	err = s.call(WriteDurable, off, int64(len(p)), func() error {

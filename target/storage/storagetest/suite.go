@@ -37,6 +37,7 @@ func TestStore(t *testing.T, open func() storage.Store) {
 		{"Bounds", testBounds},
 		{"Durable", testDurable},
 		{"TryRead", testTryRead},
+		{"TryWrite", testTryWrite},
 		{"Discard", testDiscard},
 		{"WriteZeroes", testWriteZeroes},
 		{"Extents", testExtents},
@@ -161,6 +162,26 @@ func testTryRead(t *testing.T, s storage.Store) {
 	}
 	if n, err := try.TryReadAt(got, s.Info().Size-block); err == nil {
 		t.Errorf("TryReadAt past the end returns %d and no error", n)
+	}
+}
+
+func testTryWrite(t *testing.T, s storage.Store) {
+	try, ok := s.(storage.TryWriter)
+	if !ok {
+		return
+	}
+	old, want := pattern(64<<10, 1), pattern(64<<10, 2)
+	write(t, s, old, 0)
+	n, err := try.TryWriteAt(want, 0)
+	switch {
+	case err == storage.ErrWouldBlock:
+		want = old
+	case n != len(want) || err != nil:
+		t.Errorf("TryWriteAt = %d, %v, want %d or ErrWouldBlock", n, err, len(want))
+	}
+	check(t, s, want, 0)
+	if n, err := try.TryWriteAt(want, s.Info().Size-block); err == nil {
+		t.Errorf("TryWriteAt past the end returns %d and no error", n)
 	}
 }
 

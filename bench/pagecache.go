@@ -32,6 +32,26 @@ func warm(path string) (cold int64, err error) {
 	return cold, err
 }
 
+// keepWarm keeps all of a file in the page cache until release is called, which a
+// kernel that reclaims what looks cold would not do by itself. It needs the right
+// to lock that much memory.
+func keepWarm(path string) (release func(), err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	m, err := mapWhole(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Mlock(m); err != nil {
+		_ = unix.Munmap(m)
+		return nil, fmt.Errorf("can't lock %s into memory: %w", path, err)
+	}
+	return func() { _ = unix.Munmap(m) }, nil
+}
+
 // These hide the short cuts that io.CopyBuffer would take past its buffer.
 type (
 	onlyReader struct{ io.Reader }
@@ -40,13 +60,9 @@ type (
 
 // absent returns how many bytes of a file are not in the page cache (mincore(2)).
 func absent(f *os.File) (bytes int64, err error) {
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
-		return 0, err
-	}
-	m, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	m, err := mapWhole(f)
 	if err != nil {
-		return 0, fmt.Errorf("can't map %s: %w", f.Name(), err)
+		return 0, err
 	}
 	defer unix.Munmap(m)
 	page := os.Getpagesize()
@@ -61,4 +77,17 @@ func absent(f *os.File) (bytes int64, err error) {
 		}
 	}
 	return bytes, nil
+}
+
+// mapWhole maps a file, which must not be empty.
+func mapWhole(f *os.File) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("can't map %s: %w", f.Name(), err)
+	}
+	return m, nil
 }

@@ -41,4 +41,21 @@ func TestWarm(t *testing.T) {
 	if cold, err := warm(path); err != nil || cold != 0 {
 		t.Errorf("a file that has been warmed: %d bytes are cold, %v", cold, err)
 	}
+	release, err := keepWarm(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	if cold, err := absent(f); err != nil || cold != 0 {
+		t.Errorf("a file that is kept: %d bytes are cold, %v", cold, err)
+	}
+	release()
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	if cold, err := absent(f); err != nil || cold == 0 {
+		t.Errorf("a file that was kept: %d bytes are cold, %v", cold, err)
+	}
 }

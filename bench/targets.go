@@ -139,8 +139,29 @@ func startAll(ctx context.Context, dir string, o *options) (*lineup, error) {
 	}
 	l.missing = append(l.missing, o.peers.findProcesses()...)
 	l.targets = append(l.targets, o.peers...)
+	if err := writeBack(own.disk); err != nil {
+		return l, err
+	}
+	l.keepWarm()
 	say(os.Stdout, l.missing)
-	return l, writeBack(own.disk)
+	return l, nil
+}
+
+// keepWarm keeps the targets' files in the page cache until the targets are stopped.
+func (l *lineup) keepWarm() {
+	for i := range l.targets {
+		t := &l.targets[i]
+		if t.disk == "" {
+			continue
+		}
+		release, err := keepWarm(t.disk)
+		if err != nil {
+			l.missing = append(l.missing, fmt.Sprintf("the disk of %s may leave the page cache: %v", t.name, err))
+			continue
+		}
+		stop := t.stop
+		t.stop = func() { stop(); release() }
+	}
 }
 
 // programName is gotgtd, built for the run.

@@ -60,14 +60,19 @@ func (s *file) adoptLocked(f *os.File) error {
 	if !sameFile(&mine, &theirs) {
 		return &Error{Op: "lock", Path: s.path, Err: errors.New("the lock passed on is another file's")}
 	}
-	has := heldLock(f)
-	if has == unix.LOCK_EX || has == unix.LOCK_SH && s.readOnly {
-		return nil
+	if s.readOnly {
+		if heldLock(f) != 0 {
+			return nil
+		}
+		return lock(f, s.path, true, s.device)
 	}
-	err := lock(f, s.path, s.readOnly, s.device)
-	if err != nil && has == unix.LOCK_SH {
-		// flock(2) gives up the old lock even where it refuses the new one.
-		return errors.Join(err, flock(f, unix.LOCK_SH))
+	// An exclusive lock that is there already stays. To look first takes fifty times as
+	// long, and initiators wait.
+	err := lock(f, s.path, false, s.device)
+	if err != nil {
+		// flock(2) gives up a shared lock even where it refuses the exclusive one. If
+		// there was none, this may fail as well, and nothing is lost.
+		_ = flock(f, unix.LOCK_SH)
 	}
 	return err
 }

@@ -198,10 +198,9 @@ func buildGotgtd(ctx context.Context, dir string) (program, version string, err 
 
 // newDisk makes a file whose blocks are all allocated and in the page cache.
 //
-// It is written a page at a time. What is written in larger pieces lies in the page
-// cache in folios of up to 2 MiB, and ext4 walks over the blocks of a folio from its
-// beginning to the one that is written: 13 µs for 4 KiB in the middle, which is more than
-// most targets need for all the rest. All would be compared by how often they have to wait for that.
+// It is written a page at a time. What is written 1 MiB at a time lies in the page cache in
+// large folios, and ext4 walks over the blocks of a folio for each write to a part of it: 13 µs for
+// 4 KiB, as much as gotgtd needs for all the rest. It is the walk that would be compared.
 func newDisk(dir string, size int64) (string, error) {
 	path := filepath.Join(dir, "disk.img")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

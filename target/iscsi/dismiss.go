@@ -44,13 +44,13 @@ func (n *Node) dismiss(s *session, grace time.Duration) {
 
 // askToLeave asks the initiator to log out, and returns how long it has for that.
 func (s *session) askToLeave(grace time.Duration) time.Duration {
-	now := time.Now()
 	s.mu.Lock()
-	asked := now.Sub(s.leave) < grace
+	left := time.Until(time.Unix(0, s.leave))
+	asked := left > -grace
 	if !asked {
-		s.leave = now.Add(grace)
+		left = grace
+		s.leave = time.Now().Add(grace).UnixNano()
 	}
-	left := s.leave.Sub(now)
 	s.mu.Unlock()
 	if !asked {
 		s.requestLogout()

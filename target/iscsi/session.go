@@ -58,7 +58,7 @@ type session struct {
 	ending    bool             // no task starts any more
 	endReason error            // why
 	resetting bool             // ends soon, because of TARGET COLD RESET
-	leave     time.Time        // when it ends unless it has logged out, as it was asked to; zero if not
+	leave     int64            // when it ends unless it has logged out, as it was asked to: nanoseconds since 1970; 0 if it was not
 
 	queue queue // tasks for workers; belongs to the scheduler
 }

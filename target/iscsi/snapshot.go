@@ -164,10 +164,7 @@ func (s *session) snapshot() SessionState {
 	st := SessionState{
 		TSIH: s.tsih, ISID: s.isid, Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), Group: s.group,
 		Params: s.params, Started: s.born.UnixNano(), ExpCmdSN: s.expCmdSN, MaxCmdSN: s.maxCmdSN,
-		LastTTT: s.lastTTT, Arrivals: s.arrivals, Text: s.text, Ending: s.ending, Resetting: s.resetting,
-	}
-	if !s.leave.IsZero() {
-		st.Leave = s.leave.UnixNano()
+		LastTTT: s.lastTTT, Arrivals: s.arrivals, Text: s.text, Ending: s.ending, Resetting: s.resetting, Leave: s.leave,
 	}
 	for _, c := range s.conns {
 		st.Ending = st.Ending || c.lost()
@@ -249,7 +246,7 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 	s.initiator, s.alias, s.isid, s.tsih, s.group = st.Initiator, st.Alias, st.ISID, st.TSIH, st.Group
 	s.params, s.born = st.Params, time.Unix(0, st.Started)
 	s.expCmdSN, s.maxCmdSN, s.lastTTT, s.arrivals = st.ExpCmdSN, st.MaxCmdSN, st.LastTTT, st.Arrivals
-	s.text, s.ending, s.resetting, s.leave = st.Text, st.Ending, st.Resetting, time.Unix(0, st.Leave)
+	s.text, s.ending, s.resetting, s.leave = st.Text, st.Ending, st.Resetting, st.Leave
 	s.publishLocked()
 	if st.Target != "" {
 		if s.target = target(st.Target); s.target == nil {

@@ -29,9 +29,31 @@ func (b bitmap) has(u uint16) bool {
 	return i < len(b) && b[i].Load()>>(u&63)&1 != 0
 }
 
-// init makes code pending on every logical unit.
-func (a *attentions) init(code uint16) {
-	a.quiet.Store(new(bitmap))
+// numbersOf returns the logical unit numbers of places.
+func numbersOf(places map[uint16]*attachment) bitmap {
+	var b bitmap
+	for u := range places {
+		if i := int(u >> 6); i >= len(b) {
+			b = b.clone(i + 1)
+		}
+		b[u>>6].Or(1 << (u & 63))
+	}
+	return b
+}
+
+// clone returns a copy with room for so many words.
+func (b bitmap) clone(words int) bitmap {
+	c := make(bitmap, max(words, len(b)))
+	for i := range b {
+		c[i].Store(b[i].Load())
+	}
+	return c
+}
+
+// init makes code pending on every logical unit but those of quiet.
+func (a *attentions) init(code uint16, quiet bitmap) {
+	quiet = quiet.clone(0)
+	a.quiet.Store(&quiet)
 	a.initial = []uint16{code}
 }
 
@@ -107,15 +129,6 @@ func (a *attentions) dropAll(code uint16) {
 	a.initial = slices.DeleteFunc(slices.Clone(a.initial), is)
 }
 
-// dropEverything makes nothing pending on the logical units of places.
-func (a *attentions) dropEverything(places map[uint16]*attachment) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for u := range places {
-		a.setLocked(u, nil)
-	}
-}
-
 // list returns the pending unit attentions of u in order.
 func (a *attentions) list(u uint16) []uint16 {
 	a.mu.Lock()
@@ -171,11 +184,7 @@ func (a *attentions) quietLocked(u uint16, on bool) {
 		if !on {
 			return
 		}
-		grown := make(bitmap, i+1)
-		for j := range b {
-			grown[j].Store(b[j].Load())
-		}
-		b = grown
+		b = b.clone(i + 1)
 		a.quiet.Store(&b)
 	}
 	if on {

@@ -15,7 +15,7 @@ func TestAttentionsAreQueues(t *testing.T) {
 	codes := []uint16{ascPowerOnOrReset, ascBusDeviceReset, ascReportedLUNsChanged, ascModeParametersChanged}
 	rapid.Check(t, func(t *rapid.T) {
 		var got attentions
-		got.init(ascPowerOnOrReset)
+		got.init(ascPowerOnOrReset, nil)
 		places, want := make(map[uint16]*attachment), make(map[uint16][]uint16)
 		for u := range uint16(4) {
 			u *= 60 // bits in several words
@@ -87,7 +87,7 @@ func TestAttentionsAreQueues(t *testing.T) {
 // What nearly every logical unit has for a nexus takes no memory.
 func TestQuietUnitsTakeNoMemory(t *testing.T) {
 	var a attentions
-	a.init(ascPowerOnOrReset)
+	a.init(ascPowerOnOrReset, nil)
 	for u := range uint16(1000) {
 		a.take(&attachment{number: u})
 	}

@@ -198,7 +198,7 @@ func (d *Device) LogicalUnit(n uint16) *LogicalUnit {
 func (d *Device) Open(id NexusID) *Nexus {
 	d.lockWithout(id)
 	defer d.mu.Unlock()
-	return d.newNexusLocked(id)
+	return d.newNexusLocked(id, nil)
 }
 
 // lockWithout locks mu at a moment when no nexus of that id is open.
@@ -223,9 +223,11 @@ func (d *Device) Lookup(id NexusID) (nx *Nexus, ok bool) {
 	return nx, ok
 }
 
-func (d *Device) newNexusLocked(id NexusID) *Nexus {
+// newNexusLocked opens a nexus with POWER ON, RESET, OR BUS DEVICE RESET OCCURRED
+// pending on every logical unit but those of quiet.
+func (d *Device) newNexusLocked(id NexusID, quiet bitmap) *Nexus {
 	nx := &Nexus{id: id, dev: d}
-	nx.attentions.init(ascPowerOnOrReset)
+	nx.attentions.init(ascPowerOnOrReset, quiet)
 	d.nexuses[id] = nx
 	return nx
 }

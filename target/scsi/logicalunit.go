@@ -331,7 +331,7 @@ func (lu *LogicalUnit) Flush() error {
 
 // Close waits for commands under way, flushes, and closes the store. Commands
 // that come later end with LOGICAL UNIT NOT SUPPORTED.
-func (lu *LogicalUnit) Close() error { return lu.close(!lu.controller && !lu.store.Info().ReadOnly) }
+func (lu *LogicalUnit) Close() error { return lu.close(true) }
 
 // Abandon is Close for a logical unit that another process serves by now: to
 // flush what has been written is that process's business.
@@ -350,7 +350,7 @@ func (lu *LogicalUnit) close(flush bool) error {
 	}
 	lu.closed = true
 	var err error
-	if flush {
+	if flush && !lu.store.Info().ReadOnly {
 		err = lu.flushLocked()
 	}
 	return errors.Join(err, lu.store.Close())

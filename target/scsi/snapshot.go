@@ -97,7 +97,7 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 func (n *Nexus) snapshot() NexusState {
 	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load()}
 	for u, home := range *n.dev.places.Load() {
-		if prevents := n.prevents(home); prevents || n.attentions.pending(u) {
+		if prevents := home.removalPrevented() && n.prevents(home); prevents || n.attentions.pending(u) {
 			s.Units = append(s.Units, NexusUnitState{LUN: u, Attentions: n.attentions.list(u), Prevent: prevents})
 		}
 	}
@@ -137,11 +137,12 @@ func (d *Device) Restore(s DeviceState) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	changed := len(kept) != len(s.Units) || len(kept) != len(*d.places.Load())
+	quiet := numbersOf(*d.places.Load()) // but for what the nexuses list
 	for _, ns := range s.Nexuses {
 		if d.nexuses[ns.ID()] != nil {
 			return fmt.Errorf("can't restore %s: two nexuses %v", d.opts.Name, ns.ID())
 		}
-		d.newNexusLocked(ns.ID()).restore(ns, kept, news, changed)
+		d.newNexusLocked(ns.ID(), quiet).restore(ns, kept, news, changed)
 	}
 	return nil
 }
@@ -187,7 +188,6 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 func (n *Nexus) restore(s NexusState, kept map[uint16]bool, news map[uint16][]uint16, changed bool) {
 	n.stats.store(s.Counters)
 	places := *n.dev.places.Load()
-	n.attentions.dropEverything(places)
 	for _, u := range s.Units {
 		if home := places[u.LUN]; home != nil && kept[u.LUN] {
 			n.attentions.replace(u.LUN, u.Attentions)

@@ -31,8 +31,8 @@ type file struct {
 	align       alignment
 
 	noNowait    atomic.Bool // RWF_NOWAIT was refused
-	jam         jam
 	noZeroRange atomic.Bool // FALLOC_FL_ZERO_RANGE was refused
+	jam         jam
 
 	// merge keeps the other writes out while an unaligned direct one reads
 	// the blocks at its ends, changes a part of them, and writes them back.

@@ -85,6 +85,7 @@ type Process struct {
 	timeout    time.Duration
 	upg        upgrader
 	slot       *slot
+	briefing   *briefing
 	manager    notify.Client
 	watchdog   time.Duration
 	generation int
@@ -137,6 +138,9 @@ func Start(o Options) (*Process, error) {
 		p.takeActivation(sys.activation())
 		p.slot, err = newSlot(p.upg)
 	}
+	if err == nil {
+		p.briefing, err = takeBriefing(p.upg)
+	}
 	if err != nil {
 		p.upg.Stop()
 		return nil, err
@@ -183,6 +187,10 @@ func (p *Process) Generation() int { return p.generation }
 // Predecessor is the SOCK_SEQPACKET socket to the generation that started
 // this one, or nil if there is none. The caller owns it and closes it.
 func (p *Process) Predecessor() *net.UnixConn { return p.pred }
+
+// Briefing returns what the predecessor has left by [Process.UpgradeWith], nil
+// if that was nothing or there is none.
+func (p *Process) Briefing() []byte { return p.briefing.text }
 
 // Ready tells the predecessor and the service manager that this process
 // serves. A successor calls it after it has told its predecessor that it has
@@ -240,5 +248,6 @@ func (p *Process) exit(ctx context.Context) error {
 	p.closeListeners(serves)
 	p.upg.Stop()
 	p.slot.close()
+	p.briefing.close()
 	return errors.Join(errs...)
 }

@@ -64,7 +64,18 @@ func (s Successor) Kill() { _ = s.process.Kill() }
 // error before that the successor is killed and reaped, Upgrade returns the
 // error, and the caller goes on serving as before.
 func (p *Process) Upgrade(ctx context.Context, handoff func(ctx context.Context, s Successor) error) error {
+	return p.UpgradeWith(ctx, nil, handoff)
+}
+
+// UpgradeWith is [Process.Upgrade] with a briefing, which the successor finds
+// in [Process.Briefing] as soon as it has called [Start]: what it has to know
+// before it builds anything.
+func (p *Process) UpgradeWith(ctx context.Context, briefing []byte, handoff func(ctx context.Context, s Successor) error) error {
 	if err := p.begin(); err != nil {
+		return err
+	}
+	if err := p.briefing.write(briefing); err != nil {
+		p.end(false)
 		return err
 	}
 	if err := p.Reloading("starting the next generation"); err != nil {

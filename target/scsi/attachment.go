@@ -5,6 +5,7 @@ package scsi
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"sync/atomic"
 
@@ -21,6 +22,7 @@ type attachment struct {
 	serial       string
 	naa          []byte
 	reservations reservation.State
+	replaced     string // what tells it from the logical unit of the same number before Restore; set by that alone
 
 	gone     atomic.Bool  // the logical unit was detached
 	prevents atomic.Int32 // nexuses that prevent removal of the medium; changes with their mu held
@@ -47,6 +49,12 @@ func localNAA(name string, n uint16) []byte {
 	id := sum[:8]
 	id[0] = 0x30 | id[0]&0x0f
 	return id
+}
+
+// identity returns what initiators tell the logical unit by.
+func (a *attachment) identity() Identity {
+	o := &a.lu.opts
+	return Identity{NAA: hex.EncodeToString(a.naa), SCSIID: a.scsiID, Serial: a.serial, Vendor: o.Vendor, Product: o.Product}
 }
 
 // removalPrevented reports whether any nexus prevents removal of the medium.

@@ -100,8 +100,38 @@ func addAttention(queue []uint16, code uint16) []uint16 {
 	return slices.Insert(queue, 0, code)
 }
 
+// unmet stands in a queue, and in a snapshot, where an I_T nexus was there before
+// the logical unit was: what an initiator sends to the number may be meant for
+// another one that had it. It is no code of SPC-4. Nothing takes it but [attentions.meet].
+const unmet = 0xffff
+
+// attentionSense is what a command ends with for the head of a queue.
+func attentionSense(code uint16) sense {
+	if code == unmet {
+		return illegal(ascUnitNotSupported)
+	}
+	return sense{key: keyUnitAttention, code: code}
+}
+
+// isUnmet reports whether the nexus has not met the logical unit u yet.
+func (a *attentions) isUnmet(u uint16) bool {
+	return a.pending(u) && slices.Contains(a.list(u), unmet)
+}
+
+// meet notes that the initiator has asked which logical unit u is.
+func (a *attentions) meet(u uint16) {
+	if !a.pending(u) {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if q := a.queueLocked(u); slices.Contains(q, unmet) {
+		a.setLocked(u, slices.DeleteFunc(slices.Clone(q), func(c uint16) bool { return c == unmet }))
+	}
+}
+
 // take removes the first pending unit attention of a logical unit, none when
-// that was detached.
+// that was detached. unmet stays.
 func (a *attentions) take(unit *attachment) (code uint16, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -110,12 +140,14 @@ func (a *attentions) take(unit *attachment) (code uint16, ok bool) {
 	}
 	u := unit.number
 	q := a.queueLocked(u)
-	if len(q) > 0 {
-		code, ok = q[0], true
-		q = slices.Clone(q[1:])
+	switch {
+	case len(q) == 0:
+		return 0, false
+	case q[0] == unmet:
+		return unmet, true
 	}
-	a.setLocked(u, q)
-	return code, ok
+	a.setLocked(u, slices.Clone(q[1:]))
+	return q[0], true
 }
 
 // dropAll removes one kind of unit attention for every logical unit.

@@ -2,7 +2,11 @@
 
 package scsi
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
 
 // Counters is what was moved since the start, over handoffs.
 type Counters struct {
@@ -16,6 +20,22 @@ type Counters struct {
 // counters is Counters in the making.
 type counters struct {
 	reads, writes, readBytes, writtenBytes, errors atomic.Uint64
+
+	sampling sync.Mutex // protects the fields below
+	seen     uint64     // commands at the last sample
+	moved    time.Time  // the last sample that had more commands than the one before
+}
+
+// lastIO returns when blocks were last moved, zero for never, as exactly as it is
+// called often: the hot path takes no time.
+func (c *counters) lastIO() time.Time {
+	now := c.reads.Load() + c.writes.Load()
+	c.sampling.Lock()
+	defer c.sampling.Unlock()
+	if now != c.seen {
+		c.seen, c.moved = now, time.Now()
+	}
+	return c.moved
 }
 
 func (c *counters) read(n int)    { c.reads.Add(1); c.readBytes.Add(uint64(n)) }
@@ -25,7 +45,15 @@ func (c *counters) load() Counters {
 	return Counters{c.reads.Load(), c.writes.Load(), c.readBytes.Load(), c.writtenBytes.Load(), c.errors.Load()}
 }
 
-func (c *counters) store(v Counters) {
+// store takes over the counters of another process and its lastIO, in seconds
+// since 1970.
+func (c *counters) store(v Counters, lastIO int64) {
+	c.sampling.Lock()
+	defer c.sampling.Unlock()
+	c.seen = v.Reads + v.Writes
+	if c.moved = time.Unix(lastIO, 0); lastIO <= 0 {
+		c.moved = time.Time{}
+	}
 	c.reads.Store(v.Reads)
 	c.writes.Store(v.Writes)
 	c.readBytes.Store(v.ReadBytes)

@@ -164,6 +164,9 @@ func (d *Device) setPlaceLocked(n uint16, home *attachment) {
 	for _, nx := range d.nexuses {
 		nx.attentions.replace(n, nil)
 		nx.attentions.raiseAll(places, ascReportedLUNsChanged)
+		if home != nil && !home.lu.controller {
+			nx.attentions.raise(home, unmet)
+		}
 	}
 }
 

@@ -63,7 +63,11 @@ func TestAttachAndDetach(t *testing.T) {
 	second := attach(t, d, 2, scsi.LogicalUnitOptions{})
 	h.expect(t, "6/3f/0e")
 	h.lun = scsi.MakeLUN(2)
-	h.expect(t) // said once for the whole device
+	// REPORTED LUNS DATA HAS CHANGED was said once for the whole device. Until h has
+	// asked what it is, a command may be meant for another disk that was LUN 2.
+	h.want("5/25/00", ready, nil, 0)
+	h.want(good, inquiry(0, 96), nil, 96)
+	h.expect(t)
 
 	if err := d.Attach(1, second); err == nil {
 		t.Error("two units on one number")

@@ -35,6 +35,7 @@ func runInquiry(c *Command) {
 	unit := c.exec.unit
 	allocation := uint32(binary.BigEndian.Uint16(c.CDB[3:]))
 	if c.CDB[1]&0x01 == 0 {
+		c.exec.nexus.attentions.meet(unit.number)
 		c.reply(unit.lu.standardInquiry(), allocation)
 		return
 	}
@@ -43,6 +44,7 @@ func runInquiry(c *Command) {
 		c.fail(badCDB(2))
 		return
 	}
+	c.exec.nexus.attentions.meet(unit.number)
 	c.reply(page, allocation)
 }
 

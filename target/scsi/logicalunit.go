@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gotgtd/gotgtd/target/storage"
 )
@@ -272,6 +273,11 @@ func (lu *LogicalUnit) Info() UnitInfo {
 
 // Counters returns what was moved to and from this logical unit.
 func (lu *LogicalUnit) Counters() Counters { return lu.stats.load() }
+
+// LastIO returns when a command has last read or written blocks, zero for never.
+// It notices what has happened since the last call, and takes that for now: it is
+// as exact as it is called often. [Nexus.LastIO] likewise.
+func (lu *LogicalUnit) LastIO() time.Time { return lu.stats.lastIO() }
 
 // SetReadOnly changes the write protection. A store opened read-only stays
 // protected.

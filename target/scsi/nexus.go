@@ -56,6 +56,10 @@ func (n *Nexus) String() string {
 // Counters returns what was moved through this nexus.
 func (n *Nexus) Counters() Counters { return n.stats.load() }
 
+// LastIO returns when a command of this nexus has last read or written blocks;
+// see [LogicalUnit.LastIO].
+func (n *Nexus) LastIO() time.Time { return n.stats.lastIO() }
+
 // Close ends the I_T nexus (SAM-5 6.3.4): when it returns, SPC-2 reservations
 // of the nexus are released and it prevents no removal. Persistent
 // reservations stay. Commands that are still executing finish. Closing twice
@@ -137,7 +141,7 @@ func (n *Nexus) prepare(c *Command) {
 	unit := c.exec.unit
 	if n.attentions.pending(unit.number) && op.flags&opIgnoresAttention == 0 {
 		if code, ok := n.takeAttention(unit); ok {
-			c.fail(sense{key: keyUnitAttention, code: code})
+			c.fail(attentionSense(code))
 			return
 		}
 	}

@@ -45,7 +45,7 @@ func runRequestSense(c *Command) {
 	unit := c.exec.unit
 	s := sense{key: keyNoSense, code: ascNone}
 	if code, ok := c.exec.nexus.takeAttention(unit); ok {
-		s = sense{key: keyUnitAttention, code: code}
+		s = attentionSense(code)
 	} else if why, refused := unit.lu.refuses(&operation{flags: opNeedsMedium}); refused {
 		s = why
 	}

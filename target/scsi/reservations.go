@@ -4,6 +4,7 @@ package scsi
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -36,6 +37,7 @@ func reservationOperations() []operation {
 // persisted through power loss.
 func (a *attachment) newReservations(d *Device) (reservation.State, error) {
 	o := reservation.Options{
+		Unit:  hex.EncodeToString(a.naa),
 		Ports: d.portTags,
 		Nexuses: func() []reservation.Nexus {
 			open := d.openNexuses()

@@ -41,6 +41,7 @@ const (
 	ascCapacityChanged        = 0x2a09
 	ascSavingNotSupported     = 0x3900
 	ascMediumNotPresent       = 0x3a00
+	ascInquiryDataChanged     = 0x3f03
 	ascReportedLUNsChanged    = 0x3f0e
 	ascInternalTargetFailure  = 0x4400
 	ascMediumRemovalPrevented = 0x5302

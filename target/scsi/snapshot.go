@@ -35,6 +35,19 @@ type UnitState struct {
 
 	Reservations reservation.Snapshot `cbor:"11,keyasint"`
 	Counters     Counters             `cbor:"12,keyasint"`
+
+	Identity Identity `cbor:"13,keyasint"`           // zero from a process that did not tell it
+	Store    string   `cbor:"14,keyasint,omitempty"` // storage.Info.ID
+	LastIO   int64    `cbor:"15,keyasint,omitempty"` // seconds since 1970, see [LogicalUnit.LastIO]
+}
+
+// Identity is what initiators tell a logical unit by.
+type Identity struct {
+	NAA     string `cbor:"1,keyasint,omitempty"` // hexadecimal
+	SCSIID  string `cbor:"2,keyasint,omitempty"` // T10 vendor ID based designator
+	Serial  string `cbor:"3,keyasint,omitempty"` // unit serial number
+	Vendor  string `cbor:"4,keyasint,omitempty"`
+	Product string `cbor:"5,keyasint,omitempty"`
 }
 
 // NexusState is the state of an I_T nexus.
@@ -44,6 +57,7 @@ type NexusState struct {
 	TargetPort uint16           `cbor:"3,keyasint"`
 	Units      []NexusUnitState `cbor:"4,keyasint,omitempty"` // those that keep something, ordered by LUN
 	Counters   Counters         `cbor:"5,keyasint"`
+	LastIO     int64            `cbor:"6,keyasint,omitempty"` // seconds since 1970, see [Nexus.LastIO]
 }
 
 // NexusUnitState is what a logical unit keeps for an I_T nexus. Most keep nothing
@@ -90,12 +104,17 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 	}
 	if home := lu.home.Load(); home != nil {
 		s.Reservations = home.reservations.Snapshot()
+		s.Identity = home.identity()
+	}
+	if lu.store != nil {
+		s.Store = lu.store.Info().ID
+		s.LastIO = lu.stats.lastIO().Unix()
 	}
 	return s
 }
 
 func (n *Nexus) snapshot() NexusState {
-	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load()}
+	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load(), LastIO: n.stats.lastIO().Unix()}
 	for u, home := range *n.dev.places.Load() {
 		if prevents := home.removalPrevented() && n.prevents(home); prevents || n.attentions.pending(u) {
 			s.Units = append(s.Units, NexusUnitState{LUN: u, Attentions: n.attentions.list(u), Prevent: prevents})
@@ -112,8 +131,12 @@ func (n *Nexus) snapshot() NexusState {
 // The logical units may differ from those in s, since the configuration may
 // have changed. Nexuses learn of logical units that came or went by REPORTED
 // LUNS DATA HAS CHANGED, of another capacity by CAPACITY DATA HAS CHANGED, of
-// another write cache setting by MODE PARAMETERS CHANGED, and of nothing else.
-// After an error the device is not fit for use.
+// another write cache setting by MODE PARAMETERS CHANGED. One with another
+// identity or another store is another logical unit: nothing of the state is
+// its, a nexus learns of it by INQUIRY DATA HAS CHANGED too, and what it sends, or has
+// sent, is refused with LOGICAL UNIT NOT SUPPORTED until it has asked by INQUIRY
+// what is there. [Device.Replaced] lists these. After an error the device is not
+// fit for use.
 func (d *Device) Restore(s DeviceState) error {
 	if len(d.openNexuses()) > 0 {
 		return errors.New("can't restore the state of a device that is in use")
@@ -137,19 +160,111 @@ func (d *Device) Restore(s DeviceState) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	changed := len(kept) != len(s.Units) || len(kept) != len(*d.places.Load())
+	strange := d.strangersLocked(s.Units, kept)
 	quiet := numbersOf(*d.places.Load()) // but for what the nexuses list
 	for _, ns := range s.Nexuses {
 		if d.nexuses[ns.ID()] != nil {
 			return fmt.Errorf("can't restore %s: two nexuses %v", d.opts.Name, ns.ID())
 		}
-		d.newNexusLocked(ns.ID(), quiet).restore(ns, kept, news, changed)
+		nx := d.newNexusLocked(ns.ID(), quiet)
+		nx.restore(ns, kept, news, changed)
+		for _, home := range strange {
+			nx.attentions.raise(home, ascInquiryDataChanged)
+			nx.attentions.raise(home, unmet)
+		}
 	}
 	return nil
 }
 
+// strangersLocked returns the disks that the nexuses of a snapshot have not met:
+// those that came, and those in the place of another. What persists of the
+// latter's reservations is not theirs.
+func (d *Device) strangersLocked(units []UnitState, kept map[uint16]bool) []*attachment {
+	before := make(map[uint16]UnitState, len(units))
+	for _, u := range units {
+		before[u.LUN] = u
+	}
+	var list []*attachment
+	for n, home := range *d.places.Load() {
+		if kept[n] || home.lu.controller {
+			continue
+		}
+		list = append(list, home)
+		if old, ok := before[n]; ok && !old.Controller {
+			home.reservations.Forget()
+			home.replaced = home.lu.difference(old)
+		}
+	}
+	return list
+}
+
+// A Replacement is a logical unit that has the number of another one that was
+// there before [Device.Restore].
+type Replacement struct {
+	Number uint16
+	Why    string // what tells it from the one before
+}
+
+// Replaced returns the replacements of the last Restore, ordered by number.
+func (d *Device) Replaced() []Replacement {
+	var list []Replacement
+	for _, u := range d.LogicalUnits() {
+		if home := u.Unit.home.Load(); home != nil && home.replaced != "" {
+			list = append(list, Replacement{u.Number, home.replaced})
+		}
+	}
+	return list
+}
+
+// Settle makes what [Device.Restore] has found lasting: reservations that were
+// another logical unit's are forgotten on disk too. Before this call the process
+// that the state comes from can go on.
+func (d *Device) Settle() error {
+	var errs []error
+	for _, u := range d.LogicalUnits() {
+		if home := u.Unit.home.Load(); home != nil && home.replaced != "" {
+			if err := home.reservations.Keep(); err != nil {
+				errs = append(errs, fmt.Errorf("LUN %d: %w", u.Number, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // isSame reports whether lu can be the logical unit that u was taken from.
-func (lu *LogicalUnit) isSame(u UnitState) bool {
-	return lu.controller == u.Controller && lu.blockSize == u.BlockSize
+func (lu *LogicalUnit) isSame(u UnitState) bool { return lu.difference(u) == "" }
+
+// difference says what tells lu from the logical unit that u was taken from,
+// nothing if it can be the same.
+func (lu *LogicalUnit) difference(u UnitState) string {
+	if lu.controller || u.Controller {
+		if lu.controller != u.Controller {
+			return "another device type"
+		}
+		return ""
+	}
+	var now Identity
+	if home := lu.home.Load(); home != nil {
+		now = home.identity()
+	}
+	was, store := u.Identity, lu.store.Info().ID
+	switch {
+	case lu.blockSize != u.BlockSize:
+		return fmt.Sprintf("block size %d instead of %d", lu.blockSize, u.BlockSize)
+	case was == Identity{}: // from a process that did not tell it
+		return ""
+	case now.NAA != was.NAA:
+		return fmt.Sprintf("NAA %s instead of %s", now.NAA, was.NAA)
+	case now.SCSIID != was.SCSIID:
+		return fmt.Sprintf("SCSI ID %q instead of %q", now.SCSIID, was.SCSIID)
+	case now.Serial != was.Serial:
+		return fmt.Sprintf("serial number %q instead of %q", now.Serial, was.Serial)
+	case now.Vendor != was.Vendor || now.Product != was.Product:
+		return fmt.Sprintf("vendor and product %q, %q instead of %q, %q", now.Vendor, now.Product, was.Vendor, was.Product)
+	case store != u.Store && store != "" && u.Store != "":
+		return fmt.Sprintf("another backing store, %s instead of %s", store, u.Store)
+	}
+	return ""
 }
 
 // restore takes over the state of a logical unit, and returns the unit
@@ -162,7 +277,7 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 	if err := home.reservations.Restore(u.Reservations); err != nil {
 		return nil, err
 	}
-	lu.stats.store(u.Counters)
+	lu.stats.store(u.Counters, u.LastIO)
 	if lu.controller {
 		return nil, nil
 	}
@@ -186,7 +301,7 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 // are still there, news the unit attentions that they raise, and changed says
 // whether others came or went.
 func (n *Nexus) restore(s NexusState, kept map[uint16]bool, news map[uint16][]uint16, changed bool) {
-	n.stats.store(s.Counters)
+	n.stats.store(s.Counters, s.LastIO)
 	places := *n.dev.places.Load()
 	for _, u := range s.Units {
 		if home := places[u.LUN]; home != nil && kept[u.LUN] {

@@ -27,7 +27,12 @@ func (c *Command) Settle(status Status, sense []byte) {
 // pass already: unit attentions and reservations that came up since do not
 // concern it. It may still find that its logical unit is gone.
 func (n *Nexus) Reprepare(c *Command) {
-	if op := n.find(c); op != nil {
+	switch op := n.find(c); {
+	case op == nil:
+	case op.flags&opIgnoresAttention == 0 && n.attentions.isUnmet(c.exec.unit.number):
+		// It was let pass to the logical unit that had the number before.
+		c.fail(illegal(ascUnitNotSupported))
+	default:
 		c.exec.op = op
 		op.prepare(c)
 	}

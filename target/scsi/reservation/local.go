@@ -42,7 +42,9 @@ func open(o Options, d disk) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.table = tableOf(s)
+	if s.Unit == "" || s.Unit == o.Unit {
+		l.table = tableOf(s)
+	}
 	l.publishLocked()
 	return l, nil
 }
@@ -159,7 +161,23 @@ func (l *Local) keepLocked(t *table) error {
 	}
 	s := t.snapshot()
 	s.Generation = 0 // a power on starts it anew (SPC-4 6.15.2)
+	s.Unit = l.options.Unit
 	return l.file.save(s)
+}
+
+// Forget implements [State].
+func (l *Local) Forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.table, l.reserved = table{}, nil
+	l.publishLocked()
+}
+
+// Keep implements [State].
+func (l *Local) Keep() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.keepLocked(&l.table)
 }
 
 // Generation implements [State].

@@ -163,6 +163,11 @@ type State interface {
 	// Restore replaces the whole state. It fails if s contradicts itself or
 	// can't be kept as it asks, and then nothing has changed.
 	Restore(s Snapshot) error
+	// Forget drops the whole state: it was another logical unit's. What is kept
+	// of that on stable storage stays until Keep or the next change.
+	Forget()
+	// Keep makes what is kept on stable storage that of the state now.
+	Keep() error
 }
 
 // Options says how a [Local] is to work. The zero Options is valid.
@@ -180,4 +185,8 @@ type Options struct {
 	// logical unit alone; File+".tmp" is used too. Its directory exists. Empty:
 	// APTPL is not supported, and REPORT CAPABILITIES says so.
 	File string
+	// Unit names the logical unit in the file, as its NAA designator does. A file
+	// that names another one is none: what it keeps was that one's. Empty in
+	// the file, as earlier versions wrote it: it is taken for this one's.
+	Unit string
 }

@@ -25,6 +25,8 @@ type Snapshot struct {
 	// APTPL says that registrations and reservation persist through power
 	// loss.
 	APTPL bool `cbor:"6,keyasint,omitempty"`
+	// Unit is [Options.Unit] of the logical unit, in a file alone.
+	Unit string `cbor:"7,keyasint,omitempty"`
 }
 
 // Registration is a nexus and the reservation key that it has registered.

@@ -227,13 +227,14 @@ type taker struct {
 
 func (t *taker) Restore(snap *handoff.Snapshot, files []*os.File) error {
 	var conns, memory []*os.File
-	locks := make(map[string][]*os.File)
+	locks := make(map[fileID][]*os.File)
 	for i, f := range files {
 		switch d := snap.Files[i]; d.Kind {
 		case fileConnection:
 			conns = append(conns, f)
 		case fileLock:
-			locks[d.Name] = append(locks[d.Name], f)
+			id := idOf(f)
+			locks[id] = append(locks[id], f)
 		case fileMemory:
 			memory = append(memory, f)
 		default:
@@ -258,7 +259,7 @@ func (t *taker) Restore(snap *handoff.Snapshot, files []*os.File) error {
 }
 
 // restore rebuilds the state; what it takes of locks it removes from the map.
-func (t *taker) restore(snap *handoff.Snapshot, conns []*os.File, locks map[string][]*os.File) error {
+func (t *taker) restore(snap *handoff.Snapshot, conns []*os.File, locks map[fileID][]*os.File) error {
 	s := t.server
 	for _, st := range s.targets {
 		for _, u := range st.device.LogicalUnits() {
@@ -276,6 +277,9 @@ func (t *taker) restore(snap *handoff.Snapshot, conns []*os.File, locks map[stri
 			err = st.device.Restore(d)
 		}
 	}
+	if err == nil {
+		err = t.replacements(&state)
+	}
 	if err != nil {
 		closeFiles(conns)
 		return err
@@ -289,17 +293,33 @@ func closeFiles(files []*os.File) {
 	}
 }
 
-// adopt gives a store the lock that was passed on for it. A store that the
+// fileID tells files apart, whatever their paths; a device may have several nodes.
+type fileID struct{ dev, ino, rdev uint64 }
+
+func idOf(f *os.File) fileID {
+	info, err := f.Stat()
+	if err != nil {
+		return fileID{}
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	if st.Mode&syscall.S_IFMT == syscall.S_IFBLK {
+		return fileID{rdev: st.Rdev}
+	}
+	return fileID{dev: st.Dev, ino: st.Ino}
+}
+
+// adopt gives a store the lock that was passed on for it, which is its file's and
+// not its path's: another file may be at that by now. A store that the
 // predecessor did not serve takes its lock itself.
-func adopt(lu *scsi.LogicalUnit, locks map[string][]*os.File) error {
+func adopt(lu *scsi.LogicalUnit, locks map[fileID][]*os.File) error {
 	st := lu.Store()
 	l, ok := st.(storage.Locked)
 	if !ok {
 		return nil
 	}
-	path := st.Info().Path
-	if list := locks[path]; len(list) > 0 {
-		locks[path] = list[1:]
+	id := idOf(l.LockFile())
+	if list := locks[id]; len(list) > 0 {
+		locks[id] = list[1:]
 		return l.AdoptLock(list[0])
 	}
 	return l.TakeLock()
@@ -331,6 +351,7 @@ func (t *taker) find(name string) *iscsi.Target {
 func (t *taker) Start() {
 	s := t.server
 	s.node.Start()
+	t.settleDevices()
 	for _, i := range s.node.Sessions() {
 		if why := t.dismissal(&i); why != "" {
 			s.log.Info("session asked to log out", "initiator", i.Initiator, "target", i.Target, "reason", why)

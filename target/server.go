@@ -34,6 +34,10 @@ type Options struct {
 	// process that serves them now hands over later.
 	Successor bool
 
+	// Force takes over sessions though a logical unit that they use is another
+	// one by now. They are told, and can't reach it before they have looked.
+	Force bool
+
 	FastPaths iscsi.FastPaths // other than the zero value for tests alone
 
 	// What follows is for programs that embed a Server.
@@ -74,6 +78,10 @@ type Server struct {
 	announced []iscsi.PortalGroup // in place of the portals
 
 	accepts sync.WaitGroup
+
+	background sync.WaitGroup
+	stop       chan struct{} // closed by Close, once
+	stopOnce   sync.Once
 }
 
 // served is a target with what belongs to it.
@@ -94,7 +102,7 @@ type portal struct {
 // An error names all targets and logical units that can't be served, with
 // their places in the configuration; nothing stays open then.
 func New(o Options) (*Server, error) {
-	s := &Server{conf: o.Config, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second)}
+	s := &Server{conf: o.Config, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second), stop: make(chan struct{})}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -118,6 +126,8 @@ func New(o Options) (*Server, error) {
 		return nil, errors.Join(errs...)
 	}
 	s.publish()
+	s.background.Add(1)
+	go s.sample()
 	return s, nil
 }
 
@@ -338,6 +348,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Close ends all sessions at once, flushes and closes the backing stores, and
 // returns the errors of those.
 func (s *Server) Close() error {
+	s.stopOnce.Do(func() { close(s.stop) })
+	s.background.Wait()
 	s.pauseAccepting()
 	s.mu.Lock()
 	for _, p := range s.portals {

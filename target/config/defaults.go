@@ -23,12 +23,24 @@ const defaultNOPInterval = 15 * time.Second
 // SetDefaults replaces each zero value by its default, as the fields'
 // documentation gives it. What has no default, such as a path, it leaves for
 // [Config.Validate]. Done twice, it changes nothing.
-func (c *Config) SetDefaults() {
+func (c *Config) SetDefaults() { c.setDefaults(nil) }
+
+// setDefaults is SetDefaults with the numbers that were given before.
+func (c *Config) setDefaults(known Numbers) {
 	c.Limits.setDefaults()
 	setDefault(&c.Discovery.Algorithms, CHAPAlgorithms)
 	taken := map[int]bool{}
 	for _, t := range c.Targets {
 		taken[t.TID] = true
+	}
+	for i := range c.Targets {
+		if t := &c.Targets[i]; t.TID == 0 {
+			t.TID = known.tid(t.Name, taken)
+			taken[t.TID] = true
+		}
+	}
+	for _, n := range known { // of targets that are gone
+		taken[n.TID] = true
 	}
 	tid := 1
 	for i := range c.Targets {

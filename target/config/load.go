@@ -16,12 +16,16 @@ const maxFileSize = 4 << 20
 
 // Load reads the configuration file at path, fills in the defaults and
 // validates the result. An error is an [Errors] with everything that is wrong.
-func Load(path string) (*Config, error) {
+func Load(path string) (*Config, error) { return LoadNumbered(path, nil) }
+
+// LoadNumbered is [Load] with the numbers that were given before. Those that
+// the configuration leaves open stay as they were.
+func LoadNumbered(path string, known Numbers) (*Config, error) {
 	data, err := readFile(path)
 	if err != nil {
 		return nil, Errors{{Pos: Pos{File: path}, Err: err}}
 	}
-	cfg, errs := parse(path, data)
+	cfg, errs := parse(path, data, known)
 	cfg.noteReadable()
 	errs = append(errs, cfg.validate().without(errs)...)
 	if len(errs) > 0 {
@@ -52,7 +56,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	if len(data) > maxFileSize {
 		return nil, Errors{{Pos: Pos{File: name}, Err: errTooLarge}}
 	}
-	cfg, errs := parse(name, data)
+	cfg, errs := parse(name, data, nil)
 	if len(errs) > 0 {
 		return nil, errs.sorted(cfg.Files)
 	}
@@ -60,18 +64,18 @@ func Parse(name string, data []byte) (*Config, error) {
 }
 
 // parse reads a configuration of any format as far as it can.
-func parse(name string, data []byte) (*Config, Errors) {
+func parse(name string, data []byte, known Numbers) (*Config, Errors) {
 	var cfg *Config
 	var errs Errors
 	switch format(name, data) {
 	case formatTGT:
-		cfg, errs = parseTGT(name, data)
+		cfg, errs = parseTGT(name, data, known)
 	case formatGotgt:
 		cfg, errs = parseGotgt(name, data)
 	default:
 		cfg, errs = parseYAMLConfig(name, data)
 	}
-	cfg.SetDefaults()
+	cfg.setDefaults(known)
 	return cfg, errs
 }
 

@@ -11,11 +11,13 @@ import (
 )
 
 // parseTGT reads a targets.conf.
-func parseTGT(name string, data []byte) (*Config, Errors) {
+func parseTGT(name string, data []byte, known Numbers) (*Config, Errors) {
 	file, r := parseTGTFile(name, data)
 	b := &tgtBuilder{
-		cfg:  &Config{Files: r.files, notes: r.notes, places: places{"": {pos: Pos{name, 1, 1}}}},
-		errs: r.errs,
+		cfg:   &Config{Files: r.files, notes: r.notes, places: places{"": {pos: Pos{name, 1, 1}}}},
+		errs:  r.errs,
+		known: known,
+		taken: map[int]bool{},
 	}
 	seen := map[string]Pos{}
 	for _, d := range file.directives {
@@ -24,6 +26,13 @@ func parseTGT(name string, data []byte) (*Config, Errors) {
 	// tgt-admin goes through the targets by name, not in the file's order.
 	slices.SortStableFunc(file.targets, func(x, y *tgtTarget) int { return cmp.Compare(x.head.value, y.head.value) })
 	for _, t := range file.targets {
+		for _, d := range t.directives {
+			if n, err := strconv.Atoi(d.value); err == nil && d.name == "controller_tid" {
+				b.taken[n] = true
+			}
+		}
+	}
+	for _, t := range file.targets {
 		b.target(t)
 	}
 	return b.cfg, b.errs
@@ -31,9 +40,11 @@ func parseTGT(name string, data []byte) (*Config, Errors) {
 
 // tgtBuilder makes a Config out of a targets.conf.
 type tgtBuilder struct {
-	cfg  *Config
-	tid  int // of the latest target
-	errs Errors
+	cfg   *Config
+	tid   int // of the latest target
+	errs  Errors
+	known Numbers      // given before
+	taken map[int]bool // TIDs that targets have, or that the file gives them
 }
 
 // fail reports that a directive is wrong; path is the value that is missing
@@ -118,7 +129,6 @@ func (b *tgtBuilder) target(t *tgtTarget) {
 	at := fmt.Sprintf("targets[%d]", len(b.cfg.Targets))
 	b.cfg.places[at] = place{t.head.pos, "target"}
 	b.set(at+".name", t.head)
-	b.tid++
 	c := &tgtContext{b: b, at: at, target: Target{Name: strings.ToLower(t.head.value), Pos: t.head.pos}}
 	var shared []tgtDirective // for all logical units
 	seen := map[string]Pos{}
@@ -135,9 +145,12 @@ func (b *tgtBuilder) target(t *tgtTarget) {
 		c.target.Parameters.setNOPTimeout(c.nops)
 	}
 	if c.target.TID == 0 {
-		c.target.TID = b.tid
+		c.target.TID = b.known.tid(c.target.Name, b.taken)
 	}
-	b.tid = c.target.TID
+	if c.target.TID == 0 {
+		c.target.TID = b.known.nextTID(b.tid)
+	}
+	b.tid, b.taken[c.target.TID] = c.target.TID, true
 	b.luns(c, t.stores, shared)
 	b.cfg.Targets = append(b.cfg.Targets, c.target)
 }
@@ -178,11 +191,12 @@ func (b *tgtBuilder) luns(c *tgtContext, stores []*tgtStore, shared []tgtDirecti
 	slices.SortStableFunc(stores, func(x, y *tgtStore) int {
 		return cmp.Or(cmp.Compare(x.head.name, y.head.name), cmp.Compare(x.head.value, y.head.value))
 	})
-	taken := map[uint16]bool{}
+	taken := b.known.takenLUNs(c.target.Name)
+	own := map[uint16]bool{}
 	for _, s := range stores {
 		for _, d := range s.directives {
 			if n, err := parseLUN(d.value); err == nil && d.name == "lun" {
-				taken[n] = true
+				taken[n], own[n] = true, true
 			}
 		}
 	}
@@ -191,8 +205,11 @@ func (b *tgtBuilder) luns(c *tgtContext, stores []*tgtStore, shared []tgtDirecti
 	for _, s := range stores {
 		l := LUN{Pos: s.head.pos}
 		at := fmt.Sprintf("%s.luns[%d]", c.at, len(c.target.LUNs))
-		own := slices.ContainsFunc(s.directives, func(d tgtDirective) bool { return d.name == "lun" })
-		if !own && !numbered {
+		given := numbered || slices.ContainsFunc(s.directives, func(d tgtDirective) bool { return d.name == "lun" })
+		if n, ok := b.known.lun(c.target.Name, s.path()); !given && ok && !own[n] {
+			l.Number, own[n], given = n, true, true
+		}
+		if !given {
 			for taken[next] {
 				next++
 			}
@@ -231,7 +248,7 @@ func (b *tgtBuilder) lun(l *LUN, at string, s *tgtStore, shared []tgtDirective) 
 		b.set(at+key, s.head)
 	}
 	c := &tgtLUNContext{b: b, at: at, lun: l, seen: map[string]Pos{}, dir: directory(s.head.pos.File)}
-	l.Path = c.path(s.head.value)
+	l.Path = absolute(c.dir, s.head.value)
 	for _, d := range s.directives {
 		c.directive(d)
 	}
@@ -249,6 +266,17 @@ func (b *tgtBuilder) setIdentity(l *LUN, tid int) {
 	orDefault(&l.SCSIID, fmt.Sprintf("%-8s%04x%04x", defaultVendor, tid, l.Number))
 	orDefault(&l.Serial, fmt.Sprintf("beaf%d%d", tid, l.Number))
 	orDefault(&l.NAA, fmt.Sprintf("60000000000000000e000000%04x%04x", tid&0xFFFF, l.Number))
+}
+
+// path is what the logical unit of a block opens.
+func (s *tgtStore) path() string {
+	path, dir := s.head.value, directory(s.head.pos.File)
+	for _, d := range s.directives {
+		if d.name == "path" {
+			path = d.value
+		}
+	}
+	return absolute(dir, path)
 }
 
 func parseLUN(s string) (uint16, error) {

@@ -107,11 +107,14 @@ type tgtLUNContext struct {
 	seen map[string]Pos // directives of the logical unit's own block
 }
 
-func (c *tgtLUNContext) path(s string) string {
-	if filepath.IsAbs(s) {
-		return s
+func (c *tgtLUNContext) path(s string) string { return absolute(c.dir, s) }
+
+// absolute is a path that may be relative to a folder.
+func absolute(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
 	}
-	return filepath.Join(c.dir, s)
+	return filepath.Join(dir, path)
 }
 
 // directive honours or refuses a directive of the logical unit's own block.

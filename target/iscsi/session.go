@@ -367,6 +367,7 @@ type SessionInfo struct {
 	Connections []ConnectionInfo
 	Tasks       int // in the task set
 	Counters    scsi.Counters
+	LastIO      time.Time // of reads and writes, zero for never; see [scsi.LogicalUnit.LastIO]
 	Params      Params
 }
 
@@ -377,6 +378,15 @@ type ConnectionInfo struct {
 	Remote       netip.AddrPort
 	HeaderDigest bool
 	DataDigest   bool
+}
+
+// SampleIO notes when each session has last read or written.
+func (n *Node) SampleIO() {
+	for _, s := range n.sessionList() {
+		if s.nexus != nil {
+			s.nexus.LastIO()
+		}
+	}
 }
 
 // Sessions returns the sessions in order of their TSIH.
@@ -396,7 +406,7 @@ func (s *session) info() SessionInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.nexus != nil {
-		i.Counters = s.nexus.Counters()
+		i.Counters, i.LastIO = s.nexus.Counters(), s.nexus.LastIO()
 	}
 	i.Tasks = len(s.tasks)
 	for _, c := range s.conns {

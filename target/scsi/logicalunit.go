@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -228,6 +229,8 @@ type UnitInfo struct {
 	SCSIID         string
 	Serial         string
 	NAA            string // in hexadecimal
+	Vendor         string
+	Product        string
 	Size           int64  // bytes
 	BlockSize      int    // bytes; 1 for a controller
 	Online         bool
@@ -249,6 +252,8 @@ func (lu *LogicalUnit) Info() UnitInfo {
 		Type:      "disk",
 		SCSIID:    lu.opts.SCSIID,
 		Serial:    lu.opts.Serial,
+		Vendor:    lu.opts.Vendor,
+		Product:   lu.opts.Product,
 		Online:    st&(stateOffline|stateEjected) == 0,
 		Removable: lu.opts.Removable,
 	}
@@ -278,6 +283,26 @@ func (lu *LogicalUnit) Counters() Counters { return lu.stats.load() }
 // It notices what has happened since the last call, and takes that for now: it is
 // as exact as it is called often. [Nexus.LastIO] likewise.
 func (lu *LogicalUnit) LastIO() time.Time { return lu.stats.lastIO() }
+
+// Holders returns the initiator ports that hold a reservation or are
+// registered, each once.
+func (lu *LogicalUnit) Holders() []string {
+	home := lu.home.Load()
+	if home == nil {
+		return nil
+	}
+	s := home.reservations.Snapshot()
+	var list []string
+	if s.Reserved != nil {
+		list = append(list, s.Reserved.InitiatorPort())
+	}
+	for _, r := range s.Registrations {
+		if name := r.Nexus.InitiatorPort(); !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
+}
 
 // SetReadOnly changes the write protection. A store opened read-only stays
 // protected.

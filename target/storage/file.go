@@ -19,6 +19,7 @@ import (
 // one within.
 type file struct {
 	path        string
+	id          string
 	main        *os.File     // what reads and writes go to
 	fd          atomic.Int64 // main's descriptor; -1 once closed
 	size        atomic.Int64 // bytes, whole units
@@ -68,6 +69,7 @@ func newFile(f *os.File, o *Options) (*file, error) {
 	}
 	s := &file{
 		path:     o.Path,
+		id:       identity(&st),
 		main:     f,
 		unit:     o.blockSize(),
 		sector:   1,
@@ -104,7 +106,7 @@ func newFile(f *os.File, o *Options) (*file, error) {
 
 // Info returns the store's properties.
 func (s *file) Info() Info {
-	return Info{Type: "rdwr", Path: s.path, Size: s.size.Load(), ReadOnly: s.readOnly, Granularity: s.granularity}
+	return Info{Type: "rdwr", Path: s.path, ID: s.id, Size: s.size.Load(), ReadOnly: s.readOnly, Granularity: s.granularity}
 }
 
 // Flush makes completed writes durable, as fdatasync(2) does. It fails with

@@ -14,7 +14,7 @@ import (
 type Info struct {
 	Type        string // as tgt names it: "rdwr" for a file or device, "ram", ...
 	Path        string // what was opened; empty when there is nothing to name
-	ID          string // what it is, whatever its path
+	ID          string // what it is, whatever its path, see [Identify]; empty when nothing tells
 	Size        int64  // bytes now
 	ReadOnly    bool
 	Granularity int64 // bytes that a discard frees at the least, a power of two; 0 when discards free nothing

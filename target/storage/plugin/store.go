@@ -102,7 +102,7 @@ func (s *store) check(op string, off, n int64) error {
 // Info returns the store's properties.
 func (s *store) Info() storage.Info {
 	return storage.Info{
-		Type: "gotgt:" + s.name, Path: s.path, Size: s.size.Load(), ReadOnly: s.readOnly,
+		Type: "gotgt:" + s.name, Path: s.path, ID: s.name + ":" + s.path, Size: s.size.Load(), ReadOnly: s.readOnly,
 	}
 }
 

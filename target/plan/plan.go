@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/config"
+)
+
+// RecentIO is how long after its last read or write a logical unit counts as
+// in use.
+const RecentIO = time.Minute
+
+// Change is one difference between what runs and what is wanted.
+type Change struct {
+	Op      string   `json:"op"` // "+", "~" or "-"
+	Target  string   `json:"target"`
+	LUN     *uint16  `json:"lun,omitempty"`
+	What    string   `json:"what"`              // for people
+	Sees    string   `json:"sees,omitempty"`    // what the initiators that are logged in are told
+	Refused string   `json:"refused,omitempty"` // why it needs force, and the way out; empty: it does not
+	Who     []string `json:"who,omitempty"`     // the sessions that it concerns
+}
+
+// Plan is what a new configuration would do.
+type Plan struct {
+	Changes []Change `json:"changes"`
+}
+
+// Looks finds out what a logical unit would open: the ID and the size in bytes
+// of its store. fs.ErrNotExist is no fault where it would be made.
+type Looks func(l *config.LUN) (id string, size int64, err error)
+
+// Make compares. A nil running is a start: everything is new.
+func Make(running *Running, desired *config.Config, look Looks) *Plan {
+	p := &planner{running: running, look: look, now: time.Now(), plan: &Plan{Changes: []Change{}}}
+	if running == nil {
+		p.running = &Running{}
+	}
+	p.index()
+	wanted := make(map[string]bool)
+	for i := range desired.Targets {
+		t := &desired.Targets[i]
+		wanted[t.Name] = true
+		if was := p.target(t.Name); was != nil {
+			p.compare(was, t)
+		} else {
+			p.add(t)
+		}
+	}
+	for i := range p.running.Targets {
+		if t := &p.running.Targets[i]; !wanted[t.Name] {
+			p.remove(t)
+		}
+	}
+	return p.plan
+}
+
+// Empty reports whether nothing changes.
+func (p *Plan) Empty() bool { return len(p.Changes) == 0 }
+
+// Refused lists the changes that need force, a line each.
+func (p *Plan) Refused() []string {
+	var list []string
+	for _, c := range p.Changes {
+		if c.Refused != "" {
+			list = append(list, c.subject()+": "+c.Refused)
+		}
+	}
+	return list
+}
+
+// Lines prints the plan, a change a line, with what initiators see of it.
+func (p *Plan) Lines() []string {
+	list := []string{}
+	for _, c := range p.Changes {
+		line := c.Op + " " + c.subject()
+		if c.What != "" {
+			line += ": " + c.What
+		}
+		if len(c.Who) > 0 && c.Sees != "" {
+			line += fmt.Sprintf(" (%s: %s)", some(c.Who), c.Sees)
+		}
+		if c.Refused != "" {
+			line += " [needs --force: " + c.Refused + "]"
+		}
+		list = append(list, line)
+	}
+	return list
+}
+
+// RefusedError is a plan that is not carried out.
+type RefusedError struct{ Plan *Plan }
+
+func (e *RefusedError) Error() string {
+	return "the new configuration would hurt initiators that are logged in; nothing was changed (--force does it all the same):\n" +
+		strings.Join(e.Plan.Refused(), "\n")
+}
+
+// Check returns a [RefusedError] if anything needs force.
+func (p *Plan) Check() error {
+	if len(p.Refused()) > 0 {
+		return &RefusedError{p}
+	}
+	return nil
+}
+
+func (c *Change) subject() string {
+	if c.LUN == nil {
+		return "target " + c.Target
+	}
+	return fmt.Sprintf("target %s LUN %d", c.Target, *c.LUN)
+}
+
+// maxNamed bounds how many sessions a line names.
+const maxNamed = 3
+
+// some names the first of a list.
+func some(who []string) string {
+	if len(who) > maxNamed {
+		return fmt.Sprintf("%s and %d more", strings.Join(who[:maxNamed], ", "), len(who)-maxNamed)
+	}
+	return strings.Join(who, ", ")
+}
+
+// planner is a plan in the making.
+type planner struct {
+	running *Running
+	look    Looks
+	now     time.Time
+	plan    *Plan
+	targets map[string]*Target
+	stores  map[string]string // what runs, by the ID of its store
+}
+
+func (p *planner) index() {
+	p.targets, p.stores = make(map[string]*Target), make(map[string]string)
+	for i := range p.running.Targets {
+		t := &p.running.Targets[i]
+		p.targets[t.Name] = t
+		for _, l := range t.LUNs {
+			if l.Store != "" {
+				p.stores[l.Store] = fmt.Sprintf("target %s LUN %d", t.Name, l.LUN)
+			}
+		}
+	}
+}
+
+func (p *planner) target(name string) *Target { return p.targets[name] }
+
+func (p *planner) note(c Change) { p.plan.Changes = append(p.plan.Changes, c) }
+
+func (p *planner) add(t *config.Target) {
+	p.note(Change{Op: "+", Target: t.Name, What: fmt.Sprintf("new, TID %d", t.TID)})
+	for i := range t.LUNs {
+		p.addLUN(t.Name, &t.LUNs[i], nil)
+	}
+}
+
+func (p *planner) addLUN(target string, l *config.LUN, who []string) {
+	what := l.Backend + " " + l.Path
+	if _, size, err := p.look(l); err == nil && size > 0 {
+		what += ", " + sizeText(size)
+	} else if l.Size > 0 {
+		what += ", " + sizeText(l.Size)
+	}
+	p.note(Change{Op: "+", Target: target, LUN: new(l.Number), What: what, Who: who, Sees: "REPORTED LUNS DATA HAS CHANGED"})
+}
+
+// remove is a target that the configuration has no more.
+func (p *planner) remove(t *Target) {
+	c := Change{Op: "-", Target: t.Name, What: fmt.Sprintf("TID %d, %s", t.TID, count(len(t.LUNs), "logical unit"))}
+	sessions := p.running.sessions(t.Name)
+	c.Who = names(sessions)
+	c.Sees = "asked to log out, then the target is gone"
+	if users := p.users(t.LUNs, sessions); users != "" {
+		c.Refused = "it is in use: " + users + ". Log these sessions out first, or end them (gotgtd session end TSIH)"
+	}
+	p.note(c)
+}
+
+func (p *planner) removeLUN(t *Target, l *LUN, sessions []*Session) {
+	c := Change{Op: "-", Target: t.Name, LUN: new(l.LUN), What: l.Path, Who: names(sessions), Sees: "REPORTED LUNS DATA HAS CHANGED"}
+	if users := p.users([]LUN{*l}, sessions); users != "" {
+		c.Refused = "it is in use: " + users + ". Unmount it there and wait for " + RecentIO.String() + ", or log these sessions out first"
+	}
+	p.note(c)
+}
+
+// users says who uses logical units that are to be taken away: sessions with
+// reads or writes within [RecentIO], and initiators with a reservation.
+func (p *planner) users(luns []LUN, sessions []*Session) string {
+	if len(sessions) == 0 {
+		return ""
+	}
+	var list []string
+	for i := range luns {
+		l := &luns[i]
+		if len(l.Holders) > 0 {
+			list = append(list, fmt.Sprintf("LUN %d is reserved by, or registered with, %s", l.LUN, some(l.Holders)))
+		}
+		if p.recent(l.LastIO) {
+			busy := slices.DeleteFunc(slices.Clone(sessions), func(s *Session) bool { return !p.recent(s.LastIO) })
+			if len(busy) == 0 {
+				busy = sessions
+			}
+			list = append(list, fmt.Sprintf("LUN %d was read or written %s ago, sessions: %s", l.LUN, p.now.Sub(l.LastIO).Round(time.Second), some(names(busy))))
+		}
+	}
+	return strings.Join(list, "; ")
+}
+
+func (p *planner) recent(t time.Time) bool { return !t.IsZero() && p.now.Sub(t) < RecentIO }
+
+// compare is a target that stays.
+func (p *planner) compare(was *Target, t *config.Target) {
+	sessions := p.running.sessions(t.Name)
+	if was.TID != t.TID {
+		p.note(Change{Op: "~", Target: t.Name, What: fmt.Sprintf("TID %d instead of %d", t.TID, was.TID)})
+	}
+	if d := difference(was.Settings, t.Settings()); d != "" {
+		p.note(Change{Op: "~", Target: t.Name, What: d, Who: names(sessions), Sees: "sessions that may not stay are asked to log out, the others go on; new values count at the next login"})
+	}
+	wanted := make(map[uint16]bool)
+	for i := range t.LUNs {
+		l := &t.LUNs[i]
+		wanted[l.Number] = true
+		if old := was.lun(l.Number); old != nil {
+			p.compareLUN(old, l, t.Name, sessions)
+		} else {
+			p.addLUN(t.Name, l, names(sessions))
+		}
+	}
+	for i := range was.LUNs {
+		if l := &was.LUNs[i]; !wanted[l.LUN] {
+			p.removeLUN(was, l, sessions)
+		}
+	}
+}
+
+// compareLUN is a logical unit that keeps its number.
+func (p *planner) compareLUN(was *LUN, l *config.LUN, target string, sessions []*Session) {
+	id, size, err := p.look(l)
+	at := Change{Op: "~", Target: target, LUN: new(l.Number), Who: names(sessions)}
+	if other := p.another(was, l, id); other != "" {
+		at.What = other
+		at.Sees = "REPORTED LUNS DATA HAS CHANGED and INQUIRY DATA HAS CHANGED; reservations are gone, and what is under way is refused"
+		if len(sessions) > 0 {
+			at.Refused = other + ", which would put another disk in the place of the one that " + some(at.Who) +
+				" uses. Give it a number of its own, or log the sessions out first (gotgtd session end TSIH)"
+		}
+		p.note(at)
+		return
+	}
+	if l.Size > size && l.Backend == "file" {
+		size = l.Size
+	}
+	if err == nil && was.Size > 0 && size > 0 {
+		p.compareSize(at, was, size-size%int64(l.BlockSize), sessions)
+	}
+	if d := difference(was.Settings, l.Settings(target)); d != "" {
+		at.What, at.Sees = d, "goes on"
+		p.note(at)
+	}
+	if was.Path != l.Path {
+		at.What, at.Sees = fmt.Sprintf("path %s instead of %s, the same store", l.Path, was.Path), "nothing"
+		p.note(at)
+	}
+}
+
+func (p *planner) compareSize(at Change, was *LUN, size int64, sessions []*Session) {
+	at.Sees = "CAPACITY DATA HAS CHANGED"
+	switch {
+	case size > was.Size:
+		at.What = fmt.Sprintf("grows from %s to %s", sizeText(was.Size), sizeText(size))
+	case size < was.Size:
+		at.What = fmt.Sprintf("shrinks from %s to %s", sizeText(was.Size), sizeText(size))
+		if len(sessions) > 0 {
+			at.Refused = at.What + ", and " + some(at.Who) + " may have data at its end. Log the sessions out first"
+		}
+	default:
+		return
+	}
+	p.note(at)
+}
+
+// another says what makes a logical unit another one than that of the same
+// number which runs; nothing if it is the same. id is of the store that it
+// would open.
+func (p *planner) another(was *LUN, l *config.LUN, id string) string {
+	var list []string
+	for _, f := range []struct{ name, was, now string }{
+		{"NAA identifier", was.NAA, strings.ToLower(l.NAA)}, {"SCSI ID", was.SCSIID, l.SCSIID}, {"serial number", was.Serial, l.Serial},
+		{"vendor", was.Vendor, l.Vendor}, {"product", was.Product, l.Product},
+		{"block size", fmt.Sprint(was.BlockSize), fmt.Sprint(l.BlockSize)},
+	} {
+		if f.was != f.now {
+			list = append(list, fmt.Sprintf("%s %q instead of %q", f.name, f.now, f.was))
+		}
+	}
+	switch {
+	case was.Backend != l.Backend:
+		list = append(list, fmt.Sprintf("backend %s instead of %s", l.Backend, was.Backend))
+	case id == was.Store || was.Store == "":
+	case id == "" && was.Path == l.Path:
+		// What is at the path can't be told: opening it will.
+	case was.Path == l.Path:
+		list = append(list, fmt.Sprintf("another file is at %s than the one that is served%s: put that back, or give the new one a path and a LUN of its own", l.Path, p.whose(id)))
+	default:
+		list = append(list, fmt.Sprintf("backing store %s instead of %s%s", l.Path, was.Path, p.whose(id)))
+	}
+	return strings.Join(list, ", ")
+}
+
+// whose says where a store is served now.
+func (p *planner) whose(id string) string {
+	if at := p.stores[id]; at != "" && id != "" {
+		return ", now that of " + at
+	}
+	return ""
+}
+
+// difference lists the settings that differ.
+func difference(was, now config.Settings) string {
+	keys := maps.Clone(was)
+	if keys == nil {
+		keys = config.Settings{}
+	}
+	maps.Copy(keys, now)
+	var list []string
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		a, had := was[k]
+		b, has := now[k]
+		switch {
+		case a == b && had == has:
+		case strings.HasPrefix(a, "#") || strings.HasPrefix(b, "#"):
+			list = append(list, k+" changes")
+		case !had:
+			list = append(list, fmt.Sprintf("%s %s", k, b))
+		case !has:
+			list = append(list, fmt.Sprintf("%s no longer %s", k, a))
+		default:
+			list = append(list, fmt.Sprintf("%s %s instead of %s", k, b, a))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+func names(sessions []*Session) []string {
+	var list []string
+	for _, s := range sessions {
+		list = append(list, s.String())
+	}
+	return list
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// sizeText is a size in the largest unit that divides it.
+func sizeText(n int64) string {
+	for _, u := range []struct {
+		shift int
+		name  string
+	}{{40, "TiB"}, {30, "GiB"}, {20, "MiB"}, {10, "KiB"}} {
+		if n != 0 && n&(1<<u.shift-1) == 0 {
+			return fmt.Sprintf("%d %s", n>>u.shift, u.name)
+		}
+	}
+	return fmt.Sprintf("%d bytes", n)
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package plan works out what a change of the configuration would do to a
+// running target, before anything is done: which targets and logical units come,
+// change and go, what the initiators that are logged in see of it, and what
+// would hurt them and is therefore refused unless somebody insists.
+//
+// It is a comparison of two descriptions and nothing else: [Running] is what
+// serves, a [config.Config] is what is wanted.
+package plan
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/config"
+)
+
+// Running describes what a process serves, to whom.
+type Running struct {
+	Targets  []Target  `json:"targets"`
+	Sessions []Session `json:"sessions"`
+}
+
+// Target is a target that is served.
+type Target struct {
+	Name     string          `json:"name"`
+	TID      int             `json:"tid"`
+	Settings config.Settings `json:"settings"`
+	LUNs     []LUN           `json:"luns"`
+}
+
+// LUN is a logical unit that is served, but for controllers.
+type LUN struct {
+	LUN       uint16          `json:"lun"`
+	Backend   string          `json:"backend"`
+	Path      string          `json:"path"`
+	Store     string          `json:"store"` // storage.Info.ID; empty if nothing tells it
+	Size      int64           `json:"size"`  // bytes
+	BlockSize int             `json:"block_size"`
+	NAA       string          `json:"naa"` // hexadecimal
+	SCSIID    string          `json:"scsi_id"`
+	Serial    string          `json:"scsi_sn"`
+	Vendor    string          `json:"vendor"`
+	Product   string          `json:"product"`
+	Settings  config.Settings `json:"settings"`
+	LastIO    time.Time       `json:"last_io"`           // zero: never
+	Holders   []string        `json:"holders,omitempty"` // initiators that hold a reservation or are registered
+}
+
+// Session is a session of a target; discovery sessions are none.
+type Session struct {
+	TSIH      uint16    `json:"tsih"`
+	Initiator string    `json:"initiator_name"`
+	Target    string    `json:"target"`
+	Address   string    `json:"address"`
+	LastIO    time.Time `json:"last_io"` // zero: never
+}
+
+// String names the session as the commands do.
+func (s *Session) String() string {
+	return fmt.Sprintf("%s at %s (TSIH %d)", s.Initiator, s.Address, s.TSIH)
+}
+
+// Numbers returns the numbers that are given.
+func (r *Running) Numbers() config.Numbers {
+	n := config.Numbers{}
+	if r == nil {
+		return n
+	}
+	for _, t := range r.Targets {
+		for _, l := range t.LUNs {
+			n.Set(t.Name, t.TID, l.Path, l.LUN)
+		}
+		n.Set(t.Name, t.TID, "", 0)
+	}
+	return n
+}
+
+// sessions returns the sessions of a target.
+func (r *Running) sessions(target string) []*Session {
+	var list []*Session
+	for i := range r.Sessions {
+		if r.Sessions[i].Target == target {
+			list = append(list, &r.Sessions[i])
+		}
+	}
+	return list
+}
+
+func (t *Target) lun(n uint16) *LUN {
+	for i := range t.LUNs {
+		if t.LUNs[i].LUN == n {
+			return &t.LUNs[i]
+		}
+	}
+	return nil
+}

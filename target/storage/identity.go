@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Identify returns what [Info] says of the store that is at path, its ID and its
+// size in bytes, without opening it for use.
+func Identify(path string) (id string, size int64, err error) {
+	// O_NONBLOCK as in openPath.
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return "", 0, &Error{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return "", 0, &Error{Op: "open", Path: path, Err: err}
+	}
+	size = st.Size
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		if size, err = deviceSize(fd); err != nil {
+			return "", 0, &Error{Op: "measure", Path: path, Err: err}
+		}
+	}
+	return identity(&st), size, nil
+}
+
+// identity tells a file or device whatever its path: a file by its device and
+// inode, a block device by what the kernel says of its unit, or else by its number.
+func identity(st *unix.Stat_t) string {
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return fmt.Sprintf("file:%d:%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	}
+	number := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	dir := "/sys/dev/block/" + number
+	if name := attribute(dir, "loop/backing_file"); name != "" {
+		if id, _, err := Identify(name); err == nil {
+			return "loop:" + id + "+" + attribute(dir, "loop/offset")
+		}
+	}
+	for _, file := range []string{"wwid", "device/wwid", "dm/uuid", "md/uuid"} {
+		if id := attribute(dir, file); id != "" {
+			return "device:" + id
+		}
+	}
+	if part := attribute(dir, "partition"); part != "" {
+		for _, file := range []string{"wwid", "device/wwid"} {
+			if id := attribute(filepath.Join(dir, ".."), file); id != "" {
+				return "device:" + id + "-part" + part
+			}
+		}
+	}
+	return "device:" + number
+}
+
+// attribute reads a file of sysfs, empty if it is not there.
+func attribute(dir, name string) string {
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}

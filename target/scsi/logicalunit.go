@@ -231,8 +231,8 @@ type UnitInfo struct {
 	NAA            string // in hexadecimal
 	Vendor         string
 	Product        string
-	Size           int64  // bytes
-	BlockSize      int    // bytes; 1 for a controller
+	Size           int64 // bytes
+	BlockSize      int   // bytes; 1 for a controller
 	Online         bool
 	Removable      bool
 	PreventRemoval bool // some nexus prevents removal

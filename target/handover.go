@@ -203,15 +203,16 @@ func descriptor(c syscall.Conn) (int, error) {
 
 // TakeOver takes everything from the predecessor at the other end of c and
 // goes on serving the connections. New ones are accepted from Serve on. It
-// returns the history of upgrades, this one last. On an error nothing was
+// returns the history of upgrades, this one last. plan is what it changes, for
+// people: the predecessor reports it. On an error nothing was
 // taken: the caller closes the Server and exits.
-func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string) ([]handoff.Report, error) {
+func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string, plan ...string) ([]handoff.Report, error) {
 	if err := rehearse(); err != nil {
 		return nil, err
 	}
 	defer holdCollector()()
 	t := &taker{server: s}
-	history, err := handoff.Take(ctx, c, t, handoff.Hello{Version: version, Features: features})
+	history, err := handoff.Take(ctx, c, t, handoff.Hello{Version: version, Features: features, Plan: plan})
 	if err == nil {
 		t.settleMemory()
 	}

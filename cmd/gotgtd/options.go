@@ -32,13 +32,14 @@ type serveOptions struct {
 	level    string
 }
 
-// configuration makes the configuration that the flags ask for.
-func (o *serveOptions) configuration() (*config.Config, error) {
+// configuration makes the configuration that the flags ask for; known are the
+// numbers that were given before.
+func (o *serveOptions) configuration(known config.Numbers) (*config.Config, error) {
 	var c *config.Config
 	var err error
 	switch {
 	case o.config != "":
-		c, err = config.Load(o.config)
+		c, err = config.LoadNumbered(o.config, known)
 	case o.disk != "":
 		c, err = diskConfig(o.disk, o.target)
 	default:
@@ -62,6 +63,18 @@ func (o *serveOptions) configuration() (*config.Config, error) {
 		c.PortalGroups = []config.PortalGroup{g}
 	}
 	return c, nil
+}
+
+// file is the absolute path of the configuration file, empty if there is none.
+func (o *serveOptions) file() string {
+	if o.config == "" {
+		return ""
+	}
+	path, err := filepath.Abs(o.config)
+	if err != nil {
+		return o.config
+	}
+	return path
 }
 
 // diskConfig is the configuration of a single disk: LUN 1 of a target that is

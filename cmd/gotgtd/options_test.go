@@ -52,7 +52,7 @@ func TestDiskOption(t *testing.T) {
 func TestConfigurationOfADisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.img")
 	o := serveOptions{disk: path + ",size=1MiB", target: "IQN.2026-11.test:Disk", listen: []string{"127.0.0.1:0", "[::1]:3261"}}
-	c, err := o.configuration()
+	c, err := o.configuration(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestConfigurationOfADisk(t *testing.T) {
 		"nothing to serve": {},
 		"not-an-iqn":       {disk: path + ",size=1MiB", target: "not-an-iqn"},
 	} {
-		if _, err := o.configuration(); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := o.configuration(nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: error %v, want one with %q", o, err, want)
 		}
 	}
@@ -86,7 +86,7 @@ func TestListenReplacesPortals(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := serveOptions{config: file, listen: []string{"127.0.0.1:3299"}}
-	c, err := o.configuration()
+	c, err := o.configuration(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

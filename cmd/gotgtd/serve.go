@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,8 +21,10 @@ import (
 
 	"github.com/gotgtd/gotgtd/supervisor"
 	"github.com/gotgtd/gotgtd/target"
+	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/control"
 	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/plan"
 )
 
 // stopTimeout bounds what an exit waits for: initiators that log out, commands
@@ -64,6 +67,9 @@ type daemon struct {
 
 	mu      sync.Mutex // protects history
 	history []handoff.Report
+
+	plan   []string // what this generation has changed when it took over
+	ledger *ledger
 }
 
 // serve runs a generation from its start to its end.
@@ -105,8 +111,19 @@ func addProcessors() {
 
 // start builds everything up to the point where nothing but Ready is missing.
 func (d *daemon) start(ctx context.Context) error {
-	conf, err := d.options.configuration()
+	brief, err := parseBriefing(d.process.Briefing())
 	if err != nil {
+		return err
+	}
+	ledger, err := openLedger(d.options.state())
+	if err != nil {
+		return err
+	}
+	conf, err := d.options.configuration(brief.numbers(ledger.numbers()))
+	if err != nil {
+		return err
+	}
+	if err := d.follow(brief, conf); err != nil {
 		return err
 	}
 	for _, w := range conf.Warnings {
@@ -118,7 +135,7 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	predecessor := d.process.Predecessor()
 	d.server, err = target.New(target.Options{
-		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: predecessor != nil, FastPaths: fast,
+		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: predecessor != nil, FastPaths: fast, Force: brief.Force,
 	})
 	if err != nil {
 		return err
@@ -130,13 +147,31 @@ func (d *daemon) start(ctx context.Context) error {
 		return errors.Join(err, d.server.Close())
 	}
 	if predecessor != nil {
-		d.history, err = d.server.TakeOver(ctx, predecessor, versionString())
+		d.history, err = d.server.TakeOver(ctx, predecessor, versionString(), d.plan...)
 		_ = predecessor.Close()
 		if err != nil {
 			return errors.Join(err, d.socket.Close(), d.server.Close())
 		}
 	}
+	d.ledger = ledger
 	return nil
+}
+
+// follow makes the plan that leads from what the predecessor serves to conf,
+// and returns an error if it hurts somebody and is not forced. Nothing has been opened so far.
+func (d *daemon) follow(b *briefing, conf *config.Config) error {
+	if b.Running == nil {
+		return nil // a start, or a predecessor that does not tell
+	}
+	p := plan.Make(b.Running, conf, target.Look)
+	d.plan = p.Lines()
+	for _, line := range d.plan {
+		d.log.Info("plan", "change", line)
+	}
+	if b.Force {
+		return nil
+	}
+	return p.Check()
 }
 
 // run serves until a signal or a successor ends that.
@@ -151,6 +186,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 		d.log.Warn("service manager not told of readiness", "error", err)
 	}
 	d.logServing()
+	d.noteNumbers()
 	group.Go(func() error { d.process.Watchdog(ctx, d.alive()); return nil })
 	group.Go(func() error {
 		defer cancel(errStopping)
@@ -158,6 +194,20 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 		return nil
 	})
 	return errors.Join(group.Wait(), d.stop())
+}
+
+// noteNumbers writes down which numbers are given, and says at a start which
+// paths lead to something else than when it was last served.
+func (d *daemon) noteNumbers() {
+	r := d.server.Running()
+	if d.process.Predecessor() == nil {
+		for _, path := range d.ledger.moved(r) {
+			d.log.Warn("another file or device than the one that was served before at this path: initiators take it for the same disk", "path", path)
+		}
+	}
+	if err := d.ledger.note(r); err != nil {
+		d.log.Error("numbers of targets and LUNs not noted: after a restart they may be others", "error", err)
+	}
 }
 
 // listenControl listens on the control socket, the predecessor's if there is one.
@@ -194,7 +244,7 @@ func (d *daemon) handleSignals(ctx context.Context, signals <-chan os.Signal, gr
 				return
 			}
 			group.Go(func() error {
-				_, _ = d.Upgrade(ctx) // the outcome is logged and in the history
+				_, _ = d.Upgrade(ctx, false) // the outcome is logged and in the history
 				return nil
 			})
 		}
@@ -220,7 +270,7 @@ func (d *daemon) stop() error {
 var errStopping = errors.New("the daemon is stopping")
 
 // Upgrade implements [control.Daemon].
-func (d *daemon) Upgrade(ctx context.Context) (handoff.Report, error) {
+func (d *daemon) Upgrade(ctx context.Context, force bool) (handoff.Report, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(d.life, func() { cancel(context.Cause(d.life)) })()
@@ -229,7 +279,11 @@ func (d *daemon) Upgrade(ctx context.Context) (handoff.Report, error) {
 		Time: began, Generation: d.process.Generation() + 1, OldPID: os.Getpid(), OldVersion: versionString(),
 	}
 	moved := false
-	err := d.process.Upgrade(ctx, func(ctx context.Context, s supervisor.Successor) error {
+	text, err := json.Marshal(briefing{Running: d.server.Running(), Force: force})
+	if err != nil {
+		return r, err
+	}
+	err = d.process.UpgradeWith(ctx, text, func(ctx context.Context, s supervisor.Successor) error {
 		var err error
 		o := handoff.Options{Version: versionString(), History: d.reports(), Kill: s.Kill}
 		moved, err = d.server.HandOver(ctx, s.Conn, o, began, &r)
@@ -260,11 +314,14 @@ func (d *daemon) reports() []handoff.Report {
 	return d.history
 }
 
+// Running implements [control.Daemon].
+func (d *daemon) Running() *plan.Running { return d.server.Running() }
+
 // Status implements [control.Daemon].
 func (d *daemon) Status() control.Status {
 	st := control.Status{
 		Version: versionString(), Generation: d.process.Generation(), PID: os.Getpid(),
-		Upgrades: d.reports(), Status: d.server.Status(),
+		Config: d.options.file(), Upgrades: d.reports(), Status: d.server.Status(),
 	}
 	if st.Upgrades == nil {
 		st.Upgrades = []handoff.Report{}

@@ -20,17 +20,33 @@ func upgradeCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	asJSON := jsonFlag(c)
+	force := c.Flags().Bool("force", false, "do it though the new configuration hurts initiators that are logged in: they are told, and may lose data")
+	dryRun := c.Flags().Bool("dry-run", false, "print what it would change, as `gotgtd plan` does, and change nothing")
 	timeout := c.Flags().Duration("timeout", 0, "give up after this `DURATION`; 0 leaves that to the daemon")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *timeout < 0 {
 			return fmt.Errorf("--timeout %v is in the past", *timeout)
 		}
-		r, err := client(c).Upgrade(c.Context(), *timeout)
+		if *dryRun {
+			p, err := makePlan(c.Context(), client(c), "")
+			if err != nil {
+				return err
+			}
+			return printPlan(c.OutOrStdout(), c.ErrOrStderr(), p, *asJSON)
+		}
+		upgrade := client(c).Upgrade
+		if *force {
+			upgrade = client(c).ForceUpgrade
+		}
+		r, err := upgrade(c.Context(), *timeout)
 		if *asJSON && r != nil {
 			if err := printJSON(c.OutOrStdout(), r); err != nil {
 				return err
 			}
 		} else if err == nil {
+			for _, line := range r.Plan {
+				fmt.Fprintln(c.OutOrStdout(), line)
+			}
 			fmt.Fprintln(c.OutOrStdout(), describe(r))
 			for _, p := range r.Phases {
 				fmt.Fprintf(c.OutOrStdout(), "    %-10s %v\n", p.Name, p.Duration.Round(time.Microsecond))

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/plan"
 )
 
 // Client talks to a daemon.
@@ -43,19 +44,37 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return st, nil
 }
 
+// Running asks for what the daemon serves, for a plan.
+func (c *Client) Running(ctx context.Context) (*plan.Running, error) {
+	r := new(plan.Running)
+	if err := c.call(ctx, http.MethodGet, "/v1/running", r); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// ForceUpgrade is [Client.Upgrade] for a configuration that the daemon would
+// refuse because it hurts initiators that are logged in.
+func (c *Client) ForceUpgrade(ctx context.Context, timeout time.Duration) (*handoff.Report, error) {
+	return c.upgrade(ctx, timeout, url.Values{"force": {"true"}})
+}
+
 // Upgrade asks the daemon to replace itself within the timeout, 0 for the
 // daemon's own limit, and waits for the outcome. With an error the report says
 // how far things went, or is nil.
 func (c *Client) Upgrade(ctx context.Context, timeout time.Duration) (*handoff.Report, error) {
-	path := "/v1/upgrade"
+	return c.upgrade(ctx, timeout, url.Values{})
+}
+
+func (c *Client) upgrade(ctx context.Context, timeout time.Duration, values url.Values) (*handoff.Report, error) {
 	if timeout > 0 {
-		path += "?timeout=" + url.QueryEscape(timeout.String())
+		values.Set("timeout", timeout.String())
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, upgradeFactor*timeout+readTimeout)
 		defer cancel()
 	}
 	r := new(handoff.Report)
-	err := c.call(ctx, http.MethodPost, path, r)
+	err := c.call(ctx, http.MethodPost, "/v1/upgrade?"+values.Encode(), r)
 	var failed *upgradeError
 	if errors.As(err, &failed) {
 		return failed.report, err

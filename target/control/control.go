@@ -4,7 +4,9 @@
 // over a unix socket that only the daemon's user can open.
 //
 //	GET  /v1/status                     Status
-//	POST /v1/upgrade?timeout=DURATION   handoff.Report, or a problem
+//	GET  /v1/running                    plan.Running
+//	POST /v1/upgrade?timeout=DURATION&force=BOOL
+//	                                    handoff.Report, or a problem
 package control
 
 import (
@@ -14,11 +16,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/plan"
 )
 
 // Status is what a daemon says about itself.
@@ -26,7 +30,8 @@ type Status struct {
 	Version    string           `json:"version"`
 	Generation int              `json:"generation"` // 1 for the first process, one more with each upgrade
 	PID        int              `json:"pid"`
-	Upgrades   []handoff.Report `json:"upgrades"` // the last ones and the failures among them, oldest first; durations in nanoseconds
+	Config     string           `json:"config,omitempty"` // absolute path of the configuration file, if there is one
+	Upgrades   []handoff.Report `json:"upgrades"`         // the last ones and the failures among them, oldest first; durations in nanoseconds
 	target.Status
 }
 
@@ -36,9 +41,12 @@ var ErrLeft = errors.New("this process has handed over")
 // Daemon is what the server speaks for.
 type Daemon interface {
 	Status() Status
-	// Upgrade replaces the process. The report is complete as far as things
+	// Running describes what is served, for a plan.
+	Running() *plan.Running
+	// Upgrade replaces the process. With force it is done though initiators that
+	// are logged in would be hurt. The report is complete as far as things
 	// went, also with an error.
-	Upgrade(ctx context.Context) (handoff.Report, error)
+	Upgrade(ctx context.Context, force bool) (handoff.Report, error)
 }
 
 // problem is an answer that is no success.
@@ -70,6 +78,7 @@ func Serve(l net.Listener, d Daemon) *Server {
 	s := &Server{daemon: d, listener: l, done: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("GET /v1/running", s.running)
 	mux.HandleFunc("POST /v1/upgrade", s.upgrade)
 	s.http = http.Server{Handler: mux, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, MaxHeaderBytes: maxHeader}
 	go func() {
@@ -106,6 +115,14 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	reply(w, http.StatusOK, s.daemon.Status())
 }
 
+func (s *Server) running(w http.ResponseWriter, _ *http.Request) {
+	if s.left.Load() {
+		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+		return
+	}
+	reply(w, http.StatusOK, s.daemon.Running())
+}
+
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	// An upgrade under way must not end because the one who asked for it
 	// does not want to know any more.
@@ -120,7 +137,15 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel = context.WithTimeoutCause(ctx, d, fmt.Errorf("not done within the %v that were given", d))
 		defer cancel()
 	}
-	report, err := s.daemon.Upgrade(ctx)
+	force := false
+	if v := r.FormValue("force"); v != "" {
+		var err error
+		if force, err = strconv.ParseBool(v); err != nil {
+			reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("force %q is neither true nor false", v)})
+			return
+		}
+	}
+	report, err := s.daemon.Upgrade(ctx, force)
 	if errors.Is(err, ErrLeft) {
 		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
 		return

@@ -18,6 +18,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/plan"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,7 +31,10 @@ type fakeDaemon struct {
 
 func (d *fakeDaemon) Status() Status { return d.status }
 
-func (d *fakeDaemon) Upgrade(ctx context.Context) (handoff.Report, error) { return d.upgrade(ctx) }
+func (d *fakeDaemon) Upgrade(ctx context.Context, _ bool) (handoff.Report, error) {
+	return d.upgrade(ctx)
+}
+func (d *fakeDaemon) Running() *plan.Running { return &plan.Running{} }
 
 // testServer serves a daemon on a socket of its own.
 func testServer(t *testing.T, d *fakeDaemon) (*Server, *Client) {

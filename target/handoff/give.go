@@ -53,6 +53,9 @@ type Report struct {
 	Pause  time.Duration `cbor:"11,keyasint" json:"pause"` // from the first reader stopped to the last reader started
 	Phases []Phase       `cbor:"12,keyasint" json:"phases"`
 	Error  string        `cbor:"13,keyasint" json:"error,omitempty"` // why it failed; empty: it did not
+
+	// Plan is what the successor's configuration changes, for people, a line each.
+	Plan []string `cbor:"14,keyasint,omitempty" json:"plan,omitempty"`
 }
 
 // HistoryLength is how many reports are kept.
@@ -104,6 +107,7 @@ func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.T
 	hello, err := awaitHello(ctx, w)
 	if err == nil {
 		r.NewVersion, r.OldVersion, r.NewPID, r.OldPID = hello.Version, o.Version, hello.PID, os.Getpid()
+		r.Plan = hello.Plan
 		err = hello.Check(g.Needs())
 	}
 	if err != nil {

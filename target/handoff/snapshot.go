@@ -176,6 +176,21 @@ type Hello struct {
 	Oldest   int      `cbor:"3,keyasint"` // snapshot schemas that it reads
 	Newest   int      `cbor:"4,keyasint"`
 	Features []string `cbor:"5,keyasint"`
+	Plan     []string `cbor:"6,keyasint,omitempty"` // what it changes, for people, a line each
+}
+
+// maxPlan bounds Hello.Plan in bytes, so that it fits into a message.
+const maxPlan = maxMessage / 4
+
+// trimPlan leaves out what is too much of a plan, and says so.
+func trimPlan(plan []string) []string {
+	size := 0
+	for i, line := range plan {
+		if size += len(line) + 4; size > maxPlan {
+			return append(plan[:i:i], fmt.Sprintf("... and %d changes more", len(plan)-i))
+		}
+	}
+	return plan
 }
 
 // Check reports why the successor could not read a snapshot of this schema

@@ -44,6 +44,7 @@ func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) ([]Report,
 	at("new.start")
 	hello.PID = os.Getpid()
 	hello.Features = append(slices.Clip(hello.Features), featureBulk)
+	hello.Plan = trimPlan(hello.Plan)
 	hello.Oldest, hello.Newest = schemas()
 	if err := w.send(&message{Kind: kindHello, Hello: &hello}); err != nil {
 		return nil, err

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/plan"
+)
+
+// briefing is what a generation tells its successor before that reads its
+// configuration. Fields are only ever added; one that a generation does not
+// know it can do without.
+type briefing struct {
+	Running *plan.Running `json:"running"`
+	Force   bool          `json:"force"` // carry out a plan that would be refused
+}
+
+// parseBriefing reads what the predecessor has left: nothing, if there is none
+// or it is of a version that leaves none.
+func parseBriefing(text []byte) (*briefing, error) {
+	b := new(briefing)
+	if text == nil {
+		return b, nil
+	}
+	if err := json.Unmarshal(text, b); err != nil {
+		return nil, fmt.Errorf("can't read the predecessor's briefing: %w", err)
+	}
+	return b, nil
+}
+
+// numbers returns those that were given: what runs, before what was noted.
+func (b *briefing) numbers(noted config.Numbers) config.Numbers {
+	n := config.Numbers{}
+	for _, known := range []config.Numbers{noted, b.Running.Numbers()} {
+		for target, t := range known {
+			n.Set(target, t.TID, "", 0)
+			for path, lun := range t.LUNs {
+				n.Set(target, t.TID, path, lun)
+			}
+		}
+	}
+	return n
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/plan"
+)
+
+const (
+	ledgerName = "numbers.yaml"
+
+	// ledgerKeeps is how long a number is kept for a target or disk that is gone.
+	ledgerKeeps = 90 * 24 * time.Hour
+
+	ledgerHead = `# The numbers that gotgtd has given to targets and logical units, and the
+# stores behind them. Where a configuration leaves a number open, it is what it
+# is here. gotgtd writes this file after each start and reload; edit it while
+# gotgtd does not run. A line of what is gone is dropped after 90 days.
+`
+)
+
+// A ledger remembers over restarts which numbers were given, in a file of the
+// state folder.
+type ledger struct {
+	path    string // empty: nothing is remembered
+	targets []ledgerTarget
+}
+
+type ledgerTarget struct {
+	Name string      `yaml:"name"`
+	TID  int         `yaml:"tid"`
+	LUNs []ledgerLUN `yaml:"luns,omitempty"`
+	Gone string      `yaml:"gone,omitempty"` // the day on which it went, as 2026-11-27
+}
+
+type ledgerLUN struct {
+	LUN   uint16 `yaml:"lun"`
+	Path  string `yaml:"path"`
+	Store string `yaml:"store,omitempty"`
+	Gone  string `yaml:"gone,omitempty"`
+}
+
+type ledgerFile struct {
+	Targets []ledgerTarget `yaml:"targets"`
+}
+
+// openLedger reads the file of a state folder. A damaged one is an error: without
+// it, disks could change their identities.
+func openLedger(dir string) (*ledger, error) {
+	if dir == "" {
+		return &ledger{}, nil
+	}
+	l := &ledger{path: filepath.Join(dir, ledgerName)}
+	text, err := os.ReadFile(l.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return l, nil
+	}
+	var f ledgerFile
+	if err == nil {
+		err = yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&f)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("can't read the numbers of targets and LUNs in %q (mend it, or move it away if every number is in the configuration): %w", l.path, err)
+	}
+	l.targets = f.Targets
+	return l, nil
+}
+
+// numbers returns what is remembered.
+func (l *ledger) numbers() config.Numbers {
+	n := config.Numbers{}
+	for _, t := range l.targets {
+		n.Set(t.Name, t.TID, "", 0)
+		for _, u := range t.LUNs {
+			n.Set(t.Name, t.TID, u.Path, u.LUN)
+		}
+	}
+	return n
+}
+
+// moved lists the paths that lead to another store than when they were last
+// served.
+func (l *ledger) moved(r *plan.Running) []string {
+	was := make(map[string]string)
+	for _, t := range l.targets {
+		for _, u := range t.LUNs {
+			was[t.Name+"\x00"+u.Path] = u.Store
+		}
+	}
+	var list []string
+	for _, t := range r.Targets {
+		for _, u := range t.LUNs {
+			if old := was[t.Name+"\x00"+u.Path]; old != "" && u.Store != "" && old != u.Store {
+				list = append(list, u.Path)
+			}
+		}
+	}
+	return list
+}
+
+// note writes down what is served. What is there no more is kept for a while.
+func (l *ledger) note(r *plan.Running) error {
+	if l.path == "" {
+		return nil
+	}
+	now := time.Now()
+	var targets []ledgerTarget
+	for _, t := range r.Targets {
+		n := ledgerTarget{Name: t.Name, TID: t.TID}
+		for _, u := range t.LUNs {
+			n.LUNs = append(n.LUNs, ledgerLUN{LUN: u.LUN, Path: u.Path, Store: u.Store})
+		}
+		targets = append(targets, n)
+	}
+	for _, old := range l.targets {
+		i := slices.IndexFunc(targets, func(t ledgerTarget) bool { return t.Name == old.Name })
+		if i < 0 {
+			if old.Gone = stillKept(old.Gone, now); old.Gone != "" {
+				targets = append(targets, old)
+			}
+			continue
+		}
+		for _, u := range old.LUNs {
+			there := slices.ContainsFunc(targets[i].LUNs, func(n ledgerLUN) bool { return n.Path == u.Path || n.LUN == u.LUN })
+			if u.Gone = stillKept(u.Gone, now); !there && u.Gone != "" {
+				targets[i].LUNs = append(targets[i].LUNs, u)
+			}
+		}
+	}
+	l.targets = targets
+	text, err := yaml.Marshal(ledgerFile{targets})
+	if err != nil {
+		return fmt.Errorf("can't write %q: %w", l.path, err)
+	}
+	return replaceFile(l.path, append([]byte(ledgerHead), text...))
+}
+
+// stillKept returns the day on which something went, today if that is new, and
+// nothing if it is too long ago.
+func stillKept(gone string, now time.Time) string {
+	if gone == "" {
+		return now.Format(time.DateOnly)
+	}
+	if day, err := time.Parse(time.DateOnly, gone); err == nil && now.Sub(day) > ledgerKeeps {
+		return ""
+	}
+	return gone
+}
+
+// replaceFile puts a file in the place of another so that a crash leaves one of
+// them whole. A file of the same content is left alone.
+func replaceFile(path string, text []byte) error {
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
+		return nil
+	}
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -156,7 +156,7 @@ func (s *session) abortTask(req *pdu.TaskManagementRequest, m *management) uint8
 // abortTaskSet is ABORT TASK SET and CLEAR TASK SET.
 func (s *session) abortTaskSet(req *pdu.TaskManagementRequest, m *management) uint8 {
 	n, ok := scsi.LUN(req.LUN).Number()
-	if !ok || s.target.Device.LogicalUnit(n) == nil {
+	if !ok || !s.nexus.Sees(n) {
 		return pdu.LUNDoesNotExist
 	}
 	s.abort(req, func(t *task) bool { return sameUnit(t, n) }, m)
@@ -180,7 +180,7 @@ func sameUnit(t *task, n uint16) bool {
 // resetUnit is LOGICAL UNIT RESET: it aborts the tasks of every session.
 func (s *session) resetUnit(req *pdu.TaskManagementRequest, m *management) uint8 {
 	n, ok := scsi.LUN(req.LUN).Number()
-	if !ok || s.target.Device.LogicalUnit(n) == nil {
+	if !ok || !s.nexus.Sees(n) {
 		return pdu.LUNDoesNotExist
 	}
 	s.abortEverywhere(req, func(t *task) bool { return sameUnit(t, n) }, m)
@@ -191,8 +191,15 @@ func (s *session) resetUnit(req *pdu.TaskManagementRequest, m *management) uint8
 // resetTarget is TARGET WARM RESET, and what TARGET COLD RESET has in common
 // with it.
 func (s *session) resetTarget(req *pdu.TaskManagementRequest, m *management) {
-	s.abortEverywhere(req, func(*task) bool { return true }, m)
+	s.abortEverywhere(req, s.mayReset, m)
 	s.target.Device.TargetReset(s.nexus, req.Function == pdu.TargetColdReset)
+}
+
+// mayReset reports whether a reset of the target that this session asks for
+// concerns a task: what it can't see it can't disturb.
+func (s *session) mayReset(t *task) bool {
+	u, ok := scsi.LUN(t.req.LUN).Number()
+	return t.conn.sess == s || ok && s.nexus.Sees(u)
 }
 
 // abortEverywhere aborts tasks of all sessions with the target. Those of

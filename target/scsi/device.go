@@ -197,11 +197,14 @@ func (d *Device) LogicalUnit(n uint16) *LogicalUnit {
 
 // Open begins an I_T nexus. POWER ON, RESET, OR BUS DEVICE RESET OCCURRED is
 // pending on each logical unit for it. A nexus of the same id that is still
-// open is closed first: the new one takes its place.
-func (d *Device) Open(id NexusID) *Nexus {
+// open is closed first: the new one takes its place. It does not see the
+// logical units whose numbers are in masked; see [Nexus.Mask].
+func (d *Device) Open(id NexusID, masked ...uint16) *Nexus {
 	d.lockWithout(id)
 	defer d.mu.Unlock()
-	return d.newNexusLocked(id, nil)
+	nx := d.newNexusLocked(id, nil)
+	nx.setMask(masked)
+	return nx
 }
 
 // lockWithout locks mu at a moment when no nexus of that id is open.
@@ -260,14 +263,14 @@ func (a *attachment) raise(code uint16, except *Nexus) {
 // the transport has aborted the tasks: SPC-2 reservations go, mode pages
 // return to their defaults, removal is no longer prevented, and a unit
 // attention tells every I_T nexus, the one that asked included (SAM-5 6.3.3).
-// It reports whether there is such a logical unit.
+// It reports whether there is such a logical unit for the nexus.
 func (d *Device) LogicalUnitReset(lun LUN, by *Nexus) bool {
 	n, ok := lun.Number()
 	if !ok {
 		return false
 	}
 	lu := d.LogicalUnit(n)
-	if lu == nil {
+	if lu == nil || by != nil && by.masks(n) {
 		return false
 	}
 	d.log.Info("logical unit reset", "lun", n, "by", by.String())
@@ -275,8 +278,8 @@ func (d *Device) LogicalUnitReset(lun LUN, by *Nexus) bool {
 	return true
 }
 
-// TargetReset is LogicalUnitReset for every logical unit; a cold reset is
-// reported as POWER ON OCCURRED.
+// TargetReset is LogicalUnitReset for every logical unit that the nexus sees; a
+// cold reset is reported as POWER ON OCCURRED.
 func (d *Device) TargetReset(by *Nexus, cold bool) {
 	code := uint16(ascBusDeviceReset)
 	if cold {
@@ -284,7 +287,9 @@ func (d *Device) TargetReset(by *Nexus, cold bool) {
 	}
 	d.log.Info("target reset", "cold", cold, "by", by.String())
 	for _, u := range d.LogicalUnits() {
-		d.resetUnit(u.Unit, code)
+		if by == nil || !by.masks(u.Number) {
+			d.resetUnit(u.Unit, code)
+		}
 	}
 }
 

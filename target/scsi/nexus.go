@@ -35,7 +35,8 @@ type Nexus struct {
 	close sync.Once
 	stats counters
 
-	attentions attentions // has its own lock
+	attentions attentions             // has its own lock
+	masked     atomic.Pointer[bitmap] // logical unit numbers that it does not see; nil: it sees all
 
 	mu         sync.Mutex           // protects the fields below
 	closed     atomic.Bool          // changes with mu held
@@ -170,7 +171,7 @@ func (n *Nexus) find(c *Command) *operation {
 	}
 	u, ok := c.LUN.Number()
 	var unit *attachment
-	if ok {
+	if ok && !n.masks(u) {
 		unit = n.dev.place(u)
 	}
 	if unit == nil {
@@ -263,11 +264,11 @@ func (n *Nexus) execute(c *Command) {
 	op.run(c)
 }
 
-// admitted ends a command whose logical unit went away, or was reserved by
-// another nexus, while it waited for its data or for a worker.
+// admitted ends a command whose logical unit went away or was masked, or was
+// reserved by another nexus, while it waited for its data or for a worker.
 func (c *Command) admitted() bool {
 	unit := c.exec.unit
-	if unit.gone.Load() || c.exec.nexus.closed.Load() {
+	if unit.gone.Load() || c.exec.nexus.closed.Load() || c.exec.nexus.masks(unit.number) {
 		c.fail(illegal(ascUnitNotSupported))
 		return false
 	}

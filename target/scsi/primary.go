@@ -4,6 +4,7 @@ package scsi
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
 )
@@ -74,7 +75,7 @@ func runReportLUNs(c *Command) {
 	nx.attentions.dropAll(ascReportedLUNsChanged)
 	var units []NumberedUnit
 	if sel := c.CDB[2]; sel != 0x01 && sel != 0x10 {
-		units = nx.dev.LogicalUnits()
+		units = slices.DeleteFunc(nx.dev.LogicalUnits(), func(u NumberedUnit) bool { return nx.masks(u.Number) })
 	}
 	b := make([]byte, 8, 8+8*len(units))
 	binary.BigEndian.PutUint32(b, uint32(8*len(units)))

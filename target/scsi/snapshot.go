@@ -58,6 +58,7 @@ type NexusState struct {
 	Units      []NexusUnitState `cbor:"4,keyasint,omitempty"` // those that keep something, ordered by LUN
 	Counters   Counters         `cbor:"5,keyasint"`
 	LastIO     int64            `cbor:"6,keyasint,omitempty"` // seconds since 1970, see [Nexus.LastIO]
+	Masked     []uint16         `cbor:"7,keyasint,omitempty"` // numbers of logical units that it does not see, in order
 }
 
 // NexusUnitState is what a logical unit keeps for an I_T nexus. Most keep nothing
@@ -114,8 +115,11 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 }
 
 func (n *Nexus) snapshot() NexusState {
-	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load(), LastIO: n.stats.lastIO().Unix()}
+	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load(), LastIO: n.stats.lastIO().Unix(), Masked: n.maskList()}
 	for u, home := range *n.dev.places.Load() {
+		if n.masks(u) {
+			continue // Mask begins anew with it
+		}
 		if prevents := home.removalPrevented() && n.prevents(home); prevents || n.attentions.pending(u) {
 			s.Units = append(s.Units, NexusUnitState{LUN: u, Attentions: n.attentions.list(u), Prevent: prevents})
 		}
@@ -302,6 +306,7 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 // whether others came or went.
 func (n *Nexus) restore(s NexusState, kept map[uint16]bool, news map[uint16][]uint16, changed bool) {
 	n.stats.store(s.Counters, s.LastIO)
+	n.setMask(s.Masked)
 	places := *n.dev.places.Load()
 	for _, u := range s.Units {
 		if home := places[u.LUN]; home != nil && kept[u.LUN] {

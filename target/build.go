@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/gotgtd/gotgtd/target/config"
@@ -76,7 +76,7 @@ func newUnit(c *config.LUN, store storage.Store, log *slog.Logger) (*scsi.Logica
 func auth(c *config.Auth) iscsi.Auth {
 	var a iscsi.Auth
 	for _, u := range c.Users {
-		a.Users = append(a.Users, iscsi.Account{User: u.User, Secret: string(u.Secret)})
+		a.Users = append(a.Users, iscsi.Account{User: u.User, Secret: string(u.Secret), Binds: u.Binds})
 	}
 	if o := c.Outgoing; o != nil {
 		a.Outgoing = &iscsi.Account{User: o.User, Secret: string(o.Secret)}
@@ -110,12 +110,33 @@ func limits(p *config.Parameters) iscsi.Limits {
 	return l
 }
 
-// allowed is the target's access list as a function.
-func allowed(t *config.Target) func(netip.Addr, string) (bool, string) {
-	return func(addr netip.Addr, initiator string) (bool, string) {
-		if t.Access.Allows(addr, initiator) {
+// allowed is the target's access list as a function. An initiator that will have to
+// prove an account may go on if it can be one of those that the list has.
+func allowed(t *config.Target) func(iscsi.Peer) (bool, string) {
+	return func(p iscsi.Peer) (bool, string) {
+		if t.Access.Allows(p.Addr, p.Initiator, p.Account) || p.Unproven && len(t.Access.Accounts) > 0 {
 			return true, ""
 		}
-		return false, fmt.Sprintf("initiator %s at %s is not among those allowed: %s", initiator, addr, strings.Join(t.Access.List(), " "))
+		who := "initiator " + p.Initiator
+		if p.Account != "" {
+			who += fmt.Sprintf(" of account %q", p.Account)
+		}
+		return false, fmt.Sprintf("%s at %s is not among those allowed: %s", who, p.Addr, strings.Join(t.Access.List(), " "))
+	}
+}
+
+// masked is the access lists of the target's logical units as a function, nil if
+// all are for everyone.
+func masked(t *config.Target) func(iscsi.Peer) []uint16 {
+	if !slices.ContainsFunc(t.LUNs, func(l config.LUN) bool { return !l.Access.Everyone() }) {
+		return nil
+	}
+	return func(p iscsi.Peer) (numbers []uint16) {
+		for i := range t.LUNs {
+			if l := &t.LUNs[i]; !l.Access.Allows(p.Addr, p.Initiator, p.Account) {
+				numbers = append(numbers, l.Number)
+			}
+		}
+		return numbers
 	}
 }

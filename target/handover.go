@@ -377,7 +377,7 @@ func (t *taker) dismissal(i *iscsi.SessionInfo) string {
 			return fmt.Sprintf("portal group %d does not offer the target any more", i.Group)
 		}
 		for _, c := range i.Connections {
-			if ok, why := st.target.Allowed(c.Remote.Addr(), i.Initiator); !ok {
+			if ok, why := st.target.Allowed(iscsi.Peer{Addr: c.Remote.Addr(), Initiator: i.Initiator, Account: i.Account}); !ok {
 				return why
 			}
 		}

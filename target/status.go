@@ -67,8 +67,9 @@ type LUNStatus struct {
 type SessionStatus struct {
 	Initiator   string             `json:"initiator_name"`
 	Alias       string             `json:"alias,omitempty"`
-	Target      string             `json:"target"` // empty for a discovery session
-	ISID        string             `json:"isid"`   // twelve hexadecimal digits
+	Account     string             `json:"account,omitempty"` // CHAP name that it has proved
+	Target      string             `json:"target"`            // empty for a discovery session
+	ISID        string             `json:"isid"`              // twelve hexadecimal digits
 	TSIH        uint16             `json:"tsih"`
 	Group       uint16             `json:"group"`
 	Started     time.Time          `json:"started"`
@@ -103,7 +104,7 @@ func (s *Server) Status() Status {
 
 func sessionStatus(i *iscsi.SessionInfo) SessionStatus {
 	st := SessionStatus{
-		Initiator: i.Initiator, Alias: i.Alias, Target: i.Target, ISID: hex.EncodeToString(i.ISID[:]), TSIH: i.TSIH, Group: i.Group,
+		Initiator: i.Initiator, Alias: i.Alias, Account: i.Account, Target: i.Target, ISID: hex.EncodeToString(i.ISID[:]), TSIH: i.TSIH, Group: i.Group,
 		Started: i.Started, Tasks: i.Tasks, Counters: i.Counters, Params: i.Params, Connections: []ConnectionStatus{},
 	}
 	for _, c := range i.Connections {

@@ -7,22 +7,30 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 )
 
-// Access says which initiators may use a target. One that matches any entry of
-// either list may: addresses and names are alternatives, as they are in tgt.
-// The zero Access admits everyone.
+// Access says which initiators may use a target, or a logical unit of it. One that
+// matches any entry of any list may: addresses and names are alternatives, as
+// they are in tgt. The zero Access admits everyone.
 type Access struct {
-	All        bool           // everyone; the default when both lists are empty
+	All        bool           // everyone; the default when the lists are empty
 	Addresses  []netip.Prefix // where initiators come from
 	Initiators []string       // iSCSI names in lower case; "*", "?" and "[...]" as in a shell
+	Accounts   []string       // CHAP names, of the target's Users
 }
 
-// Allows reports whether an initiator with this address and iSCSI name may use
-// the target.
-func (a Access) Allows(addr netip.Addr, initiator string) bool {
-	if a.All || len(a.Addresses)+len(a.Initiators) == 0 {
+// Everyone reports whether nobody is kept out.
+func (a Access) Everyone() bool {
+	return a.All || len(a.Addresses)+len(a.Initiators)+len(a.Accounts) == 0
+}
+
+// Allows reports whether an initiator with this address and iSCSI name, that has
+// proved to be the account, may use the target or logical unit. account is empty
+// for one that has proved nothing.
+func (a Access) Allows(addr netip.Addr, initiator, account string) bool {
+	if a.Everyone() || account != "" && slices.Contains(a.Accounts, account) {
 		return true
 	}
 	addr = addr.Unmap().WithZone("")
@@ -31,8 +39,13 @@ func (a Access) Allows(addr netip.Addr, initiator string) bool {
 			return true
 		}
 	}
+	return matchesName(a.Initiators, initiator)
+}
+
+// matchesName reports whether an initiator's name is among the patterns.
+func matchesName(patterns []string, initiator string) bool {
 	initiator = strings.ToLower(initiator)
-	for _, pattern := range a.Initiators {
+	for _, pattern := range patterns {
 		if ok, err := path.Match(pattern, initiator); err == nil && ok {
 			return true
 		}
@@ -41,7 +54,7 @@ func (a Access) Allows(addr netip.Addr, initiator string) bool {
 }
 
 // List returns the entries as tgt's "ACL information" shows them: "ALL",
-// addresses, networks, then initiator names.
+// addresses, networks, then initiator names; and the accounts, which tgt does not have.
 func (a Access) List() []string {
 	var list []string
 	if a.All {
@@ -50,13 +63,15 @@ func (a Access) List() []string {
 	for _, p := range a.Addresses {
 		list = append(list, prefixString(p))
 	}
-	return append(list, a.Initiators...)
+	list = append(list, a.Initiators...)
+	for _, name := range a.Accounts {
+		list = append(list, "account "+name)
+	}
+	return list
 }
 
 func (a *Access) setDefaults() {
-	if len(a.Addresses)+len(a.Initiators) == 0 {
-		a.All = true
-	}
+	a.All = a.Everyone()
 }
 
 // add adds an address, a network or "ALL".
@@ -75,17 +90,24 @@ func (a *Access) add(s string) error {
 
 // addInitiator adds an initiator's name or a pattern of names.
 func (a *Access) addInitiator(s string) error {
+	s, err := initiatorPattern(s)
+	if err == nil {
+		a.Initiators = append(a.Initiators, s)
+	}
+	return err
+}
+
+// initiatorPattern checks an initiator's name or a pattern of names, and returns
+// it in lower case.
+func initiatorPattern(s string) (string, error) {
 	s = strings.ToLower(s)
 	if _, err := path.Match(s, ""); err != nil {
-		return fmt.Errorf("%q is not a pattern: %w", s, err)
+		return "", fmt.Errorf("%q is not a pattern: %w", s, err)
 	}
 	if !strings.ContainsAny(s, `*?[\`) {
-		if err := checkName(s); err != nil {
-			return err
-		}
+		return s, checkName(s)
 	}
-	a.Initiators = append(a.Initiators, s)
-	return nil
+	return s, nil
 }
 
 // parsePrefix parses an address, which stands for itself alone, or a network.

@@ -30,6 +30,9 @@ type Config struct {
 	// PortalGroups say where to listen. None: see [DefaultPortals].
 	PortalGroups []PortalGroup
 
+	// Accounts are those that targets refer to by name; see Account.Shared.
+	Accounts []SharedAccount
+
 	// Discovery is what a discovery session has to prove.
 	Discovery Auth
 
@@ -93,6 +96,25 @@ type Account struct {
 	// SecretFile is where Secret was read from; empty when it stands in the
 	// configuration itself. No one but the file's owner may have access to it.
 	SecretFile string
+
+	// Initiators are the names of those that may use the account, in lower case;
+	// "*", "?" and "[...]" as in a shell. None: all may.
+	Initiators []string
+
+	// Shared is the name of the account among [Config.Accounts] that this is;
+	// empty for one of its own.
+	Shared string
+}
+
+// Binds reports whether an initiator may use the account.
+func (a *Account) Binds(initiator string) bool {
+	return len(a.Initiators) == 0 || matchesName(a.Initiators, initiator)
+}
+
+// SharedAccount is an account that several targets can have.
+type SharedAccount struct {
+	Name    string // unique
+	Account Account
 }
 
 // Secret is a CHAP secret. However it is printed, it prints as "***"; a
@@ -264,6 +286,10 @@ type LUN struct {
 
 	// Options are the backend's own, by name.
 	Options map[string]string
+
+	// Access says which of the target's initiators see the logical unit. For the
+	// others it is not there.
+	Access Access
 
 	Pos Pos // where the logical unit was written
 }

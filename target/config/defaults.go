@@ -95,6 +95,7 @@ func (p *Parameters) setDefaults() {
 }
 
 func (l *LUN) setDefaults(target string) {
+	l.Access.setDefaults()
 	orDefault(&l.Backend, "file")
 	orDefault(&l.BlockSize, 512)
 	orDefault(&l.Vendor, defaultVendor)

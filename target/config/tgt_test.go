@@ -88,11 +88,11 @@ var directiveTests = map[string][]struct {
 	"iSNSAccessControl": {{"iSNSAccessControl On", nil, "1:19: iSNSAccessControl: iSNS is not supported"}, {"iSNSAccessControl Off", usual, ""}},
 	"iSNS":              {{"iSNS On", nil, "1:6: iSNS: iSNS is not supported"}, {"iSNS Off", usual, ""}},
 	"incomingdiscoveryuser": {
-		{"incomingdiscoveryuser a bbbbbbbbbbbb", func(c *Config) bool { return c.Discovery.Users[0] == Account{User: "a", Secret: "bbbbbbbbbbbb"} }, ""},
+		{"incomingdiscoveryuser a bbbbbbbbbbbb", func(c *Config) bool { return isAccount(c.Discovery.Users[0], "a", "bbbbbbbbbbbb") }, ""},
 		{"incomingdiscoveryuser a", nil, "1:23: incomingdiscoveryuser: the password is missing"},
 	},
 	"outgoingdiscoveryuser": {
-		{"incomingdiscoveryuser a b\noutgoingdiscoveryuser c d", func(c *Config) bool { return *c.Discovery.Outgoing == Account{User: "c", Secret: "d"} }, ""},
+		{"incomingdiscoveryuser a b\noutgoingdiscoveryuser c d", func(c *Config) bool { return isAccount(*c.Discovery.Outgoing, "c", "d") }, ""},
 		{"outgoingdiscoveryuser a b c", nil, "1:23: outgoingdiscoveryuser: must be a user and a password"},
 	},
 	"backing-store": {
@@ -130,13 +130,14 @@ var directiveTests = map[string][]struct {
 	},
 	"incominguser": {
 		{inTarget("incominguser a x\\#y\nincominguser b \"z\""), func(c *Config) bool {
-			return slices.Equal(c.Targets[0].Auth.Users, []Account{{User: "a", Secret: "x#y"}, {User: "b", Secret: `"z"`}})
+			u := c.Targets[0].Auth.Users
+			return len(u) == 2 && isAccount(u[0], "a", "x#y") && isAccount(u[1], "b", `"z"`)
 		}, ""},
 		{inTarget("incominguser"), nil, "2:1: incominguser: has no value"},
 	},
 	"outgoinguser": {
 		{inTarget("incominguser a x\noutgoinguser b y\noutgoinguser c z"), func(c *Config) bool {
-			return *c.Targets[0].Auth.Outgoing == Account{User: "b", Secret: "y"}
+			return isAccount(*c.Targets[0].Auth.Outgoing, "b", "y")
 		}, ""},
 	},
 	"controller_tid": {
@@ -338,7 +339,7 @@ func TestTGTSyntax(t *testing.T) {
 	</backing-store>
 </target>`)
 	tgt := cfg.Targets[0]
-	if got := (Account{User: "user", Secret: `secret#"$`}); tgt.Auth.Users[0] != got {
+	if !isAccount(tgt.Auth.Users[0], "user", `secret#"$`) {
 		t.Errorf("account %q %q", tgt.Auth.Users[0].User, string(tgt.Auth.Users[0].Secret))
 	}
 	if l := tgt.LUNs[0]; l.Path != "/img/with space" || l.Vendor != "a b" {
@@ -515,4 +516,8 @@ func TestTGTInherit(t *testing.T) {
 	if diff := cmp.Diff(LUN{}, empty); diff != "" {
 		t.Errorf("from nothing: %s", diff)
 	}
+}
+
+func isAccount(a Account, user string, secret Secret) bool {
+	return a.User == user && a.Secret == secret
 }

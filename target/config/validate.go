@@ -39,6 +39,7 @@ func (c *Config) Validate() error {
 func (c *Config) validate() Errors {
 	v := &validator{cfg: c, system: realSystem, naas: map[string]string{}, stores: map[store]string{}}
 	v.portalGroups()
+	v.accounts()
 	v.auth(c.Discovery, "discovery")
 	v.limits()
 	v.targets()
@@ -153,6 +154,19 @@ func (v *validator) limits() {
 	}
 }
 
+// accounts checks those that others refer to.
+func (v *validator) accounts() {
+	names := map[string]string{}
+	for i, s := range v.cfg.Accounts {
+		path := fmt.Sprintf("accounts[%d]", i)
+		v.account(s.Account, path)
+		if first, twice := names[s.Name]; twice && s.Name != "" {
+			v.fail(path+".name", "there is an account %q already at %s: give one of them another name", s.Name, v.before(first))
+		}
+		names[s.Name] = path
+	}
+}
+
 // auth checks one set of accounts.
 func (v *validator) auth(a Auth, at string) {
 	names := map[string]string{}
@@ -172,6 +186,9 @@ func (v *validator) auth(a Auth, at string) {
 	}
 	path := at + ".outgoing"
 	v.account(*a.Outgoing, path)
+	if len(a.Outgoing.Initiators) > 0 {
+		v.fail(path, "an account for initiators of some names is no account of the target's")
+	}
 	if len(a.Users) == 0 {
 		v.fail(path, "the target proves itself only to initiators that have proved themselves: users are missing")
 	}
@@ -182,13 +199,18 @@ func (v *validator) auth(a Auth, at string) {
 	}
 }
 
+// account checks an account, but for one that stands among the shared.
 func (v *validator) account(a Account, at string) {
+	if a.Shared != "" {
+		return
+	}
 	if a.User == "" {
 		v.missing(at + ".user")
 	}
 	if len(a.User) > 255 || strings.ContainsRune(a.User, 0) {
 		v.fail(at+".user", "must be 1 to 255 bytes without NUL")
 	}
+	v.initiators(a.Initiators, at)
 	at += ".secret"
 	if a.SecretFile != "" {
 		at += "-file"

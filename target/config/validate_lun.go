@@ -27,6 +27,7 @@ func (v *validator) luns(t *Target, at string) {
 		}
 		numbers[l.Number], v.naas[l.NAA] = at+".lun", at+".naa"
 		v.lun(l, at)
+		v.access(l.Access, t, at+".access")
 		v.store(t, l, at)
 	}
 }

@@ -38,7 +38,7 @@ func (v *validator) target(t *Target, at string) {
 	if len(t.Alias) > maxAlias || strings.ContainsRune(t.Alias, 0) {
 		v.fail(at+".alias", "must be at most %d bytes without NUL", maxAlias)
 	}
-	v.access(t.Access, at+".access")
+	v.access(t.Access, t, at+".access")
 	v.auth(t.Auth, at+".auth")
 	v.parameters(&t.Parameters, at+".parameters")
 	for i, tag := range t.PortalGroups {
@@ -63,13 +63,24 @@ func (v *validator) name(name, at string) {
 	}
 }
 
-func (v *validator) access(a Access, at string) {
+// access checks who may use t, or a logical unit of it.
+func (v *validator) access(a Access, t *Target, at string) {
 	for i, p := range a.Addresses {
 		if !p.IsValid() {
 			v.fail(fmt.Sprintf("%s.addresses[%d]", at, i), "is not an address or a network")
 		}
 	}
-	for i, s := range a.Initiators {
+	v.initiators(a.Initiators, at)
+	for i, name := range a.Accounts {
+		if !slices.ContainsFunc(t.Auth.Users, func(u Account) bool { return u.User == name }) {
+			v.fail(fmt.Sprintf("%s.accounts[%d]", at, i), "the target has no user %q in auth: only those can prove that they are", name)
+		}
+	}
+}
+
+// initiators checks names and patterns of them.
+func (v *validator) initiators(list []string, at string) {
+	for i, s := range list {
 		if _, err := path.Match(s, ""); err != nil || s == "" {
 			v.fail(fmt.Sprintf("%s.initiators[%d]", at, i), "%q is not an initiator's name or a pattern", s)
 		}

@@ -157,7 +157,7 @@ func TestAccess(t *testing.T) {
 		{"203.0.113.1", "iqn.2001-04.com.example:one1", false},
 		{"203.0.113.1", "iqn.1993-08.org.debian:01:abc", true},
 	} {
-		if got := a.Allows(netip.MustParseAddr(test.addr), test.name); got != test.want {
+		if got := a.Allows(netip.MustParseAddr(test.addr), test.name, ""); got != test.want {
 			t.Errorf("%s at %s: %v", test.name, test.addr, got)
 		}
 	}
@@ -165,7 +165,7 @@ func TestAccess(t *testing.T) {
 		t.Errorf("List: %q", got)
 	}
 	a.All = true
-	if !a.Allows(netip.MustParseAddr("203.0.113.1"), "x") || !(Access{}).Allows(netip.Addr{}, "x") {
+	if !a.Allows(netip.MustParseAddr("203.0.113.1"), "x", "") || !(Access{}).Allows(netip.Addr{}, "x", "") {
 		t.Error("ALL is not for all")
 	}
 }

@@ -16,8 +16,10 @@ func parseYAMLConfig(name string, data []byte) (*Config, Errors) {
 	r := &reader{file: name, places: places{}}
 	var f fileConfig
 	r.read(data, &f)
-	b := &builder{cfg: &Config{Files: []string{name}, places: r.places, notes: r.notes}, dir: directory(name), errs: r.errs}
-	b.config(&f)
+	in := newIncluder(name)
+	in.file(name, &fileIncluded{f.Include, f.Accounts, f.Targets}, r)
+	b := &builder{cfg: &Config{Files: in.files, places: in.places, notes: in.notes}, dir: directory(name), errs: in.errs}
+	b.config(&f, in)
 	return b.cfg, b.errs
 }
 
@@ -26,6 +28,12 @@ type builder struct {
 	cfg  *Config
 	dir  string // what relative paths are relative to
 	errs Errors
+}
+
+// in sets what relative paths are relative to.
+func (b *builder) in(dir string) *builder {
+	b.dir = dir
+	return b
 }
 
 func (b *builder) fail(path string, err error) {
@@ -42,8 +50,12 @@ func (b *builder) path(s string) string {
 	return filepath.Join(b.dir, s)
 }
 
-func (b *builder) config(f *fileConfig) {
+func (b *builder) config(f *fileConfig, in *includer) {
 	b.cfg.IgnoreErrors = f.IgnoreErrors
+	for i, s := range in.accounts {
+		b.cfg.Accounts = append(b.cfg.Accounts, b.in(s.dir).shared(s.value, fmt.Sprintf("accounts[%d]", i)))
+	}
+	b.in(in.dir)
 	for i, g := range f.PortalGroups {
 		b.cfg.PortalGroups = append(b.cfg.PortalGroups, b.portalGroup(g, fmt.Sprintf("portal-groups[%d]", i)))
 	}
@@ -51,9 +63,33 @@ func (b *builder) config(f *fileConfig) {
 	if l := f.Limits; l != nil {
 		b.cfg.Limits = Limits{l.Sessions, l.Connections, l.Logins, time.Duration(l.LoginTimeout), int64(l.Memory)}
 	}
-	for i := range f.Targets {
-		b.cfg.Targets = append(b.cfg.Targets, b.target(&f.Targets[i], fmt.Sprintf("targets[%d]", i)))
+	for i, t := range in.targets {
+		b.cfg.Targets = append(b.cfg.Targets, b.in(t.dir).target(t.value, fmt.Sprintf("targets[%d]", i)))
 	}
+}
+
+// shared makes an account that others refer to. Its name is that of the user
+// unless it has one.
+func (b *builder) shared(f *fileShared, at string) SharedAccount {
+	a := fileAccount{User: f.User, Secret: f.Secret, SecretFile: f.SecretFile, Initiators: f.Initiators}
+	s := SharedAccount{f.Name, b.account(a, at)}
+	orDefault(&s.Name, f.User)
+	return s
+}
+
+// reference finds the shared account that one stands for.
+func (b *builder) reference(f fileAccount, at string) Account {
+	if f.User != "" || f.Secret != nil || f.SecretFile != "" || len(f.Initiators) > 0 {
+		b.fail(at+".account", errors.New("stands for an account with all it has: leave out user, secret, secret-file and initiators"))
+	}
+	for _, s := range b.cfg.Accounts {
+		if s.Name == f.Account {
+			s.Account.Shared = s.Name
+			return s.Account
+		}
+	}
+	b.fail(at+".account", fmt.Errorf("there is no %q in accounts", f.Account))
+	return Account{Shared: f.Account}
 }
 
 func (b *builder) portalGroup(f filePortalGroup, at string) PortalGroup {
@@ -88,7 +124,15 @@ func (b *builder) auth(f *fileAuth, at string) Auth {
 }
 
 func (b *builder) account(f fileAccount, at string) Account {
+	if f.Account != "" {
+		return b.reference(f, at)
+	}
 	a := Account{User: f.User, SecretFile: b.path(f.SecretFile)}
+	for i, s := range f.Initiators {
+		s, err := initiatorPattern(s)
+		b.fail(fmt.Sprintf("%s.initiators[%d]", at, i), err)
+		a.Initiators = append(a.Initiators, s)
+	}
 	switch {
 	case f.Secret != nil && f.SecretFile != "":
 		b.fail(at+".secret-file", errors.New("is given beside secret: one of the two"))
@@ -107,14 +151,7 @@ func (b *builder) target(f *fileTarget, at string) Target {
 		Name: strings.ToLower(f.Name), TID: f.TID, Alias: f.Alias, Offline: f.Offline,
 		PortalGroups: f.PortalGroups, Auth: b.auth(f.Auth, at+".auth"), Pos: b.cfg.Where(at),
 	}
-	if f.Access != nil {
-		for i, s := range f.Access.Addresses {
-			b.fail(fmt.Sprintf("%s.access.addresses[%d]", at, i), t.Access.add(s))
-		}
-		for i, s := range f.Access.Initiators {
-			b.fail(fmt.Sprintf("%s.access.initiators[%d]", at, i), t.Access.addInitiator(s))
-		}
-	}
+	t.Access = b.access(f.Access, at+".access")
 	if f.Parameters != nil {
 		t.Parameters = f.Parameters.parameters()
 	}
@@ -122,6 +159,21 @@ func (b *builder) target(f *fileTarget, at string) Target {
 		t.LUNs = append(t.LUNs, b.lun(&f.LUNs[i], fmt.Sprintf("%s.luns[%d]", at, i)))
 	}
 	return t
+}
+
+func (b *builder) access(f *fileAccess, at string) Access {
+	var a Access
+	if f == nil {
+		return a
+	}
+	for i, s := range f.Addresses {
+		b.fail(fmt.Sprintf("%s.addresses[%d]", at, i), a.add(s))
+	}
+	for i, s := range f.Initiators {
+		b.fail(fmt.Sprintf("%s.initiators[%d]", at, i), a.addInitiator(s))
+	}
+	a.Accounts = f.Accounts
+	return a
 }
 
 func (f *fileParameters) parameters() Parameters {
@@ -155,6 +207,7 @@ func (b *builder) lun(f *fileLUN, at string) LUN {
 		PhysicalBlockExponent: f.PhysicalBlockExponent, LowestAlignedLBA: f.LowestAlignedLBA,
 		OptimalTransferGranularity: f.OptimalTransferGranularity,
 		OptimalTransferLength:      f.OptimalTransferLength,
+		Access:                     b.access(f.Access, at+".access"),
 		Pos:                        b.cfg.Where(at),
 	}
 	if f.Number == nil {

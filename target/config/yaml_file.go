@@ -6,11 +6,20 @@ package config
 // docs/configuration.md describes; [Config] is what the program runs on.
 
 type fileConfig struct {
+	Include      []string          `yaml:"include,omitempty"`
 	IgnoreErrors bool              `yaml:"ignore-errors,omitempty"`
 	PortalGroups []filePortalGroup `yaml:"portal-groups,omitempty"`
 	Discovery    *fileAuth         `yaml:"discovery,omitempty"`
 	Limits       *fileLimits       `yaml:"limits,omitempty"`
+	Accounts     []fileShared      `yaml:"accounts,omitempty"`
 	Targets      []fileTarget      `yaml:"targets,omitempty"`
+}
+
+// fileIncluded is what an included file may have.
+type fileIncluded struct {
+	Include  []string     `yaml:"include,omitempty"`
+	Accounts []fileShared `yaml:"accounts,omitempty"`
+	Targets  []fileTarget `yaml:"targets,omitempty"`
 }
 
 type filePortalGroup struct {
@@ -30,9 +39,20 @@ type fileAuth struct {
 }
 
 type fileAccount struct {
-	User       string      `yaml:"user"`
+	Account    string      `yaml:"account,omitempty"`
+	User       string      `yaml:"user,omitempty"`
 	Secret     *fileSecret `yaml:"secret,omitempty"`
 	SecretFile string      `yaml:"secret-file,omitempty"`
+	Initiators []string    `yaml:"initiators,omitempty"`
+}
+
+// fileShared is an account that targets refer to by name.
+type fileShared struct {
+	Name       string      `yaml:"name,omitempty"`
+	User       string      `yaml:"user,omitempty"`
+	Secret     *fileSecret `yaml:"secret,omitempty"`
+	SecretFile string      `yaml:"secret-file,omitempty"`
+	Initiators []string    `yaml:"initiators,omitempty"`
 }
 
 type fileLimits struct {
@@ -58,6 +78,7 @@ type fileTarget struct {
 type fileAccess struct {
 	Addresses  []string `yaml:"addresses,omitempty"`
 	Initiators []string `yaml:"initiators,omitempty"`
+	Accounts   []string `yaml:"accounts,omitempty"`
 }
 
 type fileParameters struct {
@@ -85,6 +106,7 @@ type fileLUN struct {
 	Size       fileSize          `yaml:"size,omitempty"`
 	Create     bool              `yaml:"create,omitempty"`
 	Options    map[string]string `yaml:"options,omitempty"`
+	Access     *fileAccess       `yaml:"access,omitempty"`
 	ReadOnly   bool              `yaml:"read-only,omitempty"`
 	WriteCache *bool             `yaml:"write-cache,omitempty"`
 	BlockSize  int               `yaml:"block-size,omitempty"`

@@ -36,6 +36,10 @@ limits:
   logins: 5
   login-timeout: 1m
   memory: 128MiB
+include: [included.d/*.yaml]
+accounts:
+  - {user: host-c, secret: secret-of-host-c}
+  - {name: d, user: host-d, secret: secret-of-host-d, initiators: ["iqn.1993-08.org.debian:D*"]}
 targets:
   - name: IQN.2015-02.com.stu31:T1
     tid: 7
@@ -45,9 +49,12 @@ targets:
     access:
       addresses: [ALL, 172.16.31.0/24, 192.0.2.7, "2001:db8::/32"]
       initiators: ["iqn.1993-08.org.debian:*", iqn.2001-04.com.example:a]
+      accounts: [host-a]
     auth:
       users:
-        - {user: host-a, secret: secret-of-host-a}
+        - account: d
+        - account: host-c
+        - {user: host-a, secret: secret-of-host-a, initiators: ["IQN.2001-04.com.example:a"]}
         - {user: host-b, secret-file: host-b.secret}
       outgoing: {user: storage, secret: secret-of-storage}
       algorithms: [sha3-256, md5]
@@ -95,7 +102,7 @@ targets:
         mode-pages:
           - {page: 2, subpage: 0, data: "80000000000000000000000000000a"}
       - {lun: 2, backend: "gotgt:RemBs", path: "a b", options: {x: y}, read-only: true}
-      - {lun: 300, backend: ram, size: 1M}
+      - {lun: 300, backend: ram, size: 1M, access: {addresses: [192.0.2.7], initiators: ["*:b"], accounts: [host-d]}}
 `
 
 func TestYAMLEverything(t *testing.T) {
@@ -119,6 +126,10 @@ func TestYAMLEverything(t *testing.T) {
 			Outgoing:   &Account{User: "me", Secret: "secret-of-mine"},
 			Algorithms: []string{"sha256"},
 		},
+		Accounts: []SharedAccount{
+			{"host-c", Account{User: "host-c", Secret: "secret-of-host-c"}},
+			{"d", Account{User: "host-d", Secret: "secret-of-host-d", Initiators: []string{"iqn.1993-08.org.debian:d*"}}},
+		},
 		Limits:  Limits{Sessions: 10, Connections: 20, Logins: 5, LoginTimeout: time.Minute, Memory: 128 << 20},
 		Targets: []Target{everythingTarget(dir)},
 	}
@@ -128,7 +139,9 @@ func TestYAMLEverything(t *testing.T) {
 }
 
 func everythingTarget(dir string) Target {
-	ram := LUN{Number: 300, Backend: "ram", Size: 1 << 20}
+	ram := LUN{Number: 300, Backend: "ram", Size: 1 << 20, Access: Access{
+		Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}, Initiators: []string{"*:b"}, Accounts: []string{"host-d"},
+	}}
 	plugin := LUN{Number: 2, Backend: "gotgt:RemBs", Path: "a b", ReadOnly: true, Options: map[string]string{"x": "y"}}
 	for _, l := range []*LUN{&ram, &plugin} {
 		l.setDefaults("iqn.2015-02.com.stu31:t1")
@@ -140,10 +153,13 @@ func everythingTarget(dir string) Target {
 			All:        true,
 			Addresses:  []netip.Prefix{netip.MustParsePrefix("172.16.31.0/24"), netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::/32")},
 			Initiators: []string{"iqn.1993-08.org.debian:*", "iqn.2001-04.com.example:a"},
+			Accounts:   []string{"host-a"},
 		},
 		Auth: Auth{
 			Users: []Account{
-				{User: "host-a", Secret: "secret-of-host-a"},
+				{User: "host-d", Secret: "secret-of-host-d", Shared: "d", Initiators: []string{"iqn.1993-08.org.debian:d*"}},
+				{User: "host-c", Secret: "secret-of-host-c", Shared: "host-c"},
+				{User: "host-a", Secret: "secret-of-host-a", Initiators: []string{"iqn.2001-04.com.example:a"}},
 				{User: "host-b", Secret: "secret-of-host-b", SecretFile: filepath.Join(dir, "host-b.secret")},
 			},
 			Outgoing:   &Account{User: "storage", Secret: "secret-of-storage"},
@@ -165,6 +181,7 @@ func everythingTarget(dir string) Target {
 			Vendor: "V", Product: "P", Revision: "1", Removable: true, Offline: true, DescriptorSense: true,
 			PhysicalBlockExponent: new(0), LowestAlignedLBA: 1, OptimalTransferGranularity: 8, OptimalTransferLength: 256,
 			ModePages: []ModePage{{Page: 2, Data: []byte{0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0A}}},
+			Access:    Access{All: true},
 		}, plugin, ram},
 	}
 }

@@ -36,6 +36,9 @@ func (w *yamlWriter) config(c *Config) *fileConfig {
 		}
 		f.PortalGroups = append(f.PortalGroups, fg)
 	}
+	for _, s := range c.Accounts {
+		f.Accounts = append(f.Accounts, w.shared(s))
+	}
 	for i := range c.Targets {
 		f.Targets = append(f.Targets, w.target(&c.Targets[i]))
 	}
@@ -64,9 +67,21 @@ func (w *yamlWriter) auth(a Auth) *fileAuth {
 }
 
 func (w *yamlWriter) account(a Account) fileAccount {
-	f := fileAccount{User: a.User, SecretFile: a.SecretFile}
+	if a.Shared != "" {
+		return fileAccount{Account: a.Shared}
+	}
+	f := fileAccount{User: a.User, SecretFile: a.SecretFile, Initiators: a.Initiators}
 	if w.withSecrets && a.SecretFile == "" {
 		f.Secret = new(fileSecret(a.Secret))
+	}
+	return f
+}
+
+func (w *yamlWriter) shared(s SharedAccount) fileShared {
+	a := w.account(s.Account)
+	f := fileShared{User: a.User, Secret: a.Secret, SecretFile: a.SecretFile, Initiators: a.Initiators}
+	if s.Name != a.User {
+		f.Name = s.Name
 	}
 	return f
 }
@@ -76,17 +91,23 @@ func (w *yamlWriter) target(t *Target) fileTarget {
 		Name: t.Name, TID: t.TID, Alias: t.Alias, Offline: t.Offline,
 		PortalGroups: t.PortalGroups, Auth: w.auth(t.Auth), Parameters: w.parameters(t.Parameters),
 	}
-	if len(t.Access.Addresses)+len(t.Access.Initiators) > 0 {
-		f.Access = &fileAccess{Initiators: t.Access.Initiators}
-		if t.Access.All {
-			f.Access.Addresses = append(f.Access.Addresses, "ALL")
-		}
-		for _, p := range t.Access.Addresses {
-			f.Access.Addresses = append(f.Access.Addresses, prefixString(p))
-		}
-	}
+	f.Access = w.access(t.Access)
 	for _, l := range t.LUNs {
 		f.LUNs = append(f.LUNs, w.lun(l, t.Name))
+	}
+	return f
+}
+
+func (w *yamlWriter) access(a Access) *fileAccess {
+	if len(a.Addresses)+len(a.Initiators)+len(a.Accounts) == 0 {
+		return nil
+	}
+	f := &fileAccess{Initiators: a.Initiators, Accounts: a.Accounts}
+	if a.All {
+		f.Addresses = append(f.Addresses, "ALL")
+	}
+	for _, p := range a.Addresses {
+		f.Addresses = append(f.Addresses, prefixString(p))
 	}
 	return f
 }
@@ -131,6 +152,7 @@ func (w *yamlWriter) lun(l LUN, target string) fileLUN {
 		PhysicalBlockExponent: l.PhysicalBlockExponent, LowestAlignedLBA: l.LowestAlignedLBA,
 		OptimalTransferGranularity: l.OptimalTransferGranularity,
 		OptimalTransferLength:      l.OptimalTransferLength,
+		Access:                     w.access(l.Access),
 	}
 	for _, p := range l.ModePages {
 		f.ModePages = append(f.ModePages, fileModePage{p.Page, p.Subpage, fileHex(hex.EncodeToString(p.Data))})

@@ -32,6 +32,17 @@ type Auth struct {
 type Account struct {
 	User   string
 	Secret string
+
+	// Binds reports whether an initiator of that name may use the account. nil: any may.
+	Binds func(initiator string) bool
+}
+
+// admits is 1 for an initiator that may use the account, or else 0.
+func (a *Account) admits(initiator string) int {
+	if a.Binds == nil || a.Binds(initiator) {
+		return 1
+	}
+	return 0
 }
 
 // Required reports whether an initiator must authenticate.
@@ -129,8 +140,9 @@ func (s *chapState) response(id byte, secret string, challenge []byte) []byte {
 
 // verify checks the initiator's CHAP_N and CHAP_R, and answers CHAP_I and
 // CHAP_C if the initiator wants the target to prove itself too. The challenge
-// is used up either way.
-func (s *chapState) verify(keys map[string]string, auth *Auth) ([]pdu.Pair, error) {
+// is used up either way. An account that is not for the initiator is answered, and
+// takes as long, as one with another secret.
+func (s *chapState) verify(keys map[string]string, auth *Auth, initiator string) ([]pdu.Pair, error) {
 	challenge := s.Challenge
 	s.Challenge = nil
 	if challenge == nil {
@@ -140,12 +152,18 @@ func (s *chapState) verify(keys map[string]string, auth *Auth) ([]pdu.Pair, erro
 	if err != nil {
 		return nil, errAuth{"CHAP_R: " + err.Error()}
 	}
-	name, matched := keys["CHAP_N"], 0
-	for _, u := range auth.Users {
+	name, matched, proved := keys["CHAP_N"], 0, 0
+	for i := range auth.Users {
+		u := &auth.Users[i]
 		want := s.response(s.ID, u.Secret, challenge)
-		matched |= subtle.ConstantTimeCompare([]byte(u.User), []byte(name)) & subtle.ConstantTimeCompare(want, got)
+		right := subtle.ConstantTimeCompare([]byte(u.User), []byte(name)) & subtle.ConstantTimeCompare(want, got)
+		proved |= right
+		matched |= right & u.admits(initiator)
 	}
-	if matched != 1 {
+	switch {
+	case proved == 1 && matched != 1:
+		return nil, errAuth{fmt.Sprintf("account %q is not for initiators of this name", name)}
+	case matched != 1:
 		return nil, errAuth{fmt.Sprintf("wrong CHAP name or secret for %q", name)}
 	}
 	return s.prove(keys, auth, challenge)

@@ -3,6 +3,7 @@
 package iscsi
 
 import (
+	"context"
 	"errors"
 	"time"
 )
@@ -28,6 +29,48 @@ func (n *Node) Dismiss(tsih uint16, grace time.Duration) {
 	go n.dismiss(s, grace)
 }
 
+// ErrNoSession is the answer to a TSIH that no session has.
+var ErrNoSession = errors.New("iscsi: no such session")
+
+// An Ending is how a session has ended that was to.
+type Ending struct {
+	Initiator string
+	Target    string // empty for a discovery session
+	LoggedOut bool   // as it was asked to; if not, the target has ended it
+	Reason    string // why it ended if it has not logged out
+}
+
+// End is Dismiss that waits until the session has ended, or ctx has. reject is
+// how long its initiator may not log in to the target again from now on, 0 for
+// not at all. After ErrClosed a successor may have the session, which goes on with
+// what was begun.
+func (n *Node) End(ctx context.Context, tsih uint16, grace, reject time.Duration) (Ending, error) {
+	s := n.session(tsih)
+	if s == nil {
+		return Ending{}, ErrNoSession
+	}
+	e := Ending{Initiator: s.initiator, Target: s.targetName()}
+	if reject > 0 {
+		if err := n.Reject(e.Target, e.Initiator, reject); err != nil {
+			return e, err
+		}
+	}
+	n.Dismiss(tsih, grace)
+	select {
+	case <-s.gone:
+	case <-n.stop:
+		return e, ErrClosed
+	case <-ctx.Done():
+		return e, context.Cause(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.LoggedOut = s.endReason == nil; !e.LoggedOut {
+		e.Reason = s.endReason.Error()
+	}
+	return e, nil
+}
+
 func (n *Node) dismiss(s *session, grace time.Duration) {
 	defer n.wg.Done()
 	var left time.Duration
@@ -46,7 +89,7 @@ func (n *Node) dismiss(s *session, grace time.Duration) {
 func (s *session) askToLeave(grace time.Duration) time.Duration {
 	s.mu.Lock()
 	left := time.Until(time.Unix(0, s.leave))
-	asked := left > -grace
+	asked := left > -grace // one of long ago is over
 	if !asked {
 		left = grace
 		s.leave = time.Now().Add(grace).UnixNano()

@@ -35,8 +35,8 @@ type script struct {
 
 // scripts returns a client for each way to log in.
 func scripts() []*script {
-	one := Auth{Users: []Account{{"alice", "wonderland-1865"}}}
-	both := Auth{Users: one.Users, Outgoing: &Account{"target", "looking-glass-1871"}}
+	one := Auth{Users: []Account{{User: "alice", Secret: "wonderland-1865"}}}
+	both := Auth{Users: one.Users, Outgoing: &Account{User: "target", Secret: "looking-glass-1871"}}
 	list := []*script{
 		{name: "plain"},
 		{name: "digests", digests: true},

@@ -43,6 +43,7 @@ type login struct {
 	Negotiation negotiation      `cbor:"14,keyasint"`
 	Finishing   bool             `cbor:"15,keyasint"` // everything is agreed on; the session is not open yet
 	Answer      []byte           `cbor:"16,keyasint"` // text of the last response, when Finishing
+	Account     string           `cbor:"17,keyasint"` // CHAP name, when Verified
 
 	target  *Target  // nil for discovery
 	join    *session // the session that a further connection joins
@@ -211,13 +212,13 @@ func (l *login) resolve(c *conn, req *pdu.LoginRequest) error {
 	if t == nil || !t.reachedThrough(c.group) {
 		return loginErrorf(pdu.TargetNotFound, "no such target here")
 	}
-	if ok, reason := t.allows(c.remote.Addr(), l.Initiator); !ok {
-		return loginErrorf(pdu.AuthorizationFailure, "%s", reason)
+	l.target, l.auth = t, t.Auth
+	if err := l.admit(c); err != nil {
+		return err
 	}
 	if t.Offline {
 		return loginErrorf(pdu.ServiceUnavailable, "the target is offline")
 	}
-	l.target, l.auth = t, t.Auth
 	if req.TSIH == 0 {
 		return nil
 	}
@@ -326,8 +327,10 @@ func (l *login) chap(c *conn, keys map[string]string) ([]pdu.Pair, error) {
 		}
 		return l.CHAP.offer(a, &l.auth, c.node.sys.random)
 	}
-	answer, err := l.CHAP.verify(keys, &l.auth)
-	l.Verified = err == nil
+	answer, err := l.CHAP.verify(keys, &l.auth, l.Initiator)
+	if l.Verified = err == nil; l.Verified {
+		l.Account = keys["CHAP_N"]
+	}
 	return answer, err
 }
 
@@ -415,10 +418,12 @@ func (l *login) respond(c *conn, req *pdu.LoginRequest, text []byte, transit boo
 // feature phase with the last response.
 func (l *login) finish(c *conn, req *pdu.LoginRequest) error {
 	l.Negotiation.check()
-	var err error
-	if l.join != nil {
+	err := l.admit(c)
+	switch {
+	case err != nil:
+	case l.join != nil:
 		err = l.joinSession(c, req)
-	} else {
+	default:
 		err = l.openSession(c, req)
 	}
 	if err != nil {
@@ -447,11 +452,12 @@ func (l *login) finish(c *conn, req *pdu.LoginRequest) error {
 }
 
 // openSession opens a new session. One that exists between the same initiator
-// port and target portal group ends first (RFC 7143 6.3.5).
+// port and target portal group ends first (RFC 7143 6.3.5), unless it is
+// another account's: names and ISIDs are claims, and it would be anybody's to end.
 func (l *login) openSession(c *conn, req *pdu.LoginRequest) error {
 	s := newSession(c.node)
 	s.target, s.initiator, s.alias, s.isid, s.group = l.target, l.Initiator, l.Alias, req.ISID, c.group
-	s.params = l.Negotiation.Params
+	s.params, s.account, s.address = l.Negotiation.Params, l.Account, c.remote.Addr()
 	s.expCmdSN, s.maxCmdSN = req.CmdSN, req.CmdSN-1
 	for {
 		old, err := c.node.addSession(s)
@@ -461,13 +467,16 @@ func (l *login) openSession(c *conn, req *pdu.LoginRequest) error {
 		if old == nil {
 			break
 		}
+		if old.isOthers(l.Account) {
+			return loginErrorf(pdu.AuthorizationFailure, "account %q would take the place of session %d of account %q", l.Account, old.tsih, old.account)
+		}
 		if err := c.node.reinstate(old); err != nil {
 			return err
 		}
 	}
 	var nexus *scsi.Nexus
 	if s.target != nil {
-		nexus = s.target.Device.Open(s.nexusID())
+		nexus = s.target.Device.Open(s.nexusID(), s.target.masked(s.peer())...)
 	}
 	s.mu.Lock()
 	s.nexus = nexus
@@ -491,6 +500,8 @@ func (l *login) joinSession(c *conn, req *pdu.LoginRequest) error {
 		return loginErrorf(pdu.SessionDoesNotExist, "no session with TSIH %#x", s.tsih)
 	case ending:
 		return loginErrorf(pdu.SessionDoesNotExist, "the session is ending")
+	case s.isOthers(l.Account):
+		return loginErrorf(pdu.AuthorizationFailure, "account %q would join session %d of account %q", l.Account, s.tsih, s.account)
 	case old == nil && n >= int(s.params.MaxConnections):
 		return loginErrorf(pdu.TooManyConnections, "the session has %d connections, its limit", n)
 	case old != nil:

@@ -84,15 +84,13 @@ type Target struct {
 	Offline bool // logins are told that the service is not available
 
 	// Allowed decides whether an initiator may use the target and see it in
-	// discovery; reason says why not. nil allows every initiator.
-	Allowed func(addr netip.Addr, initiator string) (ok bool, reason string)
-}
+	// discovery; reason says why not. One that is Unproven is asked about again
+	// when its account is known. nil allows every initiator.
+	Allowed func(Peer) (ok bool, reason string)
 
-func (t *Target) allows(addr netip.Addr, initiator string) (bool, string) {
-	if t.Allowed == nil {
-		return true, ""
-	}
-	return t.Allowed(addr, initiator)
+	// Masked returns the numbers of the logical units that an initiator does not
+	// see; see [scsi.Nexus.Mask]. nil masks nothing.
+	Masked func(Peer) []uint16
 }
 
 // A PortalGroup is a set of addresses under one portal group tag.
@@ -122,6 +120,8 @@ type Node struct {
 	conns    map[*conn]struct{}
 	lastTSIH uint16
 	closed   bool
+
+	rejections []Rejection // at most maxRejections
 
 	frozen   atomic.Bool // readers stop at the next PDU, workers take no new task
 	foreign  atomic.Bool // the connections belong to another process: not yet, or no longer ours

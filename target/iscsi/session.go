@@ -31,6 +31,8 @@ type session struct {
 	target    *Target     // nil in a discovery session
 	nexus     *scsi.Nexus // nil in a discovery session
 	initiator string      // iSCSI name
+	account   string      // CHAP name; "" for none, or unknown from an older process
+	address   netip.Addr  // that the first connection came from
 	alias     string
 	isid      pdu.ISID
 	tsih      uint16
@@ -359,7 +361,9 @@ func (s *session) requestLogout() {
 type SessionInfo struct {
 	Initiator   string
 	Alias       string
-	Target      string // empty for a discovery session
+	Account     string     // CHAP name, empty for none
+	Address     netip.Addr // that the first connection came from
+	Target      string     // empty for a discovery session
 	ISID        pdu.ISID
 	TSIH        uint16
 	Group       uint16 // portal group tag
@@ -400,7 +404,7 @@ func (n *Node) Sessions() []SessionInfo {
 
 func (s *session) info() SessionInfo {
 	i := SessionInfo{
-		Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), ISID: s.isid, TSIH: s.tsih,
+		Initiator: s.initiator, Alias: s.alias, Account: s.account, Address: s.address, Target: s.targetName(), ISID: s.isid, TSIH: s.tsih,
 		Group: s.group, Started: s.born, Params: s.params,
 	}
 	s.mu.Lock()

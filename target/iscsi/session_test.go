@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -128,9 +127,9 @@ func TestLoginStatus(t *testing.T) {
 	off.Name, off.Offline = "iqn.2026-11.test:offline", true
 	shut := *r.target
 	shut.Name = closed
-	shut.Allowed = func(netip.Addr, string) (bool, string) { return false, "nobody is" }
+	shut.Allowed = func(Peer) (bool, string) { return false, "nobody is" }
 	chap := *r.target
-	chap.Name, chap.Auth = "iqn.2026-11.test:chap", Auth{Users: []Account{{"user", "a secret of some length"}}}
+	chap.Name, chap.Auth = "iqn.2026-11.test:chap", Auth{Users: []Account{{User: "user", Secret: "a secret of some length"}}}
 	r.node.SetTargets([]*Target{r.target, &off, &shut, &chap}, announced, Auth{})
 	name, target := "InitiatorName="+testInitiator, "TargetName="+testTarget
 	for _, c := range []struct {
@@ -217,7 +216,7 @@ func TestOperationalKeys(t *testing.T) {
 // TestCHAP authenticates with each algorithm, one-way and mutual, and fails
 // to where it must.
 func TestCHAP(t *testing.T) {
-	auth := Auth{Users: []Account{{"alice", "wonderland-1865"}}, Outgoing: &Account{"target", "looking-glass-1871"}}
+	auth := Auth{Users: []Account{{User: "alice", Secret: "wonderland-1865"}}, Outgoing: &Account{User: "target", Secret: "looking-glass-1871"}}
 	r := newRig(t, Limits{}, auth)
 	dial := func(c initiator.CHAP) error {
 		s, err := initiator.Dial(t.Context(), initiator.Options{Address: r.address(), TargetName: testTarget, CHAP: c})
@@ -246,7 +245,7 @@ func TestCHAP(t *testing.T) {
 // TestReflectedChallenge refuses an initiator that sends the target's own
 // challenge back to have it answered.
 func TestReflectedChallenge(t *testing.T) {
-	auth := Auth{Users: []Account{{"alice", "wonderland-1865"}}, Outgoing: &Account{"target", "looking-glass-1871"}}
+	auth := Auth{Users: []Account{{User: "alice", Secret: "wonderland-1865"}}, Outgoing: &Account{User: "target", Secret: "looking-glass-1871"}}
 	var s chapState
 	pairs, err := s.offer("5", &auth, rand.Reader)
 	if err != nil {
@@ -258,7 +257,7 @@ func TestReflectedChallenge(t *testing.T) {
 	}
 	answer := s.response(s.ID, "wonderland-1865", challenge)
 	keys := map[string]string{"CHAP_N": "alice", "CHAP_R": fmt.Sprintf("0x%x", answer), "CHAP_I": "1", "CHAP_C": pairs[2].Value}
-	if out, err := s.verify(keys, &auth); err == nil {
+	if out, err := s.verify(keys, &auth, testInitiator); err == nil {
 		t.Errorf("the target answered its own challenge: %v", out)
 	}
 }

@@ -26,6 +26,7 @@ type NodeState struct {
 	LastTSIH    uint16            `cbor:"1,keyasint"`
 	Sessions    []SessionState    `cbor:"2,keyasint"`
 	Connections []ConnectionState `cbor:"3,keyasint"`
+	Rejections  []Rejection       `cbor:"4,keyasint,omitempty"`
 }
 
 // SessionState is a session.
@@ -48,6 +49,8 @@ type SessionState struct {
 	Pending   []PendingState `cbor:"16,keyasint"` // in the order of CmdSN
 	Resetting bool           `cbor:"17,keyasint,omitempty"`
 	Leave     int64          `cbor:"18,keyasint,omitempty"` // nanoseconds since 1970; 0 if not asked to log out
+	Account   string         `cbor:"19,keyasint,omitempty"` // CHAP name; a process that did not tell it leaves it empty
+	Address   []byte         `cbor:"20,keyasint,omitempty"` // that the first connection came from: 4 or 16 bytes and a zone
 }
 
 // TaskState is a command that has not run yet.
@@ -130,7 +133,7 @@ func (st *NodeState) Bulk() iter.Seq[*[]byte] {
 // whose reader the freeze stopped before it noticed, is not in it, and nor is
 // what ends with it.
 func (n *Node) Snapshot() (*NodeState, []*socket.Socket) {
-	st := &NodeState{LastTSIH: n.lastTSIH}
+	st := &NodeState{LastTSIH: n.lastTSIH, Rejections: n.Rejections()}
 	for _, s := range n.sessionList() {
 		st.Sessions = append(st.Sessions, s.snapshot())
 	}
@@ -165,7 +168,9 @@ func (s *session) snapshot() SessionState {
 		TSIH: s.tsih, ISID: s.isid, Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), Group: s.group,
 		Params: s.params, Started: s.born.UnixNano(), ExpCmdSN: s.expCmdSN, MaxCmdSN: s.maxCmdSN,
 		LastTTT: s.lastTTT, Arrivals: s.arrivals, Text: s.text, Ending: s.ending, Resetting: s.resetting, Leave: s.leave,
+		Account: s.account,
 	}
+	st.Address, _ = s.address.MarshalBinary() // never fails
 	for _, c := range s.conns {
 		st.Ending = st.Ending || c.lost()
 	}
@@ -222,7 +227,7 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 	// connections, which are the other process's.
 	n.frozen.Store(true)
 	n.foreign.Store(true)
-	n.lastTSIH = st.LastTSIH
+	n.lastTSIH, n.rejections = st.LastTSIH, st.Rejections[:min(len(st.Rejections), maxRejections)]
 	for i := range st.Sessions {
 		if err := n.restoreSession(&st.Sessions[i], target); err != nil {
 			return err
@@ -233,6 +238,7 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 			return err
 		}
 	}
+	n.maskRestored()
 	for i := range st.Sessions {
 		if err := n.restoreTasks(&st.Sessions[i]); err != nil {
 			return err
@@ -244,7 +250,10 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 func (n *Node) restoreSession(st *SessionState, target func(string) *Target) error {
 	s := newSession(n)
 	s.initiator, s.alias, s.isid, s.tsih, s.group = st.Initiator, st.Alias, st.ISID, st.TSIH, st.Group
-	s.params, s.born = st.Params, time.Unix(0, st.Started)
+	s.params, s.born, s.account = st.Params, time.Unix(0, st.Started), st.Account
+	if err := s.address.UnmarshalBinary(st.Address); err != nil {
+		return fmt.Errorf("iscsi: the address of the session of %s: %w", st.Initiator, err)
+	}
 	s.expCmdSN, s.maxCmdSN, s.lastTTT, s.arrivals = st.ExpCmdSN, st.MaxCmdSN, st.LastTTT, st.Arrivals
 	s.text, s.ending, s.resetting, s.leave = st.Text, st.Ending, st.Resetting, st.Leave
 	s.publishLocked()
@@ -290,6 +299,9 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 	c.login = nil
 	c.inLogin.Store(false)
 	c.sess.conns[c.cid] = c
+	if !c.sess.address.IsValid() { // from a process that did not tell it
+		c.sess.address = c.remote.Addr()
+	}
 	n.conns[c] = struct{}{}
 	return nil
 }
@@ -411,11 +423,22 @@ func (n *Node) Start() {
 	if resetting {
 		n.endReset()
 	}
+	n.goOnDismissing()
 	for _, c := range n.connList() {
 		n.wg.Add(1)
 		go c.run()
 	}
 	n.work.resume()
+}
+
+// goOnDismissing waits for the sessions that the other process has asked to log
+// out.
+func (n *Node) goOnDismissing() {
+	for _, s := range n.sessionList() {
+		if s.leave != 0 {
+			n.Dismiss(s.tsih, logoutRequestSeconds*time.Second)
+		}
+	}
 }
 
 // revive lets tasks go on that waited for memory, and for nothing else, and

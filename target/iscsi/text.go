@@ -122,7 +122,7 @@ func (c *conn) appendTargets(out []byte, which string) []byte {
 		}
 		return out
 	}
-	for _, t := range c.node.visible(c, s.initiator) {
+	for _, t := range c.node.visible(c) {
 		if which == "all" || which == strings.ToLower(t.Name) {
 			out = c.appendTarget(out, t)
 		}
@@ -130,13 +130,16 @@ func (c *conn) appendTargets(out []byte, which string) []byte {
 	return out
 }
 
-// visible returns the targets that an initiator may know of.
-func (n *Node) visible(c *conn, initiator string) []*Target {
+// visible returns the targets that the initiator of a discovery session may know
+// of. What is for some accounts alone shows to one that was not asked for its own.
+func (n *Node) visible(c *conn) []*Target {
 	n.mu.Lock()
 	order := slices.Clone(n.order)
 	n.mu.Unlock()
 	return slices.DeleteFunc(order, func(t *Target) bool {
-		ok, _ := t.allows(c.remote.Addr(), initiator)
+		p := Peer{Addr: c.remote.Addr(), Initiator: c.sess.initiator, Account: c.sess.account}
+		p.Unproven = p.Account == "" && t.Auth.Required()
+		ok, _ := t.allows(p)
 		return !ok
 	})
 }

@@ -102,3 +102,52 @@ func (e *yamlEncoder) quote(text string) string {
 	}
 	return strconv.Quote(text)
 }
+
+// flow writes a value within brackets and braces, on one line.
+func (e *yamlEncoder) flow(v reflect.Value) {
+	if v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	comma := func(i int) {
+		if i > 0 {
+			e.out.WriteString(", ")
+		}
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		e.out.WriteString("{")
+		n := 0
+		for i := range v.NumField() {
+			key, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+			if options == "omitempty" && empty(v.Field(i)) {
+				continue
+			}
+			comma(n)
+			e.out.WriteString(key + ": ")
+			e.flow(v.Field(i))
+			n++
+		}
+		e.out.WriteString("}")
+	case reflect.Slice:
+		e.out.WriteString("[")
+		for i := range v.Len() {
+			comma(i)
+			e.flow(v.Index(i))
+		}
+		e.out.WriteString("]")
+	case reflect.Map:
+		e.out.WriteString("{")
+		options := v.Interface().(map[string]string)
+		for i, name := range slices.Sorted(maps.Keys(options)) {
+			comma(i)
+			e.out.WriteString(e.quote(name) + ": " + e.quote(options[name]))
+		}
+		e.out.WriteString("}")
+	default:
+		text := e.scalar(v)
+		if v.Kind() == reflect.String && strings.Contains(text, ":") && text[0] != '"' {
+			text = strconv.Quote(text) // the library takes [a:b] for a mapping
+		}
+		e.out.WriteString(text)
+	}
+}

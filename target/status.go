@@ -19,6 +19,8 @@ type Status struct {
 	Targets  []TargetStatus  `json:"targets"`
 	Sessions []SessionStatus `json:"sessions"`
 	Memory   int64           `json:"memory"` // bytes of data buffers in use
+
+	Rejections []RejectionStatus `json:"rejections,omitempty"` // initiators whose session was ended, and that may not log in yet
 }
 
 // PortalStatus is a listening socket.
@@ -90,7 +92,7 @@ type ConnectionStatus struct {
 
 // Status returns the state of the Server now.
 func (s *Server) Status() Status {
-	st := Status{Started: s.started, Portals: s.portalStatus(), Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Memory: s.node.MemoryUsed()}
+	st := Status{Started: s.started, Portals: s.portalStatus(), Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Memory: s.node.MemoryUsed(), Rejections: s.rejections()}
 	byTarget := make(map[string][]uint16)
 	for _, i := range s.node.Sessions() {
 		byTarget[i.Target] = append(byTarget[i.Target], i.TSIH)

@@ -41,6 +41,7 @@ func TestHelp(t *testing.T) {
 		"check":    {"--config", "--print-yaml", "--control"},
 		"show":     {"--json", "--control"},
 		"sessions": {"--json", "--control"},
+		"session":  {"list", "end", "--control"},
 		"upgrade":  {"--json", "--timeout", "--control"},
 		"version":  {"--json", "--control"},
 	} {
@@ -94,6 +95,12 @@ func TestBadArguments(t *testing.T) {
 		{[]string{"serve", "--config", "a", "--target", "iqn.2026-11.test:a"}, "[config target]"},
 		{[]string{"serve", "--disk", "a", "--log-level", "chatty"}, `--log-level "chatty" is none of`},
 		{[]string{"upgrade", "--timeout", "-1s"}, "--timeout -1s"},
+		{[]string{"session", "frobnicate"}, `unknown command "frobnicate"`},
+		{[]string{"session", "end"}, "accepts 1 arg(s)"},
+		{[]string{"session", "end", "first"}, `"first" is not a TSIH`},
+		{[]string{"session", "end", "70000"}, `"70000" is not a TSIH`},
+		{[]string{"session", "end", "1", "--reject-for", "0s"}, "--reject-for 0s: must be a time up to 24h0m0s"},
+		{[]string{"session", "end", "1", "--reject-for", "25h"}, "--reject-for 25h0m0s: must be"},
 	} {
 		_, _, err := run(t, tc.args...)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {

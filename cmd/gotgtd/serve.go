@@ -24,6 +24,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/control"
 	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
 
@@ -312,6 +313,15 @@ func (d *daemon) reports() []handoff.Report {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.history
+}
+
+// EndSession implements [control.Daemon].
+func (d *daemon) EndSession(ctx context.Context, tsih uint16, rejectFor time.Duration) (target.SessionEnd, error) {
+	end, err := d.server.EndSession(ctx, tsih, rejectFor)
+	if errors.Is(err, iscsi.ErrClosed) {
+		return end, control.ErrLeft
+	}
+	return end, err
 }
 
 // Running implements [control.Daemon].

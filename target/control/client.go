@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
@@ -51,6 +52,20 @@ func (c *Client) Running(ctx context.Context) (*plan.Running, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// EndSession ends a session, and waits for that. rejectFor is how long its
+// initiator may not log in to the target again, 0 for not at all.
+func (c *Client) EndSession(ctx context.Context, tsih uint16, rejectFor time.Duration) (*target.SessionEnd, error) {
+	path := fmt.Sprintf("/v1/sessions/%d", tsih)
+	if rejectFor > 0 {
+		path += "?reject-for=" + rejectFor.String()
+	}
+	end := new(target.SessionEnd)
+	if err := c.call(ctx, http.MethodDelete, path, end); err != nil {
+		return nil, err
+	}
+	return end, nil
 }
 
 // ForceUpgrade is [Client.Upgrade] for a configuration that the daemon would

@@ -5,6 +5,8 @@
 //
 //	GET  /v1/status                     Status
 //	GET  /v1/running                    plan.Running
+//	DELETE /v1/sessions/{tsih}?reject-for=DURATION
+//	                                    target.SessionEnd, when the session has ended
 //	POST /v1/upgrade?timeout=DURATION&force=BOOL
 //	                                    handoff.Report, or a problem
 package control
@@ -43,6 +45,8 @@ type Daemon interface {
 	Status() Status
 	// Running describes what is served, for a plan.
 	Running() *plan.Running
+	// EndSession ends a session; see [target.Server.EndSession].
+	EndSession(ctx context.Context, tsih uint16, rejectFor time.Duration) (target.SessionEnd, error)
 	// Upgrade replaces the process. With force it is done though initiators that
 	// are logged in would be hurt. The report is complete as far as things
 	// went, also with an error.
@@ -79,6 +83,7 @@ func Serve(l net.Listener, d Daemon) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/running", s.running)
+	mux.HandleFunc("DELETE /v1/sessions/{tsih}", s.endSession)
 	mux.HandleFunc("POST /v1/upgrade", s.upgrade)
 	s.http = http.Server{Handler: mux, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, MaxHeaderBytes: maxHeader}
 	go func() {
@@ -121,6 +126,33 @@ func (s *Server) running(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	reply(w, http.StatusOK, s.daemon.Running())
+}
+
+func (s *Server) endSession(w http.ResponseWriter, r *http.Request) {
+	tsih, err := strconv.ParseUint(r.PathValue("tsih"), 10, 16)
+	if err != nil {
+		reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("TSIH %q is not a number from 0 to 65535", r.PathValue("tsih"))})
+		return
+	}
+	var rejectFor time.Duration
+	if v := r.FormValue("reject-for"); v != "" {
+		if rejectFor, err = time.ParseDuration(v); err != nil || rejectFor <= 0 {
+			reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("reject-for %q is not a positive duration", v)})
+			return
+		}
+	}
+	end, err := s.daemon.EndSession(r.Context(), uint16(tsih), rejectFor)
+	var none *target.NoSessionError
+	switch {
+	case err == nil:
+		reply(w, http.StatusOK, end)
+	case errors.Is(err, ErrLeft):
+		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+	case errors.As(err, &none):
+		reply(w, http.StatusNotFound, problem{Error: err.Error()})
+	default:
+		reply(w, http.StatusConflict, problem{Error: err.Error()})
+	}
 }
 
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {

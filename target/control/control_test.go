@@ -27,6 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeDaemon struct {
 	status  Status
 	upgrade func(context.Context) (handoff.Report, error)
+	end     func(ctx context.Context, tsih uint16, rejectFor time.Duration) (target.SessionEnd, error)
 }
 
 func (d *fakeDaemon) Status() Status { return d.status }
@@ -34,6 +35,10 @@ func (d *fakeDaemon) Status() Status { return d.status }
 func (d *fakeDaemon) Upgrade(ctx context.Context, _ bool) (handoff.Report, error) {
 	return d.upgrade(ctx)
 }
+func (d *fakeDaemon) EndSession(ctx context.Context, tsih uint16, rejectFor time.Duration) (target.SessionEnd, error) {
+	return d.end(ctx, tsih, rejectFor)
+}
+
 func (d *fakeDaemon) Running() *plan.Running { return &plan.Running{} }
 
 // testServer serves a daemon on a socket of its own.
@@ -300,5 +305,52 @@ func TestNoDaemon(t *testing.T) {
 	}
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v hides its cause", err)
+	}
+}
+
+func TestEndSession(t *testing.T) {
+	until := time.Unix(1<<30, 0)
+	want := target.SessionEnd{TSIH: 7, Initiator: "iqn.2026-11.test:i", Target: "iqn.2026-11.test:a", LoggedOut: true, Rejected: &until}
+	left := true
+	_, c := testServer(t, &fakeDaemon{end: func(_ context.Context, tsih uint16, rejectFor time.Duration) (target.SessionEnd, error) {
+		switch {
+		case left:
+			left = false
+			return target.SessionEnd{}, ErrLeft
+		case tsih != 7:
+			return target.SessionEnd{}, &target.NoSessionError{TSIH: tsih}
+		case rejectFor != 90*time.Second:
+			return target.SessionEnd{}, errors.New("no room")
+		}
+		return want, nil
+	}})
+	got, err := c.EndSession(t.Context(), 7, 90*time.Second)
+	if err != nil || !got.Rejected.Equal(until) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	got.Rejected = want.Rejected
+	if *got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if _, err := c.EndSession(t.Context(), 8, 0); err == nil || err.Error() != "there is no session with TSIH 8, and no other" {
+		t.Errorf("error %v", err)
+	}
+	if _, err := c.EndSession(t.Context(), 7, 0); err == nil || err.Error() != "no room" {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestEndSessionBadRequests asks for what makes no sense.
+func TestEndSessionBadRequests(t *testing.T) {
+	_, c := testServer(t, &fakeDaemon{})
+	for path, want := range map[string]string{
+		"/v1/sessions/first":              `TSIH "first" is not a number`,
+		"/v1/sessions/65536":              `TSIH "65536" is not a number`,
+		"/v1/sessions/1?reject-for=never": `reject-for "never" is not a positive duration`,
+		"/v1/sessions/1?reject-for=-1s":   `reject-for "-1s" is not a positive duration`,
+	} {
+		if err := c.call(t.Context(), http.MethodDelete, path, new(target.SessionEnd)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }

@@ -50,6 +50,9 @@ func (n *Node) End(ctx context.Context, tsih uint16, grace, reject time.Duration
 		return Ending{}, ErrNoSession
 	}
 	e := Ending{Initiator: s.initiator, Target: s.targetName()}
+	if reject > 0 && e.Target == "" {
+		return e, errors.New("a discovery session has no target that its initiator could be rejected from")
+	}
 	if reject > 0 {
 		if err := n.Reject(e.Target, e.Initiator, reject); err != nil {
 			return e, err

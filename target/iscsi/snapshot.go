@@ -431,12 +431,13 @@ func (n *Node) Start() {
 	n.work.resume()
 }
 
-// goOnDismissing waits for the sessions that the other process has asked to log
-// out.
+// goOnDismissing waits for the sessions that the other process has just asked to
+// log out. One that was asked long ago and is there has been allowed to stay.
 func (n *Node) goOnDismissing() {
+	const grace = logoutRequestSeconds * time.Second
 	for _, s := range n.sessionList() {
-		if s.leave != 0 {
-			n.Dismiss(s.tsih, logoutRequestSeconds*time.Second)
+		if time.Until(time.Unix(0, s.leave)) > -grace {
+			n.Dismiss(s.tsih, grace)
 		}
 	}
 }

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/iscsi"
+)
+
+// MaxReject is the longest time that an initiator can be rejected for.
+const MaxReject = 24 * time.Hour
+
+// SessionEnd is how a session has ended that was to. Its JSON form is an
+// interface: fields are only ever added.
+type SessionEnd struct {
+	TSIH      uint16     `json:"tsih"`
+	Initiator string     `json:"initiator_name"`
+	Target    string     `json:"target"`                   // empty for a discovery session
+	LoggedOut bool       `json:"logged_out"`               // as it was asked to; if not, the target has ended it
+	Reason    string     `json:"reason,omitempty"`         // why it ended if it has not logged out
+	Rejected  *time.Time `json:"rejected_until,omitempty"` // until when the initiator may not log in to the target
+}
+
+// RejectionStatus is an initiator that may not log in to a target for a while.
+type RejectionStatus struct {
+	Initiator string    `json:"initiator_name"`
+	Target    string    `json:"target"`
+	Until     time.Time `json:"until"`
+}
+
+// NoSessionError is a TSIH that no session has. It names those there are.
+type NoSessionError struct {
+	TSIH   uint16
+	Others []iscsi.SessionInfo
+}
+
+// maxNamed is how many sessions an error names.
+const maxNamed = 16
+
+func (e *NoSessionError) Error() string {
+	if len(e.Others) == 0 {
+		return fmt.Sprintf("there is no session with TSIH %d, and no other", e.TSIH)
+	}
+	var list []string
+	for _, i := range e.Others[:min(len(e.Others), maxNamed)] {
+		list = append(list, fmt.Sprintf("%d (%q)", i.TSIH, i.Initiator))
+	}
+	if n := len(e.Others) - maxNamed; n > 0 {
+		list = append(list, fmt.Sprintf("and %d more", n))
+	}
+	return fmt.Sprintf("there is no session with TSIH %d; there are %s", e.TSIH, strings.Join(list, ", "))
+}
+
+// EndSession asks the initiator of a session to log out, ends the session if it
+// has not after a few seconds, and returns when it has ended. With rejectFor more
+// than zero, at most [MaxReject], the initiator may not log in to the target for so long:
+// it is told that the service is not available, and tries again later. An error
+// that is [iscsi.ErrClosed] says that a successor may have the session.
+func (s *Server) EndSession(ctx context.Context, tsih uint16, rejectFor time.Duration) (SessionEnd, error) {
+	if rejectFor < 0 || rejectFor > MaxReject {
+		return SessionEnd{}, fmt.Errorf("an initiator can be rejected for up to %v, not for %v", MaxReject, rejectFor)
+	}
+	began := time.Now()
+	e, err := s.node.End(ctx, tsih, logoutGrace, rejectFor)
+	if errors.Is(err, iscsi.ErrNoSession) {
+		return SessionEnd{}, &NoSessionError{tsih, s.node.Sessions()}
+	}
+	end := SessionEnd{TSIH: tsih, Initiator: e.Initiator, Target: e.Target, LoggedOut: e.LoggedOut, Reason: e.Reason}
+	if err != nil {
+		return end, err
+	}
+	if rejectFor > 0 {
+		end.Rejected = new(began.Add(rejectFor).Round(time.Second))
+	}
+	s.log.Info("session ended by command", "initiator", e.Initiator, "target", e.Target, "tsih", tsih, "logged-out", e.LoggedOut, "reject-for", rejectFor)
+	return end, nil
+}
+
+func (s *Server) rejections() []RejectionStatus {
+	var list []RejectionStatus
+	for _, r := range s.node.Rejections() {
+		list = append(list, RejectionStatus{r.Initiator, r.Target, time.Unix(0, r.Until)})
+	}
+	return list
+}

@@ -173,7 +173,9 @@ func (d *Device) Restore(s DeviceState) error {
 		nx := d.newNexusLocked(ns.ID(), quiet)
 		nx.restore(ns, kept, news, changed)
 		for _, home := range strange {
-			nx.attentions.raise(home, ascInquiryDataChanged)
+			if home.replaced != "" {
+				nx.attentions.raise(home, ascInquiryDataChanged)
+			}
 			nx.attentions.raise(home, unmet)
 		}
 	}

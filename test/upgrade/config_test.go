@@ -56,6 +56,14 @@ func mustUpgrade(t *testing.T, d *daemon) {
 	}
 }
 
+// mustForce is an upgrade to a configuration that hurts a session.
+func mustForce(t *testing.T, d *daemon) {
+	t.Helper()
+	if _, err := d.force(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func image(t *testing.T, path string, size int64) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
@@ -97,6 +105,10 @@ func TestConfigurationMoves(t *testing.T) {
 	d.configure(t, fmt.Sprintf("<target %s>\nbacking-store %s\nbacking-store %s\n</target>\n", peer.IQN, d.disk, second))
 	mustUpgrade(t, d)
 	expect("after LUN 2 was added", 1, lunsChanged, nothing)
+	expect("after LUN 2 was added", 2, noSuchUnit) // for those who do not ask what it is
+	if _, err := s.Inquiry(t.Context(), initiator.LUN(2), false, 0, 96); err != nil {
+		t.Fatal(err)
+	}
 	expect("after LUN 2 was added", 2, nothing)
 
 	image(t, d.disk, 2*diskSize)

@@ -62,6 +62,7 @@ type daemon struct {
 	config  string
 	disk    string
 	first   *peer.Process
+	args    []string // of the first generation
 	client  *control.Client
 	portals []string
 	gone    bool // no generation is expected to live
@@ -100,15 +101,25 @@ func startWith(t *testing.T, program, name string, contents func(disk string) st
 	args := append([]string{"-c", `log=$1; shift; exec env "$@" >"$log" 2>&1`, "sh", filepath.Join(dir, "log")}, env...)
 	args = append(args, d.program, "serve", "--config", d.config, "--control", filepath.Join(dir, "control.sock"), "--state-dir", dir,
 		"--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0")
-	if d.first, err = peer.Spawn("sh", args...); err != nil {
+	d.args = args
+	d.run(t)
+	t.Cleanup(func() { d.stop(t) })
+	return d
+}
+
+// run starts the first generation and waits until it serves.
+func (d *daemon) run(t *testing.T) {
+	t.Helper()
+	var err error
+	if d.first, err = peer.Spawn("sh", d.args...); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.stop(t) })
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	err = peer.Until(ctx, func() error {
 		st, err := d.client.Status(ctx)
 		if err == nil {
+			d.portals = nil
 			for _, p := range st.Portals {
 				d.portals = append(d.portals, p.Address.String())
 			}
@@ -118,7 +129,13 @@ func startWith(t *testing.T, program, name string, contents func(disk string) st
 	if err != nil {
 		t.Fatalf("gotgtd does not serve: %v\n%s", err, d.log())
 	}
-	return d
+}
+
+// restart ends the generation that serves and starts another one.
+func (d *daemon) restart(t *testing.T) {
+	t.Helper()
+	d.stop(t)
+	d.run(t)
 }
 
 // install puts a program where the next generation is started from.
@@ -183,6 +200,15 @@ func (d *daemon) killAll() {
 // upgrade asks for an upgrade and remembers the new generation's PID.
 func (d *daemon) upgrade(t *testing.T) (*handoff.Report, error) {
 	r, err := d.client.Upgrade(t.Context(), 20*time.Second)
+	if err == nil {
+		d.remember(r)
+	}
+	return r, err
+}
+
+// force is upgrade to a configuration that would be refused.
+func (d *daemon) force(t *testing.T) (*handoff.Report, error) {
+	r, err := d.client.ForceUpgrade(t.Context(), 20*time.Second)
 	if err == nil {
 		d.remember(r)
 	}

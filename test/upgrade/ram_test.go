@@ -68,7 +68,7 @@ func TestRAMDisk(t *testing.T) {
 	resize := func(size int64) {
 		t.Helper()
 		d.configure(t, ramDisk(size))
-		mustUpgrade(t, d)
+		mustForce(t, d)
 		if code := attention(t, s, 1); code != capacityChanged {
 			t.Errorf("with %d bytes, the unit attention is %#x, want %#x", size, code, capacityChanged)
 		}
@@ -86,7 +86,7 @@ func TestRAMDisk(t *testing.T) {
 	verify("when it has grown again", regions)
 
 	d.configure(t, peerYAML(d.disk))
-	mustUpgrade(t, d)
+	mustForce(t, d)
 	const notice = "contents are gone"
 	if n := strings.Count(d.log(), notice); n != 1 {
 		t.Errorf("%d lines of the log say %q, want one:\n%s", n, notice, d.log())
@@ -111,7 +111,7 @@ func TestRAMDiskRollback(t *testing.T) {
 			}
 		}
 		d.configure(t, ramDisk(size))
-		if _, err := d.upgrade(t); err == nil {
+		if _, err := d.force(t); err == nil {
 			t.Error("the upgrade did not fail")
 		}
 		expectCapacity(t, s, diskSize)

@@ -197,7 +197,7 @@ func (d *daemon) reading(t *testing.T) (s session) {
 			return err
 		}
 		for _, i := range st.Sessions {
-			if i.Initiator != "iqn.2026-11.test:reader" || i.Target == "" {
+			if i.Initiator != "iqn.2026-11.test:reader" || i.Target == "" || len(i.Connections) == 0 {
 				continue
 			}
 			s = session{i.TSIH, i.Connections[0].Remote.String()}

@@ -78,6 +78,7 @@ type SessionStatus struct {
 	Connections []ConnectionStatus `json:"connections"`
 	Tasks       int                `json:"tasks"`
 	Counters    scsi.Counters      `json:"counters"`
+	Masked      []uint16           `json:"masked,omitempty"` // LUNs that it does not see
 	Params      iscsi.Params       `json:"params"`
 }
 
@@ -107,7 +108,7 @@ func (s *Server) Status() Status {
 func sessionStatus(i *iscsi.SessionInfo) SessionStatus {
 	st := SessionStatus{
 		Initiator: i.Initiator, Alias: i.Alias, Account: i.Account, Target: i.Target, ISID: hex.EncodeToString(i.ISID[:]), TSIH: i.TSIH, Group: i.Group,
-		Started: i.Started, Tasks: i.Tasks, Counters: i.Counters, Params: i.Params, Connections: []ConnectionStatus{},
+		Started: i.Started, Tasks: i.Tasks, Counters: i.Counters, Params: i.Params, Masked: i.Masked, Connections: []ConnectionStatus{},
 	}
 	for _, c := range i.Connections {
 		st.Connections = append(st.Connections, ConnectionStatus(c))

@@ -372,6 +372,7 @@ type SessionInfo struct {
 	Tasks       int // in the task set
 	Counters    scsi.Counters
 	LastIO      time.Time // of reads and writes, zero for never; see [scsi.LogicalUnit.LastIO]
+	Masked      []uint16  // logical unit numbers that it does not see
 	Params      Params
 }
 
@@ -410,7 +411,7 @@ func (s *session) info() SessionInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.nexus != nil {
-		i.Counters, i.LastIO = s.nexus.Counters(), s.nexus.LastIO()
+		i.Counters, i.LastIO, i.Masked = s.nexus.Counters(), s.nexus.LastIO(), s.nexus.Masked()
 	}
 	i.Tasks = len(s.tasks)
 	for _, c := range s.conns {

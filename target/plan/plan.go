@@ -267,6 +267,7 @@ func (p *planner) compareLUN(was *LUN, l *config.LUN, target string, sessions []
 		at.What, at.Sees = d, "goes on"
 		p.note(at)
 	}
+	p.compareView(was, l, target, sessions)
 	if was.Path != l.Path {
 		at.What, at.Sees = fmt.Sprintf("path %s instead of %s, the same store", l.Path, was.Path), "nothing"
 		p.note(at)

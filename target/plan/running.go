@@ -11,6 +11,7 @@ package plan
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
@@ -55,6 +56,10 @@ type Session struct {
 	Target    string    `json:"target"`
 	Address   string    `json:"address"`
 	LastIO    time.Time `json:"last_io"` // zero: never
+
+	Account string     `json:"account,omitempty"` // CHAP name
+	From    netip.Addr `json:"from,omitzero"`     // where its first connection came from; a process that did not tell leaves it out
+	Masked  []uint16   `json:"masked,omitempty"`  // numbers of logical units that it does not see
 }
 
 // String names the session as the commands do.

@@ -62,8 +62,8 @@ func (n *Nexus) setMask(masked []uint16) {
 	n.masked.Store(&m)
 }
 
-// maskList returns the numbers that are hidden, in order.
-func (n *Nexus) maskList() []uint16 {
+// Masked returns the numbers that are hidden from the nexus, in order.
+func (n *Nexus) Masked() []uint16 {
 	m := n.masked.Load()
 	if m == nil {
 		return nil

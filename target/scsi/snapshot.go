@@ -115,7 +115,7 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 }
 
 func (n *Nexus) snapshot() NexusState {
-	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load(), LastIO: n.stats.lastIO().Unix(), Masked: n.maskList()}
+	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load(), LastIO: n.stats.lastIO().Unix(), Masked: n.Masked()}
 	for u, home := range *n.dev.places.Load() {
 		if n.masks(u) {
 			continue // Mask begins anew with it

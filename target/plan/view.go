@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/config"
+)
+
+// compareView is about the sessions that a logical unit comes to, or is taken
+// from, by its access list. For the latter it is as gone.
+func (p *planner) compareView(was *LUN, l *config.LUN, target string, sessions []*Session) {
+	var comes, goes []*Session
+	for _, s := range sessions {
+		if !s.From.IsValid() {
+			continue // of a process that masks nothing, and does not tell
+		}
+		sees, will := !slices.Contains(s.Masked, l.Number), l.Access.Allows(s.From, s.Initiator, s.Account)
+		switch {
+		case will && !sees:
+			comes = append(comes, s)
+		case sees && !will:
+			goes = append(goes, s)
+		}
+	}
+	const told = "REPORTED LUNS DATA HAS CHANGED"
+	if len(comes) > 0 {
+		p.note(Change{Op: "+", Target: target, LUN: new(l.Number), What: "comes into view of " + count(len(comes), "session"), Who: names(comes), Sees: told})
+	}
+	if len(goes) == 0 {
+		return
+	}
+	c := Change{Op: "-", Target: target, LUN: new(l.Number), What: "masked from " + count(len(goes), "session"), Who: names(goes), Sees: told}
+	if users := p.viewers(was, goes); users != "" {
+		c.Refused = "it is in use: " + users + ". Unmount it there and wait for " + RecentIO.String() + ", or end these sessions (gotgtd session end TSIH)"
+	}
+	p.note(c)
+}
+
+// viewers says which of the sessions use a logical unit: they have read or written
+// within [RecentIO], as it was, or their initiator has a reservation of it.
+func (p *planner) viewers(l *LUN, sessions []*Session) string {
+	var list []string
+	for _, s := range sessions {
+		holds := slices.ContainsFunc(l.Holders, func(h string) bool { return strings.HasPrefix(h, s.Initiator+",") })
+		switch {
+		case holds:
+			list = append(list, s.String()+" has a reservation or registration")
+		case p.recent(l.LastIO) && p.recent(s.LastIO):
+			list = append(list, fmt.Sprintf("%s has read or written %v ago", s, p.now.Sub(s.LastIO).Round(time.Second)))
+		}
+	}
+	if n := len(list) - maxNamed; n > 0 {
+		list = append(list[:maxNamed], fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(list, "; ")
+}

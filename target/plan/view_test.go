@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gotgtd/gotgtd/target/config"
+)
+
+// TestView masks a logical unit from sessions and lets it come to others.
+func TestView(t *testing.T) {
+	const name, disk = "iqn.2026-11.test:a", "/a.img"
+	from := netip.MustParseAddr("192.0.2.7")
+	host := func(n string) string { return "iqn.2026-11.test:host-" + n }
+	old := time.Now().Add(-time.Hour)
+	look := func(*config.LUN) (string, int64, error) { return "id", 1 << 20, nil }
+	conf := func(a config.Access) *config.Config {
+		c := &config.Config{Targets: []config.Target{{Name: name, LUNs: []config.LUN{{Number: 1, Path: disk, Access: a}}}}}
+		c.SetDefaults()
+		return c
+	}
+	everyone := conf(config.Access{})
+	l := everyone.Targets[0].LUNs[0]
+	running := func(lastIO time.Time, holders ...string) *Running {
+		return &Running{
+			Targets: []Target{{Name: name, TID: 1, Settings: everyone.Targets[0].Settings(), LUNs: []LUN{{
+				LUN: 1, Backend: "file", Path: disk, Store: "id", Size: 1 << 20, BlockSize: 512, NAA: l.NAA, SCSIID: l.SCSIID, Serial: l.Serial,
+				Vendor: l.Vendor, Product: l.Product, Settings: l.Settings(name), LastIO: lastIO, Holders: holders,
+			}}}},
+			Sessions: []Session{
+				{TSIH: 1, Initiator: host("1"), Target: name, From: from, LastIO: lastIO},
+				{TSIH: 2, Initiator: host("2"), Target: name, From: from, Account: "two", LastIO: lastIO},
+				{TSIH: 3, Initiator: host("3"), Target: name, From: from, Masked: []uint16{1}, LastIO: lastIO},
+				{TSIH: 4, Initiator: host("4"), Target: name, LastIO: lastIO}, // from an older process
+			},
+		}
+	}
+	two := config.Access{Accounts: []string{"two"}, Initiators: []string{host("3")}}
+	for _, tc := range []struct {
+		what    string
+		running *Running
+		access  config.Access
+		want    string // in a line of the plan
+		refused string
+	}{
+		{"masked", running(old), two, "- target " + name + " LUN 1: masked from 1 session (" + host("1"), ""},
+		{"comes", running(old), two, "+ target " + name + " LUN 1: comes into view of 1 session (" + host("3"), ""},
+		{"in use", running(time.Now()), two, "[needs --force: ", host("1") + " at  (TSIH 1) has read or written 0s ago"},
+		{"reserved", running(old, host("1")+",i,0x800000000001"), two, "[needs --force: ", "has a reservation or registration"},
+		{"reserved by one that stays", running(old, host("2")+",i,0x800000000001"), two, "masked from 1 session", ""},
+		{"everyone", running(time.Now()), config.Access{}, "comes into view of 1 session", ""},
+	} {
+		p := Make(tc.running, conf(tc.access), look)
+		if text := strings.Join(p.Lines(), "\n"); !strings.Contains(text, tc.want) {
+			t.Errorf("%s: %q is not in the plan:\n%s", tc.what, tc.want, text)
+		}
+		refused := strings.Join(p.Refused(), "\n")
+		if (refused == "") != (tc.refused == "") || !strings.Contains(refused, tc.refused) {
+			t.Errorf("%s: refused %q, want %q", tc.what, refused, tc.refused)
+		}
+	}
+	if p := Make(&Running{Targets: running(old).Targets}, everyone, look); !p.Empty() {
+		t.Errorf("without a change: %v", p.Lines())
+	}
+}

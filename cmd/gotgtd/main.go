@@ -39,6 +39,7 @@ func root() *cobra.Command {
 	}
 	c.PersistentFlags().String("control", control.DefaultSocket(), "unix `SOCKET` that the daemon is controlled through")
 	c.AddCommand(serveCommand(), checkCommand(), planCommand(), showCommand(), sessionCommand(), sessionsCommand(), upgradeCommand(), versionCommand())
+	c.AddCommand(targetCommand(), lunCommand(), userCommand(), accessCommand(), applyCommand())
 	return c
 }
 

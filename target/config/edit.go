@@ -309,9 +309,14 @@ func (e *Editor) RemoveUser(target, user string, outgoing, last bool) (old strin
 	return old, err
 }
 
-// AddAccess admits initiators by address, network, "ALL" or name.
-func (e *Editor) AddAccess(target string, entries []string) error {
-	return e.access(target, entries, func(list []string, entry string) ([]string, int, error) {
+// accountPrefix marks an access entry that is an account's name.
+const accountPrefix = "account:"
+
+// AddAccess admits initiators to a target, or to one LUN of it if lun is not
+// negative. An entry is an address, a network, "ALL", an initiator's name, or
+// "account:" and a CHAP name.
+func (e *Editor) AddAccess(target string, lun int, entries []string) error {
+	return e.access(target, lun, entries, func(list []string, entry string) ([]string, int, error) {
 		if slices.Contains(list, entry) {
 			return nil, 0, fmt.Errorf("%s is admitted already", entry)
 		}
@@ -321,8 +326,8 @@ func (e *Editor) AddAccess(target string, entries []string) error {
 
 // RemoveAccess takes entries away that AddAccess adds, but for the last: that
 // would admit everybody.
-func (e *Editor) RemoveAccess(target string, entries []string) error {
-	return e.access(target, entries, func(list []string, entry string) ([]string, int, error) {
+func (e *Editor) RemoveAccess(target string, lun int, entries []string) error {
+	return e.access(target, lun, entries, func(list []string, entry string) ([]string, int, error) {
 		i := slices.Index(list, entry)
 		if i < 0 {
 			return nil, 0, fmt.Errorf("%s is not in the access list", entry)
@@ -331,36 +336,63 @@ func (e *Editor) RemoveAccess(target string, entries []string) error {
 	}, remove)
 }
 
-func (e *Editor) access(target string, entries []string, alter func([]string, string) ([]string, int, error), what textAction) error {
+type alterList func(list []string, entry string) (altered []string, at int, err error)
+
+func (e *Editor) access(target string, lun int, entries []string, alter alterList, what textAction) error {
 	for _, entry := range entries {
 		err := e.change(func(f *fileConfig) ([]textChange, error) {
-			i, err := f.target(target)
+			section, at, err := f.access(target, lun)
 			if err != nil {
 				return nil, err
 			}
-			t := &f.Targets[i]
-			if t.Access == nil {
-				t.Access = new(fileAccess)
+			if *section == nil {
+				*section = new(fileAccess)
 			}
-			list, key := &t.Access.Initiators, "initiators"
-			if err := new(Access).add(entry); err == nil {
-				list, key = &t.Access.Addresses, "addresses"
-			}
-			var at int
-			if *list, at, err = alter(*list, entry); err != nil {
+			a := *section
+			list, key, text := a.list(entry)
+			var i int
+			if *list, i, err = alter(*list, text); err != nil {
 				return nil, err
 			}
-			if len(t.Access.Initiators)+len(t.Access.Addresses) == 0 && entry != "ALL" {
+			if len(a.Initiators)+len(a.Addresses)+len(a.Accounts) == 0 && entry != "ALL" {
 				return nil, fmt.Errorf("%s is the last entry, and without one everybody is admitted: add another first, or ALL", entry)
 			}
-			prune(&t.Access)
-			return []textChange{{what, yamlPath{"targets", i, "access", key, at}}}, nil
+			prune(section)
+			return []textChange{{what, at.to(key, i)}}, nil
 		})
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// access is the access section of a target, or of one of its logical units.
+func (f *fileConfig) access(target string, lun int) (**fileAccess, yamlPath, error) {
+	if lun < 0 {
+		i, err := f.target(target)
+		if err != nil {
+			return nil, nil, err
+		}
+		return &f.Targets[i].Access, yamlPath{"targets", i, "access"}, nil
+	}
+	i, j, err := f.lun(target, uint16(min(lun, maxLUN)))
+	if err != nil {
+		return nil, nil, err
+	}
+	return &f.Targets[i].LUNs[j].Access, yamlPath{"targets", i, "luns", j, "access"}, nil
+}
+
+// list is the list that an entry belongs to, its key, and the entry as it
+// stands there.
+func (a *fileAccess) list(entry string) (list *[]string, key, text string) {
+	if account, ok := strings.CutPrefix(entry, accountPrefix); ok {
+		return &a.Accounts, "accounts", account
+	}
+	if new(Access).add(entry) == nil {
+		return &a.Addresses, "addresses", entry
+	}
+	return &a.Initiators, "initiators", entry
 }
 
 // cut removes an element, and the list with the last one.

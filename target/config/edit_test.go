@@ -69,11 +69,13 @@ func TestEdit(t *testing.T) {
 			"  - name: \"iqn.2026-11.test:b\"\n    access: {addresses: [10.0.0.0/8], initiators: ['iqn.2026-11.test:x']}\n    luns: [{lun: 0, path: '/srv/b, 1.img'}, {lun: 5, path: /srv/c.img}]\n", ""},
 		"set a list": {func(e *Editor) error { return e.SetTarget(a, []string{"portal-groups=1,3", "alias=a b"}) },
 			"size: 1M}\n", "size: 1M}\n    portal-groups:\n      - 1\n      - 3\n    alias: \"a b\"\n"},
-		"add access": {func(e *Editor) error { return e.AddAccess(a, []string{"ALL"}) },
+		"add access": {func(e *Editor) error { return e.AddAccess(a, -1, []string{"ALL"}) },
 			"size: 1M}\n", "size: 1M}\n    access:\n      addresses:\n        - ALL\n"},
-		"add access in braces": {func(e *Editor) error { return e.AddAccess(b, []string{"fe80::/10", "iqn.2026-11.test:*"}) },
+		"add access in braces": {func(e *Editor) error { return e.AddAccess(b, -1, []string{"fe80::/10", "iqn.2026-11.test:*"}) },
 			"[10.0.0.0/8], initiators: ['iqn.2026-11.test:x']", `[10.0.0.0/8, "fe80::/10"], initiators: ['iqn.2026-11.test:x', "iqn.2026-11.test:*"]`},
-		"remove access": {func(e *Editor) error { return e.RemoveAccess(b, []string{"10.0.0.0/8"}) },
+		"mask a LUN": {func(e *Editor) error { return e.AddAccess(a, 1, []string{"account:bob"}) },
+			"# of the file\n", "# of the file\n        access:\n          accounts:\n            - bob\n"},
+		"remove access": {func(e *Editor) error { return e.RemoveAccess(b, -1, []string{"10.0.0.0/8"}) },
 			"addresses: [10.0.0.0/8], ", ""},
 		"add a user": {func(e *Editor) error { _, err := e.SetUser(b, "u", "/s/u", true, false); return err },
 			"c.img}]\n", "c.img}]\n    auth:\n      users:\n        - user: u\n          secret-file: /s/u\n"},
@@ -178,8 +180,8 @@ func TestEditErrors(t *testing.T) {
 		"not a number":              e.SetTarget(a, []string{"tid=x"}),
 		"can't be set":              e.SetTarget(a, []string{"name=x"}),
 		"name a key in it":          e.SetTarget(a, []string{"parameters=x"}),
-		"not in the access list":    e.RemoveAccess(a, []string{"10.0.0.1"}),
-		"everybody is admitted":     e.RemoveAccess("iqn.2026-11.test:b", []string{"10.0.0.0/8", "iqn.2026-11.test:x"}),
+		"not in the access list":    e.RemoveAccess(a, -1, []string{"10.0.0.1"}),
+		"everybody is admitted":     e.RemoveAccess("iqn.2026-11.test:b", -1, []string{"10.0.0.0/8", "iqn.2026-11.test:x"}),
 		"there is no account \"x\"": func() error { _, err := e.RemoveUser(a, "x", false, true); return err }(),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -224,7 +226,7 @@ func drawStep(t *rapid.T, cfg *Config, step int) editStep {
 		return editStep{"remove " + name, func(e *Editor) error { return e.RemoveTarget(name) },
 			func(c *Config) { c.Targets = slices.Delete(c.Targets, i, i+1) }}
 	case 3:
-		return editStep{"access of " + name, func(e *Editor) error { return e.AddAccess(name, []string{fresh}) },
+		return editStep{"access of " + name, func(e *Editor) error { return e.AddAccess(name, -1, []string{fresh}) },
 			func(c *Config) { c.Targets[i].Access.Initiators = append(c.Targets[i].Access.Initiators, fresh) }}
 	case 4:
 		return editStep{"alias of " + name, func(e *Editor) error { return e.SetTarget(name, []string{"alias=" + fresh, "tid="}) },

@@ -25,6 +25,15 @@ func LoadNumbered(path string, known Numbers) (*Config, error) {
 	if err != nil {
 		return nil, Errors{{Pos: Pos{File: path}, Err: err}}
 	}
+	return LoadText(path, data, known)
+}
+
+// LoadText is [LoadNumbered] of a file whose text is data, whatever is in its
+// place by now.
+func LoadText(path string, data []byte, known Numbers) (*Config, error) {
+	if len(data) > maxFileSize {
+		return nil, Errors{{Pos: Pos{File: path}, Err: errTooLarge}}
+	}
 	cfg, errs := parse(path, data, known)
 	cfg.noteReadable()
 	errs = append(errs, cfg.validate().without(errs)...)

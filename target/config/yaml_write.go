@@ -13,7 +13,16 @@ import (
 // the secrets: without withSecrets those that stand in the configuration
 // itself are left out, and have to be filled in by hand.
 func (c *Config) YAML(withSecrets bool) ([]byte, error) {
-	w := &yamlWriter{withSecrets}
+	return (&yamlWriter{withSecrets: withSecrets}).write(c)
+}
+
+// Resolved is [Config.YAML] with the identity of each logical unit written
+// out, the default ones too.
+func (c *Config) Resolved(withSecrets bool) ([]byte, error) {
+	return (&yamlWriter{withSecrets: withSecrets, identities: true}).write(c)
+}
+
+func (w *yamlWriter) write(c *Config) ([]byte, error) {
 	e := &yamlEncoder{}
 	e.fields(reflect.ValueOf(w.config(c)).Elem(), "")
 	if e.err != nil {
@@ -25,6 +34,7 @@ func (c *Config) YAML(withSecrets bool) ([]byte, error) {
 // yamlWriter makes the YAML file's types out of a Config.
 type yamlWriter struct {
 	withSecrets bool
+	identities  bool // also those that are as by default
 }
 
 func (w *yamlWriter) config(c *Config) *fileConfig {
@@ -141,6 +151,9 @@ func (w *yamlWriter) lun(l LUN, target string) fileLUN {
 	def := LUN{Number: number, Sync: l.Sync}
 	def.setDefaults(target)
 	def.Sync = false
+	if w.identities {
+		def.SCSIID, def.Serial, def.NAA, def.Vendor, def.Product, def.Revision = "", "", "", "", "", ""
+	}
 	omitDefaults(&l, &def)
 	f := fileLUN{
 		Number: &number, Backend: l.Backend, Path: l.Path, Size: fileSize(l.Size), Create: l.Create, Options: l.Options,

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gotgtd/gotgtd/internal/replace"
+	"github.com/gotgtd/gotgtd/target"
+	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/control"
+	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/plan"
+)
+
+// change is a new text for a configuration file, and the way of it into the
+// daemon: the file is what runs, before and after, whatever happens.
+type change struct {
+	file    *replace.File
+	text    []byte
+	running *plan.Running
+	force   bool
+	dryRun  bool
+	backup  bool // keep the old text as FILE.bak
+	upgrade func(context.Context) (*handoff.Report, error)
+}
+
+// outcome is what a change did, or would do.
+type outcome struct {
+	Config  string          `json:"config"` // the file's path
+	Plan    *plan.Plan      `json:"plan"`
+	Pending []string        `json:"pending,omitempty"` // what the file had in it already that the daemon had not read
+	Applied bool            `json:"applied"`
+	Report  *handoff.Report `json:"report,omitempty"`
+}
+
+// plan works out what the text would do, and how much of that the file would
+// do as it is.
+func (ch *change) plan() (*outcome, error) {
+	conf, err := config.LoadText(ch.file.Path, ch.text, ch.running.Numbers())
+	if err != nil {
+		return nil, err
+	}
+	o := &outcome{Config: ch.file.Path, Plan: plan.Make(ch.running, conf, target.Look)}
+	if old, err := config.LoadText(ch.file.Path, ch.file.Text, ch.running.Numbers()); err == nil {
+		o.Pending = plan.Make(ch.running, old, target.Look).Lines()
+	}
+	return o, nil
+}
+
+// make carries the change out. If the daemon refuses it, the file has its old
+// text again. The outcome is there with a plan that is refused, too.
+func (ch *change) make(ctx context.Context) (*outcome, error) {
+	o, err := ch.plan()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.Plan.Check(); err != nil && !ch.force {
+		return o, err
+	}
+	same := bytes.Equal(ch.text, ch.file.Text)
+	if ch.dryRun || same && o.Plan.Empty() {
+		return o, nil
+	}
+	if !same {
+		if err := ch.put(); err != nil {
+			return o, err
+		}
+	}
+	if o.Report, err = ch.upgrade(ctx); err == nil {
+		o.Applied = true
+		return o, nil
+	}
+	if same {
+		return o, err
+	}
+	if back := ch.file.Put(ch.file.Text); back != nil {
+		return o, fmt.Errorf("%w; and %s could not be put back: %w", err, ch.file.Path, back)
+	}
+	return o, fmt.Errorf("%w\n%s is as before", err, ch.file.Path)
+}
+
+func (ch *change) put() error {
+	if err := ch.file.Writable(); err != nil {
+		return err
+	}
+	if ch.backup {
+		if err := ch.file.Keep(".bak"); err != nil {
+			return fmt.Errorf("can't keep the old text: %w", err)
+		}
+	}
+	if err := ch.file.Put(ch.text); err != nil {
+		return fmt.Errorf("can't write %s: %w", ch.file.Path, err)
+	}
+	return nil
+}
+
+// changer is a command that changes the configuration.
+type changer struct {
+	force, dryRun, asJSON *bool
+	backup                bool
+}
+
+// newChanger gives a command the flags of one that changes the configuration.
+func newChanger(c *cobra.Command) *changer {
+	return &changer{
+		force:  c.Flags().Bool("force", false, "do it though it hurts initiators that are logged in: they are told, and may lose data"),
+		dryRun: c.Flags().Bool("dry-run", false, "print the plan, and change nothing"),
+		asJSON: jsonFlag(c),
+	}
+}
+
+// edit changes the configuration file as a person would.
+func (r *changer) edit(c *cobra.Command, edit func(*config.Editor) error) error {
+	return r.rewrite(c, func(path string, old []byte) ([]byte, error) {
+		e, err := config.Edit(path, old)
+		if err == nil {
+			err = edit(e)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return e.Bytes(), nil
+	})
+}
+
+// rewrite gives the daemon's configuration file the text that new makes of the
+// old one.
+func (r *changer) rewrite(c *cobra.Command, newText func(path string, old []byte) ([]byte, error)) error {
+	ch, err := r.begin(c)
+	if err != nil {
+		return err
+	}
+	defer ch.file.Close()
+	if ch.text, err = newText(ch.file.Path, ch.file.Text); err != nil {
+		return err
+	}
+	return r.finish(c, ch)
+}
+
+// begin locks the daemon's configuration file.
+func (r *changer) begin(c *cobra.Command) (*change, error) {
+	d := client(c)
+	st, err := d.Status(c.Context())
+	if err != nil {
+		return nil, err
+	}
+	if st.Config == "" {
+		return nil, errNoFile
+	}
+	f, err := replace.Open(st.Config)
+	if err != nil {
+		return nil, fmt.Errorf("can't change the daemon's configuration: %w", err)
+	}
+	running, err := d.Running(c.Context())
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &change{
+		file: f, running: running, force: *r.force, dryRun: *r.dryRun, backup: r.backup,
+		upgrade: func(ctx context.Context) (*handoff.Report, error) {
+			return upgradeFrom(ctx, d, st.Generation, *r.force)
+		},
+	}, nil
+}
+
+var errNoFile = errors.New("the daemon serves without a configuration file, so there is nothing to change: " +
+	"write what it serves to one with `gotgtd config convert -o FILE.yaml`, and start it with --config FILE.yaml")
+
+// upgradeFrom asks for an upgrade. If the answer is lost, the generation that
+// answers next tells what has happened.
+func upgradeFrom(ctx context.Context, d *control.Client, generation int, force bool) (*handoff.Report, error) {
+	upgrade := d.Upgrade
+	if force {
+		upgrade = d.ForceUpgrade
+	}
+	r, err := upgrade(ctx, 0)
+	if err == nil || r != nil {
+		return r, err
+	}
+	if st, stErr := d.Status(ctx); stErr == nil && st.Generation > generation && len(st.Upgrades) > 0 {
+		return &st.Upgrades[len(st.Upgrades)-1], nil
+	}
+	return nil, err
+}
+
+// finish carries a change out and prints it.
+func (r *changer) finish(c *cobra.Command, ch *change) error {
+	o, err := ch.make(c.Context())
+	if o == nil {
+		return err
+	}
+	if *r.asJSON {
+		return errors.Join(printJSON(c.OutOrStdout(), o), err)
+	}
+	writeOutcome(c.OutOrStdout(), o)
+	return err
+}
+
+func writeOutcome(w io.Writer, o *outcome) {
+	for _, line := range o.Plan.Lines() {
+		fmt.Fprintln(w, line)
+	}
+	if o.Plan.Empty() {
+		fmt.Fprintln(w, "nothing changes")
+	}
+	if len(o.Pending) > 0 {
+		fmt.Fprintf(w, "%s was changed before this and not reloaded; of the above, these go along:\n", o.Config)
+		for _, line := range o.Pending {
+			fmt.Fprintln(w, "   ", line)
+		}
+	}
+	if o.Applied {
+		fmt.Fprintln(w, describe(o.Report))
+	}
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const changedConfig = `# the storage
+targets:
+  - name: iqn.2026-11.test:a # first
+    luns:
+      # the system
+      - {lun: 1, path: a.img, size: 1MiB, create: true}
+`
+
+// startConfigured runs a daemon with a configuration file in a folder of its own.
+func startConfigured(t *testing.T, name, text string) (d *daemonProcess, file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(file, []byte(text), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	return startDaemon(t, "--config", file), file
+}
+
+func wantText(t *testing.T, file, want string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil || string(text) != want {
+		t.Errorf("%s has (%v):\n%s\nwant:\n%s", file, err, text, want)
+	}
+}
+
+// TestCommandsChange goes through the commands, one after another, on one daemon.
+func TestCommandsChange(t *testing.T) {
+	d, file := startConfigured(t, "gotgtd.yaml", changedConfig)
+	const a, b = "iqn.2026-11.test:a", "iqn.2026-11.test:b"
+	text := changedConfig
+	do := func(adds, wants string, args ...string) {
+		t.Helper()
+		if out := d.output(t, args...); !strings.Contains(out, wants) || !strings.Contains(out, "\ngeneration ") {
+			t.Errorf("%v prints:\n%s\nwant %q and the generation", args, out, wants)
+		}
+		text += adds
+		wantText(t, file, text)
+	}
+	do("      - lun: 2\n        backend: ram\n        size: 2MiB\n", "+ target "+a+" LUN 2", "lun", "add", a, "backend=ram", "size=2M")
+	do("  - name: "+b+"\n    alias: \"for b\"\n", "+ target "+b, "target", "add", b, "alias=for b")
+	do("    luns:\n      - lun: 7\n        path: "+filepath.Dir(file)+"/b.img\n        size: 1MiB\n        create: true\n",
+		"+ target "+b+" LUN 7", "lun", "add", b, filepath.Dir(file)+"/b.img", "--lun", "7", "size=1M", "create=true")
+	do("        write-cache: false\n", "~ target "+b+" LUN 7", "lun", "set", b, "7", "write-cache=false")
+	do("    access:\n      addresses:\n        - \"127.0.0.0/8\"\n", "~ target "+b, "access", "add", b, "127.0.0.0/8")
+	if out := d.output(t, "lun", "list", b); strings.Count(out, "\n") != 2 || !strings.Contains(out, "b.img") {
+		t.Errorf("lun list prints:\n%s", out)
+	}
+	if out := d.output(t, "target", "list"); strings.Count(out, "\n") != 3 || !strings.Contains(out, "127.0.0.0/8") {
+		t.Errorf("target list prints:\n%s", out)
+	}
+	if out := d.output(t, "access", "list", "--json"); !strings.Contains(out, `"127.0.0.0/8"`) {
+		t.Errorf("access list prints:\n%s", out)
+	}
+	var o outcome
+	if err := json.Unmarshal([]byte(d.output(t, "target", "remove", b, "--json")), &o); err != nil || !o.Applied || o.Config != file || o.Report == nil || len(o.Plan.Changes) == 0 {
+		t.Errorf("target remove --json: %+v, %v", o, err)
+	}
+	text = changedConfig + "      - lun: 2\n        backend: ram\n        size: 2MiB\n"
+	wantText(t, file, text)
+	if out := d.output(t, "lun", "remove", a, "2", "--dry-run"); !strings.HasPrefix(out, "- target ") || strings.Contains(out, "generation") {
+		t.Errorf("a dry run prints:\n%s", out)
+	}
+	wantText(t, file, text)
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o640 {
+		t.Errorf("the file's mode is %v, %v", info.Mode(), err)
+	}
+	if out := d.output(t, "show"); strings.Count(out, "Target ") != 1 || !strings.Contains(out, "LUN: 2") {
+		t.Errorf("show prints:\n%s", out)
+	}
+	stopOther(t, d.status(t).PID)
+}
+
+// TestCommandsUser gives accounts their secrets.
+func TestCommandsUser(t *testing.T) {
+	d, file := startConfigured(t, "gotgtd.yaml", changedConfig)
+	secrets := func(want int) []string {
+		t.Helper()
+		list, err := filepath.Glob(filepath.Join(filepath.Dir(file), secretsFolder, "*"))
+		if err != nil || len(list) != want {
+			t.Fatalf("%d secret files, want %d: %v", len(list), want, list)
+		}
+		for _, path := range list {
+			if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+				t.Errorf("%s: %v, %v", path, info.Mode(), err)
+			}
+		}
+		return list
+	}
+	user := func(secret string, args ...string) (string, error) {
+		c := d.command(append([]string{"user"}, args...)...)
+		c.Stdin = strings.NewReader(secret)
+		out, err := c.CombinedOutput()
+		return string(out), err
+	}
+	const a = "iqn.2026-11.test:a"
+	if out, err := user("secret-of-bob-1\n", "add", a, "bob"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	first := secrets(1)[0]
+	if out, err := user("secret-of-bob-2\n", "set", a, "bob"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	second := secrets(1)[0]
+	if text, err := os.ReadFile(second); err != nil || string(text) != "secret-of-bob-2" || first == second {
+		t.Errorf("%s has %q, %v", second, text, err)
+	}
+	if out, err := user("another-secret-1\n", "add", a, "bob"); err == nil || !strings.Contains(out, "there is an account \"bob\" already") {
+		t.Errorf("bob again: %v\n%s", err, out)
+	}
+	if out, err := user("", "add", a, "eve"); err == nil || !strings.Contains(out, "must be the secret") {
+		t.Errorf("no secret: %v\n%s", err, out)
+	}
+	own := filepath.Join(filepath.Dir(file), "own")
+	if err := os.WriteFile(own, []byte("secret-of-floor-2"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := user("", "add", "--discovery", "scan", "--secret-file", own); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	secrets(1)
+	if out, err := user("", "remove", a, "bob"); err == nil || !strings.Contains(out, "--last") {
+		t.Errorf("the last account: %v\n%s", err, out)
+	}
+	secrets(1)
+	for _, args := range [][]string{{"remove", a, "bob", "--last"}, {"remove", "--discovery", "scan", "--last"}} {
+		if out, err := user("", args...); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	secrets(0)
+	if _, err := os.Stat(own); err != nil {
+		t.Errorf("a secret file that no command has made: %v", err)
+	}
+	wantText(t, file, changedConfig)
+	stopOther(t, d.status(t).PID)
+}
+
+// TestCommandsRefused has changes that are refused at each stage: the file, its
+// folder and the daemon are as before.
+func TestCommandsRefused(t *testing.T) {
+	d, file := startConfigured(t, "gotgtd.yaml", changedConfig)
+	const a = "iqn.2026-11.test:a"
+	taken := filepath.Join(filepath.Dir(file), "taken.img")
+	lockFile(t, taken)
+	new := filepath.Join(t.TempDir(), "new.yaml")
+	if err := os.WriteFile(new, []byte("nonsense: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		want string
+		args []string
+	}{
+		{"has no LUN 5", []string{"lun", "remove", a, "5"}},
+		{"not a size", []string{"lun", "resize", a, "1", "huge"}},
+		{"no such file", []string{"lun", "add", a, "/none/x.img"}}, // by the check
+		{file + " is as before", []string{"lun", "add", a, taken}}, // by the successor, which can't open it
+		{"nonsense", []string{"apply", "-f", new}},
+	} {
+		if out := d.fail(t, tc.args...); !strings.Contains(out, tc.want) {
+			t.Errorf("%v prints:\n%s\nwant %q", tc.args, out, tc.want)
+		}
+		wantText(t, file, changedConfig)
+	}
+	if st := d.status(t); st.Generation != 1 {
+		t.Errorf("generation %d", st.Generation)
+	}
+	if _, err := os.Stat(file + ".bak"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an old text is kept that is not old: %v", err)
+	}
+}
+
+// lockFile makes a disk that another program has locked.
+func lockFile(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := errors.Join(f.Truncate(1<<20), unix.Flock(int(f.Fd()), unix.LOCK_EX)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestApply puts another file in the place of one that was changed by hand
+// meanwhile.
+func TestApply(t *testing.T) {
+	d, file := startConfigured(t, "gotgtd.yaml", changedConfig)
+	byHand := changedConfig + "      - {lun: 3, backend: ram, size: 1MiB}\n"
+	if err := os.WriteFile(file, []byte(byHand), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	next := byHand + "      - {lun: 4, backend: ram, size: 1MiB}\n"
+	c := d.command("apply", "-f", "-")
+	c.Stdin = strings.NewReader(next)
+	out, err := c.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "was changed before this and not reloaded") || bytes.Count(out, []byte("+ target iqn.2026-11.test:a LUN 3")) != 2 ||
+		bytes.Count(out, []byte("+ target iqn.2026-11.test:a LUN 4")) != 1 {
+		t.Errorf("apply: %v\n%s", err, out)
+	}
+	wantText(t, file, next)
+	wantText(t, file+".bak", byHand)
+	stopOther(t, d.status(t).PID)
+}
+
+// TestCommandsWithoutYAML says how to get a file that can be changed.
+func TestCommandsWithoutYAML(t *testing.T) {
+	d := startDaemon(t)
+	if out := d.fail(t, "target", "add", "iqn.2026-11.test:a"); !strings.Contains(out, "gotgtd config convert -o FILE.yaml") {
+		t.Errorf("without a file:\n%s", out)
+	}
+	disk := filepath.Join(t.TempDir(), "c.img")
+	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, file := startConfigured(t, "targets.conf", fmt.Sprintf("<target iqn.2026-11.test:c>\n  backing-store %s\n</target>\n", disk))
+	if out := d.fail(t, "target", "add", "iqn.2026-11.test:a"); !strings.Contains(out, "gotgtd config convert "+file) {
+		t.Errorf("with targets.conf:\n%s", out)
+	}
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package replace changes a file that others read and change too: all of it or
+// nothing is there at any time, and one change is made after another.
+package replace
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// File is a file that is about to be changed. Until Close, whoever opens a
+// file of the same folder with this package waits.
+type File struct {
+	Path string // without symbolic links
+	Text []byte // as it was when it was opened
+
+	info os.FileInfo
+	dir  *os.File // locked
+}
+
+// Open locks and reads a file.
+func Open(path string) (*File, error) {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	f := &File{Path: path, dir: dir}
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("can't lock %s: %w", dir.Name(), err)
+	}
+	if f.info, err = os.Stat(path); err == nil {
+		f.Text, err = os.ReadFile(path)
+	}
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Close lets others change the file.
+func (f *File) Close() error { return f.dir.Close() }
+
+// Writable returns an error if the file can't be replaced.
+func (f *File) Writable() error {
+	if err := unix.Access(f.dir.Name(), unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("can't write %s: no files can be made in its folder (%w): do this as its owner or as root", f.Path, err)
+	}
+	return nil
+}
+
+// Put puts a file with this text in the place of the file, with its owner and
+// mode.
+func (f *File) Put(text []byte) error { return f.write(f.Path, text) }
+
+// Keep keeps the text that the file had beside it, with a suffix to its name.
+func (f *File) Keep(suffix string) error { return f.write(f.Path+suffix, f.Text) }
+
+func (f *File) write(path string, text []byte) error {
+	st := f.info.Sys().(*syscall.Stat_t)
+	return Write(path, text, f.info.Mode().Perm(), int(st.Uid), int(st.Gid))
+}
+
+// Write puts a file in place of whatever is at path, with this owner and mode.
+// It is on stable storage then.
+func Write(path string, text []byte, mode fs.FileMode, uid, gid int) (err error) {
+	aside := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d.new", filepath.Base(path), os.Getpid()))
+	_ = os.Remove(aside) // of a process of the same number, long ago
+	w, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(aside)
+		}
+	}()
+	_, err = w.Write(text)
+	if uid != os.Geteuid() || gid != os.Getegid() {
+		err = errors.Join(err, w.Chown(uid, gid))
+	}
+	err = errors.Join(err, w.Chmod(mode), w.Sync(), w.Close())
+	if err == nil {
+		err = os.Rename(aside, path)
+	}
+	if err == nil {
+		err = syncFolder(filepath.Dir(path))
+	}
+	return err
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replace
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestReplace(t *testing.T) {
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "a"), filepath.Join(dir, "link")
+	if err := errors.Join(os.WriteFile(path, []byte("old"), 0o640), os.Symlink("a", link)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(f.Text) != "old" || f.Path != path {
+		t.Errorf("%q at %s", f.Text, f.Path)
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Errorf("the folder is not locked: %v", err)
+	}
+	if err := errors.Join(f.Writable(), f.Keep(".bak"), f.Put([]byte("new"))); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{path: "new", link: "new", path + ".bak": "old"} {
+		text, err := os.ReadFile(path)
+		if err != nil || string(text) != want {
+			t.Errorf("%s has %q, %v", path, text, err)
+		}
+	}
+	for _, path := range []string{path, path + ".bak"} {
+		if info, err := os.Lstat(path); err != nil || info.Mode() != 0o640 {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+	}
+	if info, err := os.Lstat(link); err != nil || info.Mode().Type() != os.ModeSymlink {
+		t.Errorf("the link is none any more: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Errorf("the lock stays: %v", err)
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 3 {
+		t.Errorf("something is left: %v, %v", list, err)
+	}
+	if _, err := Open(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}

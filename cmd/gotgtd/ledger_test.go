@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/plan"
+)
+
+func running(targets ...plan.Target) *plan.Running { return &plan.Running{Targets: targets} }
+
+// TestLedger notes what runs, forgets a disk and a target, and reads the file
+// anew each time.
+func TestLedger(t *testing.T) {
+	dir := t.TempDir()
+	reopen := func() *ledger {
+		t.Helper()
+		l, err := openLedger(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	a := plan.Target{Name: "iqn.2026-11.test:a", TID: 2, LUNs: []plan.LUN{{LUN: 1, Path: "/one", Store: "file:1"}, {LUN: 2, Path: "/two: # x", Store: "file:2"}}}
+	b := plan.Target{Name: "iqn.2026-11.test:b", TID: 1}
+	if err := reopen().note(running(a, b)); err != nil {
+		t.Fatal(err)
+	}
+	want := config.Numbers{}
+	want.Set(a.Name, 2, "/one", 1)
+	want.Set(a.Name, 2, "/two: # x", 2)
+	want.Set(b.Name, 1, "", 0)
+	if d := cmp.Diff(want, reopen().numbers()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	a.LUNs = a.LUNs[:1]
+	a.LUNs[0].Store = "file:9"
+	l := reopen()
+	if d := cmp.Diff([]string{"/one"}, l.moved(running(a))); d != "" {
+		t.Errorf("moved (-want +got):\n%s", d)
+	}
+	if err := l.note(running(a)); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, reopen().numbers()); d != "" {
+		t.Errorf("what is gone is forgotten (-want +got):\n%s", d)
+	}
+}
+
+func TestLedgerForgetsAtLast(t *testing.T) {
+	now := time.Date(2026, 11, 27, 0, 0, 0, 0, time.UTC)
+	for gone, want := range map[string]string{"": "2026-11-27", "2026-10-01": "2026-10-01", "2026-01-01": ""} {
+		if got := stillKept(gone, now); got != want {
+			t.Errorf("gone %q is %q, want %q", gone, got, want)
+		}
+	}
+}
+
+// TestDamagedLedger must not be taken for none: disks would change.
+func TestDamagedLedger(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, ledgerName)
+	for _, text := range []string{"targets: [", "targets:\n  - nam: x\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openLedger(dir); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	if l, err := openLedger(""); err != nil || l.note(running()) != nil {
+		t.Error("without a state folder nothing is noted, and nothing is wrong")
+	}
+}

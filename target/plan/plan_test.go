@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/gotgtd/gotgtd/target/config"
+)
+
+// disks is a file system: by path, what is there.
+type disks map[string]stored
+
+type stored struct {
+	id   string
+	size int64
+}
+
+func (d disks) look(l *config.LUN) (string, int64, error) {
+	if s, ok := d[l.Path]; ok {
+		return s.id, s.size, nil
+	}
+	return "", 0, fs.ErrNotExist
+}
+
+// serve is what a process that serves a configuration would say of itself.
+func serve(c *config.Config, d disks) *Running {
+	r := &Running{}
+	for i := range c.Targets {
+		t := &c.Targets[i]
+		rt := Target{Name: t.Name, TID: t.TID, Settings: t.Settings()}
+		for _, l := range t.LUNs {
+			s := d[l.Path]
+			rt.LUNs = append(rt.LUNs, LUN{
+				LUN: l.Number, Backend: l.Backend, Path: l.Path, Store: s.id, Size: s.size, BlockSize: l.BlockSize,
+				NAA: l.NAA, SCSIID: l.SCSIID, Serial: l.Serial, Vendor: l.Vendor, Product: l.Product, Settings: l.Settings(t.Name),
+			})
+		}
+		r.Targets = append(r.Targets, rt)
+	}
+	return r
+}
+
+const (
+	name  = "iqn.2026-11.test:t"
+	other = "iqn.2026-11.test:u"
+)
+
+func oneTarget(luns ...config.LUN) *config.Config {
+	c := &config.Config{Targets: []config.Target{{Name: name, LUNs: luns}}}
+	c.SetDefaults()
+	return c
+}
+
+func TestPlan(t *testing.T) {
+	d := disks{"/a": {"file:1", 64 << 20}, "/b": {"file:2", 64 << 20}, "/link": {"file:1", 64 << 20}, "/small": {"file:1", 1 << 20}}
+	a := config.LUN{Number: 1, Path: "/a"}
+	b := config.LUN{Number: 2, Path: "/b"}
+	user := Session{TSIH: 3, Initiator: "iqn.2026-11.test:i", Target: name, Address: "192.0.2.1:40000"}
+	with := func(l config.LUN, change func(l *config.LUN)) config.LUN { change(&l); return l }
+	for _, c := range []struct {
+		what    string
+		change  func(r *Running)
+		desired *config.Config
+		lines   []string // parts of the lines, one each
+		refused []string // parts of the refusals, when the session is there; none without it
+	}{
+		{"nothing", nil, oneTarget(a, b), nil, nil},
+		{"a disk more", nil, oneTarget(a, b, config.LUN{Number: 3, Path: "/a"}), []string{"+ target " + name + " LUN 3: file /a, 64 MiB"}, nil},
+		{"exchanged", nil, oneTarget(with(a, func(l *config.LUN) { l.Path = "/b" }), with(b, func(l *config.LUN) { l.Path = "/a" })),
+			[]string{"LUN 1: backing store /b instead of /a, now that of target " + name + " LUN 2", "LUN 2: "}, []string{"LUN 1: ", "LUN 2: "}},
+		{"another name of the file", nil, oneTarget(with(a, func(l *config.LUN) { l.Path = "/link" }), b), []string{"the same store"}, nil},
+		{"shrinks", nil, oneTarget(with(a, func(l *config.LUN) { l.Path = "/small" }), b), []string{"shrinks from 64 MiB to 1 MiB", "the same store"}, []string{"shrinks"}},
+		{"grows", nil, oneTarget(with(a, func(l *config.LUN) { l.Size = 128 << 20 }), b), []string{"grows from 64 MiB to 128 MiB"}, nil},
+		{"serial number", nil, oneTarget(with(a, func(l *config.LUN) { l.Serial = "new" }), b), []string{`serial number "new" instead of`}, []string{"serial number"}},
+		{"block size", nil, oneTarget(with(a, func(l *config.LUN) { l.BlockSize = 4096 }), b), []string{"block size"}, []string{"block size"}},
+		{"another file at the path", func(r *Running) { r.Targets[0].LUNs[0].Store = "file:9" }, oneTarget(a, b), []string{"another file is at /a"}, []string{"another file is at /a"}},
+		{"idle disk less", nil, oneTarget(a), []string{"- target " + name + " LUN 2: /b"}, nil},
+		{"busy disk less", func(r *Running) { r.Targets[0].LUNs[1].LastIO = time.Now() }, oneTarget(a), []string{"- target " + name + " LUN 2"}, []string{"LUN 2 was read or written"}},
+		{"disk less that was busy", func(r *Running) { r.Targets[0].LUNs[1].LastIO = time.Now().Add(-2 * RecentIO) }, oneTarget(a), []string{"- target"}, nil},
+		{"reserved disk less", func(r *Running) { r.Targets[0].LUNs[1].Holders = []string{"iqn.x,i,0x1"} }, oneTarget(a), []string{"- target"}, []string{"reserved by"}},
+		{"idle target less", nil, &config.Config{}, []string{"- target " + name + ": TID 1, 2 logical units"}, nil},
+		{"busy target less", func(r *Running) { r.Targets[0].LUNs[1].LastIO = time.Now() }, &config.Config{}, []string{"- target " + name}, []string{"LUN 2 was read"}},
+		{"settings", nil, oneTarget(with(a, func(l *config.LUN) { l.ReadOnly = true }), b), []string{"read-only true"}, nil},
+		{"secret", nil, func() *config.Config {
+			c := oneTarget(a, b)
+			c.Targets[0].Auth.Users = []config.Account{{User: "u", Secret: "very secret thing"}}
+			return c
+		}(), []string{"secret of u changes"}, nil},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			for _, sessions := range [][]Session{nil, {user}} {
+				r := serve(oneTarget(a, b), d)
+				r.Sessions = sessions
+				if c.change != nil {
+					c.change(r)
+				}
+				p := Make(r, c.desired, d.look)
+				matches(t, "lines", p.Lines(), c.lines)
+				if sessions == nil {
+					matches(t, "refusals without a session", p.Refused(), nil)
+				} else {
+					matches(t, "refusals", p.Refused(), c.refused)
+				}
+				if strings.Contains(strings.Join(p.Lines(), ""), "very secret thing") {
+					t.Error("the plan has a secret in it")
+				}
+			}
+		})
+	}
+}
+
+func matches(t *testing.T, what string, got, parts []string) {
+	t.Helper()
+	if len(got) != len(parts) {
+		t.Errorf("%d %s, want %d:\n%s", len(got), what, len(parts), strings.Join(got, "\n"))
+		return
+	}
+	for i := range got {
+		if !strings.Contains(got[i], parts[i]) {
+			t.Errorf("%s: %q has no %q", what, got[i], parts[i])
+		}
+	}
+}
+
+// TestStart plans for a daemon that does not run.
+func TestStart(t *testing.T) {
+	p := Make(nil, oneTarget(config.LUN{Number: 1, Path: "/a"}), disks{}.look)
+	if len(p.Lines()) != 2 || p.Check() != nil {
+		t.Errorf("%q, %v", p.Lines(), p.Check())
+	}
+}
+
+// TestRandomPlans: whatever a session can address is the same store with the
+// same identity afterwards, or the plan is refused, or the disk is gone and was not in
+// use.
+func TestRandomPlans(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := disks{}
+		for i := range 6 {
+			d[fmt.Sprintf("/%d", i)] = stored{fmt.Sprintf("file:%d", rapid.IntRange(0, 4).Draw(t, "id")), int64(rapid.IntRange(1, 3).Draw(t, "size")) << 20}
+		}
+		before := randomConfig(t)
+		r := serve(before, d)
+		for _, target := range []string{name, other} {
+			if rapid.Bool().Draw(t, "session") {
+				r.Sessions = append(r.Sessions, Session{TSIH: 1, Initiator: "iqn.2026-11.test:i", Target: target})
+			}
+		}
+		for i := range r.Targets {
+			for j := range r.Targets[i].LUNs {
+				if rapid.Bool().Draw(t, "busy") {
+					r.Targets[i].LUNs[j].LastIO = time.Now()
+				}
+			}
+		}
+		after := randomConfig(t)
+		p := Make(r, after, d.look)
+		if len(p.Refused()) > 0 {
+			return
+		}
+		now := serve(after, d)
+		for _, s := range r.Sessions {
+			checkSession(t, r, now, &s)
+		}
+		if len(p.Lines()) == 0 && fmt.Sprint(r.Targets) != fmt.Sprint(now.Targets) && len(r.Sessions) > 0 && differs(r, now) {
+			t.Fatalf("an empty plan from %v to %v", r, now)
+		}
+	})
+}
+
+// differs reports whether two descriptions have other disks.
+func differs(a, b *Running) bool {
+	list := func(r *Running) (s string) {
+		for _, t := range r.Targets {
+			for _, l := range t.LUNs {
+				s += fmt.Sprintln(t.Name, l.LUN, l.Store, l.NAA, l.Size)
+			}
+		}
+		return s
+	}
+	return list(a) != list(b)
+}
+
+func checkSession(t *rapid.T, was, now *Running, s *Session) {
+	find := func(r *Running) *Target {
+		for i := range r.Targets {
+			if r.Targets[i].Name == s.Target {
+				return &r.Targets[i]
+			}
+		}
+		return nil
+	}
+	old, next := find(was), find(now)
+	if old == nil {
+		return
+	}
+	for _, l := range old.LUNs {
+		var n *LUN
+		if next != nil {
+			n = next.lun(l.LUN)
+		}
+		switch {
+		case n == nil && !l.LastIO.IsZero():
+			t.Fatalf("LUN %d of %s is gone and was in use", l.LUN, s.Target)
+		case n == nil:
+		case n.Store != l.Store || n.NAA != l.NAA || n.Serial != l.Serial || n.BlockSize != l.BlockSize:
+			t.Fatalf("LUN %d of %s was %+v and is %+v", l.LUN, s.Target, l, *n)
+		case n.Size < l.Size:
+			t.Fatalf("LUN %d of %s has shrunk", l.LUN, s.Target)
+		}
+	}
+}
+
+func randomConfig(t *rapid.T) *config.Config {
+	c := &config.Config{}
+	for _, target := range []string{name, other} {
+		if !rapid.Bool().Draw(t, "target") {
+			continue
+		}
+		tc := config.Target{Name: target}
+		for n := range uint16(3) {
+			if !rapid.Bool().Draw(t, "LUN") {
+				continue
+			}
+			l := config.LUN{Number: n, Path: fmt.Sprintf("/%d", rapid.IntRange(0, 5).Draw(t, "path"))}
+			if rapid.IntRange(0, 5).Draw(t, "serial") == 0 {
+				l.Serial = "other"
+			}
+			tc.LUNs = append(tc.LUNs, l)
+		}
+		c.Targets = append(c.Targets, tc)
+	}
+	c.SetDefaults()
+	return c
+}

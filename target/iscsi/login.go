@@ -43,7 +43,7 @@ type login struct {
 	Negotiation negotiation      `cbor:"14,keyasint"`
 	Finishing   bool             `cbor:"15,keyasint"` // everything is agreed on; the session is not open yet
 	Answer      []byte           `cbor:"16,keyasint"` // text of the last response, when Finishing
-	Account     string           `cbor:"17,keyasint"` // CHAP name, when Verified
+	Account     []byte           `cbor:"17,keyasint"` // CHAP name, when Verified; any bytes
 
 	target  *Target  // nil for discovery
 	join    *session // the session that a further connection joins
@@ -174,7 +174,8 @@ func (l *login) identify(c *conn, req *pdu.LoginRequest, pairs []pdu.Pair) error
 		case "InitiatorName":
 			l.Initiator = strings.ToLower(p.Value)
 		case "InitiatorAlias":
-			l.Alias = p.Value
+			// It is for people; what is no UTF-8 (RFC 7143 6.1) could not move on.
+			l.Alias = strings.ToValidUTF8(p.Value, "\uFFFD")
 		case "TargetName":
 			l.TargetName = strings.ToLower(p.Value)
 		case "SessionType":
@@ -329,7 +330,7 @@ func (l *login) chap(c *conn, keys map[string]string) ([]pdu.Pair, error) {
 	}
 	answer, err := l.CHAP.verify(keys, &l.auth, l.Initiator)
 	if l.Verified = err == nil; l.Verified {
-		l.Account = keys["CHAP_N"]
+		l.Account = []byte(keys["CHAP_N"])
 	}
 	return answer, err
 }
@@ -457,7 +458,7 @@ func (l *login) finish(c *conn, req *pdu.LoginRequest) error {
 func (l *login) openSession(c *conn, req *pdu.LoginRequest) error {
 	s := newSession(c.node)
 	s.target, s.initiator, s.alias, s.isid, s.group = l.target, l.Initiator, l.Alias, req.ISID, c.group
-	s.params, s.account, s.address = l.Negotiation.Params, l.Account, c.remote.Addr()
+	s.params, s.account, s.address = l.Negotiation.Params, string(l.Account), c.remote.Addr()
 	s.expCmdSN, s.maxCmdSN = req.CmdSN, req.CmdSN-1
 	for {
 		old, err := c.node.addSession(s)
@@ -467,7 +468,7 @@ func (l *login) openSession(c *conn, req *pdu.LoginRequest) error {
 		if old == nil {
 			break
 		}
-		if old.isOthers(l.Account) {
+		if old.isOthers(string(l.Account)) {
 			return loginErrorf(pdu.AuthorizationFailure, "account %q would take the place of session %d of account %q", l.Account, old.tsih, old.account)
 		}
 		if err := c.node.reinstate(old); err != nil {
@@ -500,7 +501,7 @@ func (l *login) joinSession(c *conn, req *pdu.LoginRequest) error {
 		return loginErrorf(pdu.SessionDoesNotExist, "no session with TSIH %#x", s.tsih)
 	case ending:
 		return loginErrorf(pdu.SessionDoesNotExist, "the session is ending")
-	case s.isOthers(l.Account):
+	case s.isOthers(string(l.Account)):
 		return loginErrorf(pdu.AuthorizationFailure, "account %q would join session %d of account %q", l.Account, s.tsih, s.account)
 	case old == nil && n >= int(s.params.MaxConnections):
 		return loginErrorf(pdu.TooManyConnections, "the session has %d connections, its limit", n)

@@ -33,7 +33,7 @@ func (t *Target) masked(p Peer) []uint16 {
 
 // peer is who logs in.
 func (l *login) peer(c *conn) Peer {
-	return Peer{Addr: c.remote.Addr(), Initiator: l.Initiator, Account: l.Account, Unproven: l.auth.Required() && !l.Verified}
+	return Peer{Addr: c.remote.Addr(), Initiator: l.Initiator, Account: string(l.Account), Unproven: l.auth.Required() && !l.Verified}
 }
 
 func (s *session) peer() Peer {

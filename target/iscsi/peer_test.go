@@ -264,3 +264,20 @@ func TestSnapshotWithoutAddress(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTextThatIsNoText hands over what an initiator has said that is no UTF-8,
+// which the snapshot can't have as text.
+func TestTextThatIsNoText(t *testing.T) {
+	auth := Auth{Users: []Account{{User: "\xe4\xf6\xfc", Secret: alicesSecret}}}
+	r := newRig(t, Limits{}, auth)
+	r.dial(initiator.Options{CHAP: chapOf(auth.Users[0].User, alicesSecret)})
+	open := newRig(t, Limits{}, Auth{})
+	open.raw().login("InitiatorAlias=\xff")
+	for _, r := range []*rig{r, open} {
+		state, socks := r.freeze(t)
+		r.move(t, state, socks)
+	}
+	if got := r.node.Sessions()[0].Account; got != auth.Users[0].User {
+		t.Errorf("account %q", got)
+	}
+}

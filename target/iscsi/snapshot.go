@@ -49,7 +49,7 @@ type SessionState struct {
 	Pending   []PendingState `cbor:"16,keyasint"` // in the order of CmdSN
 	Resetting bool           `cbor:"17,keyasint,omitempty"`
 	Leave     int64          `cbor:"18,keyasint,omitempty"` // nanoseconds since 1970; 0 if not asked to log out
-	Account   string         `cbor:"19,keyasint,omitempty"` // CHAP name; a process that did not tell it leaves it empty
+	Account   []byte         `cbor:"19,keyasint,omitempty"` // CHAP name, any bytes; a process that did not tell it leaves it empty
 	Address   []byte         `cbor:"20,keyasint,omitempty"` // that the first connection came from: 4 or 16 bytes and a zone
 }
 
@@ -168,7 +168,7 @@ func (s *session) snapshot() SessionState {
 		TSIH: s.tsih, ISID: s.isid, Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), Group: s.group,
 		Params: s.params, Started: s.born.UnixNano(), ExpCmdSN: s.expCmdSN, MaxCmdSN: s.maxCmdSN,
 		LastTTT: s.lastTTT, Arrivals: s.arrivals, Text: s.text, Ending: s.ending, Resetting: s.resetting, Leave: s.leave,
-		Account: s.account,
+		Account: []byte(s.account),
 	}
 	st.Address, _ = s.address.MarshalBinary() // never fails
 	for _, c := range s.conns {
@@ -250,7 +250,7 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 func (n *Node) restoreSession(st *SessionState, target func(string) *Target) error {
 	s := newSession(n)
 	s.initiator, s.alias, s.isid, s.tsih, s.group = st.Initiator, st.Alias, st.ISID, st.TSIH, st.Group
-	s.params, s.born, s.account = st.Params, time.Unix(0, st.Started), st.Account
+	s.params, s.born, s.account = st.Params, time.Unix(0, st.Started), string(st.Account)
 	if err := s.address.UnmarshalBinary(st.Address); err != nil {
 		return fmt.Errorf("iscsi: the address of the session of %s: %w", st.Initiator, err)
 	}

@@ -62,6 +62,7 @@ type LUNStatus struct {
 	FlushFailed    bool          `json:"flush_failed"`
 	StoreType      string        `json:"backing_store_type"`
 	StorePath      string        `json:"backing_store_path,omitempty"`
+	ACL            []string      `json:"acl,omitempty"` // which initiators see it, as the target's; left out: all
 	Counters       scsi.Counters `json:"counters"`
 }
 
@@ -136,8 +137,18 @@ func (t *served) status(sessions []uint16) TargetStatus {
 			LUN: u.Number, Type: i.Type, SCSIID: i.SCSIID, Serial: i.Serial, NAA: i.NAA, Size: i.Size, BlockSize: i.BlockSize,
 			Online: i.Online, Removable: i.Removable, PreventRemoval: i.PreventRemoval, ReadOnly: i.ReadOnly,
 			WriteCache: i.WriteCache, Thin: i.Thin, FlushFailed: i.FlushFailed, StoreType: i.StoreType, StorePath: i.StorePath,
-			Counters: u.Unit.Counters(),
+			Counters: u.Unit.Counters(), ACL: t.viewers(u.Number),
 		})
 	}
 	return st
+}
+
+// viewers returns the access list of a logical unit, nil if everyone sees it.
+func (t *served) viewers(n uint16) []string {
+	for i := range t.conf.LUNs {
+		if l := &t.conf.LUNs[i]; l.Number == n && !l.Access.Everyone() {
+			return l.Access.List()
+		}
+	}
+	return nil
 }

@@ -122,6 +122,9 @@ func TestMask(t *testing.T) {
 	if err := alice.Do(t.Context(), cmd.Read10(initiator.LUN(2), 0, 1, make([]byte, 512), 0)); err == nil {
 		t.Error("a disk that is masked now is read")
 	}
+	if l := d.status(t).Targets[0].LUNs; len(l[1].ACL) > 0 || !slices.Equal(l[2].ACL, []string{"account bob"}) {
+		t.Errorf("the logical units are %+v", l)
+	}
 	if s := d.status(t).Sessions; len(s) != 2 || s[0].Account != "alice-in" || !slices.Equal(s[0].Masked, []uint16{2}) || len(s[1].Masked) > 0 {
 		t.Errorf("the sessions are %+v", s)
 	}

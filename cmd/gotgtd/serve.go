@@ -267,7 +267,7 @@ func (d *daemon) stop() error {
 	return errors.Join(err, d.process.Exit(ctx))
 }
 
-// errStopping ends an upgrade that a request to stop has overtaken.
+// errStopping ends an upgrade, or the wait for the end of a session, that a request to stop has overtaken.
 var errStopping = errors.New("the daemon is stopping")
 
 // Upgrade implements [control.Daemon].
@@ -317,6 +317,9 @@ func (d *daemon) reports() []handoff.Report {
 
 // EndSession implements [control.Daemon].
 func (d *daemon) EndSession(ctx context.Context, tsih uint16, rejectFor time.Duration) (target.SessionEnd, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(d.life, func() { cancel(errStopping) })()
 	end, err := d.server.EndSession(ctx, tsih, rejectFor)
 	if errors.Is(err, iscsi.ErrClosed) {
 		return end, control.ErrLeft

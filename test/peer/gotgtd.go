@@ -22,8 +22,11 @@ type Gotgtd struct {
 // StartGotgtd runs the gotgtd that program names and waits until it serves, at
 // ports that it chooses itself.
 func StartGotgtd(ctx context.Context, program string, o Options) (*Gotgtd, error) {
-	config := filepath.Join(o.Dir, "targets.conf")
-	if err := os.WriteFile(config, []byte(o.Config), 0o600); err != nil {
+	config, text := filepath.Join(o.Dir, "targets.conf"), o.Config
+	if o.YAML != "" {
+		config, text = filepath.Join(o.Dir, "gotgtd.yaml"), o.YAML
+	}
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("can't write gotgtd's configuration: %w", err)
 	}
 	g := &Gotgtd{program: program, control: filepath.Join(o.Dir, "control.sock")}

@@ -25,6 +25,9 @@ type Options struct {
 	// Config is the text of a targets.conf: both tgt and this project's target
 	// understand it, so one test can be tried on both.
 	Config string
+	// YAML is the text of a configuration in place of Config, for what only this
+	// project's target has.
+	YAML string
 	// Dir is an existing folder for the target's files.
 	Dir string
 	// Address, host:port, is the portal of a tgt; empty means free loopback ports.

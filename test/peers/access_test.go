@@ -85,6 +85,46 @@ func TestRefusedInitiators(t *testing.T) {
 	}
 }
 
+// TestMaskedLUN shows LUN 2 to one account, LUN 3 to one name, and LUN 1 to all.
+func TestMaskedLUN(t *testing.T) {
+	t.Parallel()
+	const yaml = `
+accounts: [{user: alice, secret: correct-horse-1, initiators: ["iqn.2026-01.test:*"]}]
+targets:
+  - name: %s
+    auth: {users: [{account: alice}, {user: bob, secret: correct-horse-2}]}
+    luns:
+      - {lun: 1, backend: ram, size: 1MiB}
+      - {lun: 2, backend: ram, size: 1MiB, access: {accounts: [alice]}}
+      - {lun: 3, backend: ram, size: 1MiB, access: {initiators: ["iqn.2026-01.test:friend"]}}
+`
+	portal := start(t, peer.Options{YAML: fmt.Sprintf(yaml, peer.IQN)}).Portals()[0]
+	const alice, bob = "alice%correct-horse-1@", "bob%correct-horse-2@"
+	for _, tc := range []struct {
+		user, name string
+		sees       [4]bool // by LUN
+	}{
+		{alice, "iqn.2026-01.test:friend", [4]bool{1: true, 2: true, 3: true}},
+		{alice, "iqn.2026-01.test:other", [4]bool{1: true, 2: true}},
+		{bob, "iqn.2026-01.test:friend", [4]bool{1: true, 3: true}},
+		{bob, "iqn.2026-01.test:other", [4]bool{1: true}},
+	} {
+		list := must(t, "iscsi-ls", "-s", "-i", tc.name, "iscsi://"+tc.user+portal)
+		for n := 1; n <= 3; n++ {
+			if got := strings.Contains(list, fmt.Sprintf("Lun:%d ", n)); got != tc.sees[n] {
+				t.Errorf("%s%s is shown LUN %d: %v, in:\n%s", tc.user, tc.name, n, got, list)
+			}
+			url := peer.URL(tc.user+portal, peer.IQN, n)
+			if tc.sees[n] {
+				contains(t, must(t, "iscsi-inq", "-i", tc.name, url), "DIRECT_ACCESS")
+			} else {
+				refuses(t, "iscsi-inq", "-i", tc.name, url)
+			}
+		}
+	}
+	refuses(t, "iscsi-inq", "-i", "iqn.2026-02.test:friend", peer.URL(alice+portal, peer.IQN, 1))
+}
+
 // TestHeaderDigest logs in with both of the digest settings that libiscsi's URLs
 // know.
 func TestHeaderDigest(t *testing.T) {

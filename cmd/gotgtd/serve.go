@@ -267,7 +267,8 @@ func (d *daemon) stop() error {
 	return errors.Join(err, d.process.Exit(ctx))
 }
 
-// errStopping ends an upgrade, or the wait for the end of a session, that a request to stop has overtaken.
+// errStopping ends an upgrade, or the wait for the end of a session, that a
+// request to stop has overtaken.
 var errStopping = errors.New("the daemon is stopping")
 
 // Upgrade implements [control.Daemon].

@@ -63,6 +63,7 @@ func (r *rig) move(t fatal, state *NodeState, socks []*socket.Socket) {
 		t.Fatalf("the retired node holds %d bytes", n)
 	}
 	next.Start()
+	r.accepts.Store(next)
 	r.node, r.target = next, target
 }
 

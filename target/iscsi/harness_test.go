@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ const (
 type rig struct {
 	t       *testing.T
 	node    *Node
+	accepts atomic.Pointer[Node] // node, for the goroutine that accepts
 	target  *Target
 	store   storage.Store
 	l       *net.TCPListener
@@ -86,6 +88,7 @@ func newRigWith(t *testing.T, limits Limits, auth Auth, sys system, buffer int, 
 	t.Helper()
 	r := &rig{t: t, node: NewNode(Options{Log: slog.New(slog.DiscardHandler), FastPaths: f}), done: make(chan struct{}), buffer: buffer}
 	r.node.sys = sys
+	r.accepts.Store(r.node)
 	r.target, r.store = newDisk(t, limits, auth)
 	r.node.SetTargets([]*Target{r.target}, announced, Auth{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -103,7 +106,7 @@ func newRigWith(t *testing.T, limits Limits, auth Auth, sys system, buffer int, 
 			if r.buffer > 0 {
 				_ = c.SetWriteBuffer(r.buffer)
 			}
-			if err := r.node.Serve(c, 1); err != nil {
+			if err := r.accepts.Load().Serve(c, 1); err != nil {
 				t.Log(err)
 			}
 		}

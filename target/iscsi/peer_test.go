@@ -110,6 +110,7 @@ func TestMaskedLUN(t *testing.T) {
 		}
 	}
 	mask(r.target, 2)
+	r.node.SetTargets([]*Target{r.target}, announced, Auth{})
 	alice, bob := r.dial(initiator.Options{CHAP: chapOf("alice", alicesSecret)}), r.dial(initiator.Options{CHAP: chapOf("bob", bobsSecret)})
 	luns := func(s *initiator.Session, want ...uint64) {
 		t.Helper()
@@ -163,6 +164,7 @@ func TestMaskUnchanged(t *testing.T) {
 	r := newRig(t, Limits{}, Auth{})
 	mask := func(target *Target) { target.Masked = func(Peer) []uint16 { return []uint16{9} } }
 	mask(r.target)
+	r.node.SetTargets([]*Target{r.target}, announced, Auth{})
 	r.changed = mask
 	s := r.dial(initiator.Options{})
 	state, socks := r.freeze(t)

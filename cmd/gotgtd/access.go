@@ -12,7 +12,7 @@ import (
 )
 
 func accessCommand() *cobra.Command {
-	c := &cobra.Command{Use: "access", Short: "Say which initiators may use a target or a logical unit"}
+	c := groupCommand("access", "Say which initiators may use a target or a logical unit")
 	c.AddCommand(
 		accessChangeCommand("add", "Admit initiators", (*config.Editor).AddAccess),
 		accessChangeCommand("remove", "Admit initiators no more", (*config.Editor).RemoveAccess),

@@ -17,7 +17,7 @@ import (
 )
 
 func lunCommand() *cobra.Command {
-	c := &cobra.Command{Use: "lun", Short: "Add, change, grow, remove and list logical units"}
+	c := groupCommand("lun", "Add, change, grow, remove and list logical units")
 	c.AddCommand(lunAddCommand(), lunRemoveCommand(), lunResizeCommand(), lunSetCommand(), lunListCommand())
 	return c
 }

@@ -39,7 +39,7 @@ func root() *cobra.Command {
 	}
 	c.PersistentFlags().String("control", control.DefaultSocket(), "unix `SOCKET` that the daemon is controlled through")
 	c.AddCommand(serveCommand(), checkCommand(), planCommand(), showCommand(), sessionCommand(), sessionsCommand(), upgradeCommand(), versionCommand())
-	c.AddCommand(targetCommand(), lunCommand(), userCommand(), accessCommand(), applyCommand())
+	c.AddCommand(targetCommand(), lunCommand(), userCommand(), accessCommand(), configCommand(), applyCommand())
 	return c
 }
 
@@ -50,4 +50,9 @@ func client(c *cobra.Command) *control.Client {
 		panic(err) // the flag is defined above
 	}
 	return control.NewClient(socket)
+}
+
+// groupCommand is a command that has others, and does nothing by itself.
+func groupCommand(name, short string) *cobra.Command {
+	return &cobra.Command{Use: name, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 }

@@ -61,7 +61,8 @@ type daemon struct {
 	log     *slog.Logger
 	process *supervisor.Process
 	server  *target.Server
-	socket  net.Listener // of the control socket
+	conf    *config.Config // what server was made of
+	socket  net.Listener   // of the control socket
 	control *control.Server
 	moved   chan struct{}   // closed when a successor has taken over
 	life    context.Context // ends when the daemon stops, and with it an upgrade under way
@@ -124,6 +125,7 @@ func (d *daemon) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.conf = conf
 	if err := d.follow(brief, conf); err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 func targetCommand() *cobra.Command {
-	c := &cobra.Command{Use: "target", Short: "Add, change, remove and list targets"}
+	c := groupCommand("target", "Add, change, remove and list targets")
 	c.AddCommand(targetAddCommand(), targetRemoveCommand(), targetSetCommand(), targetListCommand())
 	return c
 }

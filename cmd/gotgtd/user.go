@@ -25,7 +25,7 @@ import (
 const secretsFolder = "secrets"
 
 func userCommand() *cobra.Command {
-	c := &cobra.Command{Use: "user", Short: "Add, change and remove CHAP accounts"}
+	c := groupCommand("user", "Add, change and remove CHAP accounts")
 	c.AddCommand(
 		userSetCommand("add", "Add an account", true),
 		userSetCommand("set", "Give an account another secret", false),

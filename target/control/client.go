@@ -3,6 +3,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -120,8 +121,20 @@ var errElsewhere = errors.New("gotgtd has handed over, and no successor answers"
 
 // call makes a request and decodes the answer.
 func (c *Client) call(ctx context.Context, method, path string, answer any) error {
+	return c.exchange(ctx, method, path, nil, answer)
+}
+
+// exchange is call with a body, unless question is nil.
+func (c *Client) exchange(ctx context.Context, method, path string, question, answer any) error {
+	var body []byte
+	if question != nil {
+		var err error
+		if body, err = json.Marshal(question); err != nil {
+			return err
+		}
+	}
 	for try := 0; ; try++ {
-		err := c.once(ctx, method, path, answer)
+		err := c.once(ctx, method, path, body, answer)
 		if !errors.Is(err, errElsewhere) || try == leftRetries {
 			return err
 		}
@@ -133,8 +146,8 @@ func (c *Client) call(ctx context.Context, method, path string, answer any) erro
 	}
 }
 
-func (c *Client) once(ctx context.Context, method, path string, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://gotgtd"+path, nil)
+func (c *Client) once(ctx context.Context, method, path string, question []byte, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://gotgtd"+path, bytes.NewReader(question))
 	if err != nil {
 		return err
 	}

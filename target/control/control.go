@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package control is how commands talk to a running daemon: HTTP with JSON
-// over a unix socket that only the daemon's user can open.
+// over a unix socket that only the daemon's user can open. docs/api.md describes it.
 //
 //	GET  /v1/status                     Status
 //	GET  /v1/running                    plan.Running
+//	GET  /v1/config?secrets=BOOL        Config
+//	PUT  /v1/config                     Proposal; Planned, or a problem
+//	POST /v1/plan                       Proposal; Planned
 //	DELETE /v1/sessions/{tsih}?reject-for=DURATION
 //	                                    target.SessionEnd, when the session has ended
 //	POST /v1/upgrade?timeout=DURATION&force=BOOL
@@ -42,6 +45,7 @@ var ErrLeft = errors.New("this process has handed over")
 
 // Daemon is what the server speaks for.
 type Daemon interface {
+	Configurer
 	Status() Status
 	// Running describes what is served, for a plan.
 	Running() *plan.Running
@@ -55,8 +59,9 @@ type Daemon interface {
 
 // problem is an answer that is no success.
 type problem struct {
-	Error  string          `json:"error"`
-	Report *handoff.Report `json:"report,omitempty"`
+	Error   string          `json:"error"`
+	Report  *handoff.Report `json:"report,omitempty"`
+	Refused []string        `json:"refused,omitempty"` // the changes that need force
 }
 
 const (
@@ -81,16 +86,28 @@ type Server struct {
 func Serve(l net.Listener, d Daemon) *Server {
 	s := &Server{daemon: d, listener: l, done: make(chan struct{})}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", s.status)
-	mux.HandleFunc("GET /v1/running", s.running)
-	mux.HandleFunc("DELETE /v1/sessions/{tsih}", s.endSession)
-	mux.HandleFunc("POST /v1/upgrade", s.upgrade)
+	for pattern, h := range s.routes() {
+		mux.HandleFunc(pattern, h)
+	}
 	s.http = http.Server{Handler: mux, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, MaxHeaderBytes: maxHeader}
 	go func() {
 		defer close(s.done)
 		_ = s.http.Serve(l)
 	}()
 	return s
+}
+
+// routes are what docs/openapi.yaml describes.
+func (s *Server) routes() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"GET /v1/status":             s.status,
+		"GET /v1/running":            s.running,
+		"GET /v1/config":             s.config,
+		"PUT /v1/config":             s.apply,
+		"POST /v1/plan":              s.plan,
+		"DELETE /v1/sessions/{tsih}": s.endSession,
+		"POST /v1/upgrade":           s.upgrade,
+	}
 }
 
 // Leave stops taking commands because a successor takes them from the same

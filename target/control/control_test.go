@@ -5,6 +5,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -40,6 +41,27 @@ func (d *fakeDaemon) EndSession(ctx context.Context, tsih uint16, rejectFor time
 }
 
 func (d *fakeDaemon) Running() *plan.Running { return &plan.Running{} }
+
+func (d *fakeDaemon) Config(secrets bool) (Config, error) {
+	return Config{File: "/etc/a.yaml", Revision: "1", Config: fmt.Sprintf("secrets: %v\n", secrets)}, nil
+}
+
+func (d *fakeDaemon) Plan(p Proposal) (Planned, error) {
+	if p.Config == "" {
+		return Planned{}, fmt.Errorf("%w: nothing in it", ErrInvalid)
+	}
+	lun := uint16(1)
+	return NewPlanned(&plan.Plan{Changes: []plan.Change{{Op: "+", Target: "iqn.2026-11.test:a", LUN: &lun, What: p.Config, Refused: "no"}}}), nil
+}
+
+func (d *fakeDaemon) Apply(_ context.Context, p Proposal) (Planned, error) {
+	planned, err := d.Plan(p)
+	if err == nil && p.Revision != "1" {
+		err = ErrRevision
+	}
+	planned.Applied, planned.Report = err == nil, &handoff.Report{Generation: 2, Phases: []handoff.Phase{}}
+	return planned, err
+}
 
 // testServer serves a daemon on a socket of its own.
 func testServer(t *testing.T, d *fakeDaemon) (*Server, *Client) {

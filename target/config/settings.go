@@ -18,7 +18,7 @@ type Settings map[string]string
 // Settings returns what a target has but for its name, its number and its
 // logical units. Of a secret there is a fingerprint.
 func (t *Target) Settings() Settings {
-	w := &yamlWriter{}
+	w := &yamlWriter{expand: true}
 	f := w.target(t)
 	f.Name, f.TID, f.LUNs = "", 0, nil
 	s := Settings{}

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -141,5 +142,19 @@ func TestBinds(t *testing.T) {
 		if some.Binds(name) != want || !all.Binds(name) {
 			t.Errorf("%s: %v, want %v", name, some.Binds(name), want)
 		}
+	}
+}
+
+// TestSettingsOfSharedAccount wants a change of an account to show at each target
+// that has it.
+func TestSettingsOfSharedAccount(t *testing.T) {
+	const text = "accounts: [{name: n, user: u, secret: abcdefghijkl, initiators: [eui.020000000000000%d]}]\ntargets: [{name: eui.0200000000000001, auth: {users: [{account: n}]}}]\n"
+	var all []Settings
+	for i := range 2 {
+		all = append(all, mustParse(t, "a.yaml", fmt.Sprintf(text, i)).Targets[0].Settings())
+	}
+	const key = "auth.users[0].initiators"
+	if all[0][key] == "" || all[0][key] == all[1][key] || all[0]["secret of u"] == "" {
+		t.Errorf("%v\n%v", all[0], all[1])
 	}
 }

@@ -34,6 +34,7 @@ func (w *yamlWriter) write(c *Config) ([]byte, error) {
 // yamlWriter makes the YAML file's types out of a Config.
 type yamlWriter struct {
 	withSecrets bool
+	expand      bool // shared accounts where they are used, not by their names
 	identities  bool // also those that are as by default
 }
 
@@ -77,7 +78,7 @@ func (w *yamlWriter) auth(a Auth) *fileAuth {
 }
 
 func (w *yamlWriter) account(a Account) fileAccount {
-	if a.Shared != "" {
+	if a.Shared != "" && !w.expand {
 		return fileAccount{Account: a.Shared}
 	}
 	f := fileAccount{User: a.User, SecretFile: a.SecretFile, Initiators: a.Initiators}

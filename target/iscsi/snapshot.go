@@ -227,7 +227,7 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 	// connections, which are the other process's.
 	n.frozen.Store(true)
 	n.foreign.Store(true)
-	n.lastTSIH, n.rejections = st.LastTSIH, st.Rejections[:min(len(st.Rejections), maxRejections)]
+	n.lastTSIH, n.rejections = st.LastTSIH, slices.Clone(st.Rejections[:min(len(st.Rejections), maxRejections)])
 	for i := range st.Sessions {
 		if err := n.restoreSession(&st.Sessions[i], target); err != nil {
 			return err

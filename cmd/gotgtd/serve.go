@@ -280,7 +280,7 @@ func (d *daemon) Upgrade(ctx context.Context, force bool) (handoff.Report, error
 	defer context.AfterFunc(d.life, func() { cancel(context.Cause(d.life)) })()
 	began := time.Now()
 	r := handoff.Report{
-		Time: began, Generation: d.process.Generation() + 1, OldPID: os.Getpid(), OldVersion: versionString(),
+		Time: began, Generation: d.process.Generation() + 1, OldPID: os.Getpid(), OldVersion: versionString(), Phases: []handoff.Phase{},
 	}
 	moved := false
 	text, err := json.Marshal(briefing{Running: d.server.Running(), Force: force})

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/gotgtd/gotgtd/target"
+	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
@@ -40,7 +41,9 @@ func (d *fakeDaemon) EndSession(ctx context.Context, tsih uint16, rejectFor time
 	return d.end(ctx, tsih, rejectFor)
 }
 
-func (d *fakeDaemon) Running() *plan.Running { return &plan.Running{} }
+func (d *fakeDaemon) Running() *plan.Running {
+	return &plan.Running{Targets: []plan.Target{{Settings: config.Settings{"alias": "a"}, LUNs: []plan.LUN{{Settings: config.Settings{}}}}}, Sessions: []plan.Session{{}}}
+}
 
 func (d *fakeDaemon) Config(secrets bool) (Config, error) {
 	return Config{File: "/etc/a.yaml", Revision: "1", Config: fmt.Sprintf("secrets: %v\n", secrets)}, nil

@@ -74,15 +74,15 @@ func (l Limits) withDefaults() Limits {
 
 // Params are the negotiated values of a session (RFC 7143 13).
 type Params struct {
-	MaxBurstLength     uint32 `cbor:"1,keyasint"` // bytes
-	FirstBurstLength   uint32 `cbor:"2,keyasint"` // bytes
-	MaxConnections     uint16 `cbor:"3,keyasint"`
-	MaxOutstandingR2T  uint16 `cbor:"4,keyasint"`
-	InitialR2T         bool   `cbor:"5,keyasint"`
-	ImmediateData      bool   `cbor:"6,keyasint"`
-	DefaultTime2Wait   uint16 `cbor:"7,keyasint"` // seconds
-	DefaultTime2Retain uint16 `cbor:"8,keyasint"` // seconds
-	QueueDepth         int    `cbor:"9,keyasint"` // not negotiated: the most commands in the window
+	MaxBurstLength     uint32 `cbor:"1,keyasint" json:"max_burst_length"`   // bytes
+	FirstBurstLength   uint32 `cbor:"2,keyasint" json:"first_burst_length"` // bytes
+	MaxConnections     uint16 `cbor:"3,keyasint" json:"max_connections"`
+	MaxOutstandingR2T  uint16 `cbor:"4,keyasint" json:"max_outstanding_r2t"`
+	InitialR2T         bool   `cbor:"5,keyasint" json:"initial_r2t"`
+	ImmediateData      bool   `cbor:"6,keyasint" json:"immediate_data"`
+	DefaultTime2Wait   uint16 `cbor:"7,keyasint" json:"default_time2wait"`   // seconds
+	DefaultTime2Retain uint16 `cbor:"8,keyasint" json:"default_time2retain"` // seconds
+	QueueDepth         int    `cbor:"9,keyasint" json:"queue_depth"`         // not negotiated: the most commands in the window
 }
 
 // rfcDefaults are the values of keys that nobody mentions.

@@ -10,11 +10,11 @@ import (
 
 // Counters is what was moved since the start, over handoffs.
 type Counters struct {
-	Reads        uint64 `cbor:"1,keyasint"` // commands that read blocks
-	Writes       uint64 `cbor:"2,keyasint"` // commands that wrote blocks
-	ReadBytes    uint64 `cbor:"3,keyasint"`
-	WrittenBytes uint64 `cbor:"4,keyasint"`
-	Errors       uint64 `cbor:"5,keyasint"` // commands that failed in the backing store
+	Reads        uint64 `cbor:"1,keyasint" json:"reads"`  // commands that read blocks
+	Writes       uint64 `cbor:"2,keyasint" json:"writes"` // commands that wrote blocks
+	ReadBytes    uint64 `cbor:"3,keyasint" json:"read_bytes"`
+	WrittenBytes uint64 `cbor:"4,keyasint" json:"written_bytes"`
+	Errors       uint64 `cbor:"5,keyasint" json:"errors"` // commands that failed in the backing store
 }
 
 // counters is Counters in the making.

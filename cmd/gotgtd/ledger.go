@@ -110,6 +110,18 @@ func (l *ledger) moved(r *plan.Running) []string {
 	return list
 }
 
+// served tells whether a file was served from a path before.
+func (l *ledger) served(path string) bool {
+	for _, t := range l.targets {
+		for _, u := range t.LUNs {
+			if u.Path == path && u.Store != "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // note writes down what is served. What is there no more is kept for a while.
 func (l *ledger) note(r *plan.Running) error {
 	if l.path == "" {
@@ -133,6 +145,11 @@ func (l *ledger) note(r *plan.Running) error {
 			continue
 		}
 		for _, u := range old.LUNs {
+			for j := range targets[i].LUNs { // one that can't be opened now is known all the same
+				if n := &targets[i].LUNs[j]; n.Path == u.Path && n.Store == "" {
+					n.Store = u.Store
+				}
+			}
 			there := slices.ContainsFunc(targets[i].LUNs, func(n ledgerLUN) bool { return n.Path == u.Path || n.LUN == u.LUN })
 			if u.Gone = stillKept(u.Gone, now); !there && u.Gone != "" {
 				targets[i].LUNs = append(targets[i].LUNs, u)

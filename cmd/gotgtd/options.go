@@ -39,7 +39,7 @@ func (o *serveOptions) configuration(known config.Numbers) (*config.Config, erro
 	var err error
 	switch {
 	case o.config != "":
-		c, err = config.LoadNumbered(o.config, known)
+		c, err = config.LoadToServe(o.config, known)
 	case o.disk != "":
 		c, err = diskConfig(o.disk, o.target)
 	default:

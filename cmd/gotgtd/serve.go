@@ -70,8 +70,10 @@ type daemon struct {
 	mu      sync.Mutex // protects history
 	history []handoff.Report
 
-	plan   []string // what this generation has changed when it took over
-	ledger *ledger
+	plan []string // what this generation has changed when it took over
+
+	ledgerMu sync.Mutex // protects what ledger holds
+	ledger   *ledger
 }
 
 // serve runs a generation from its start to its end.
@@ -139,6 +141,13 @@ func (d *daemon) start(ctx context.Context) error {
 	predecessor := d.process.Predecessor()
 	d.server, err = target.New(target.Options{
 		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: predecessor != nil, FastPaths: fast, Force: brief.Force,
+		MayBeLate: func(target string, lun uint16) bool { return predecessor == nil || brief.Running.NotOpen(target, lun) },
+		Opened:    d.noteNumbers,
+		Known: func(path string) bool {
+			d.ledgerMu.Lock()
+			defer d.ledgerMu.Unlock()
+			return ledger.served(path)
+		},
 	})
 	if err != nil {
 		return err
@@ -202,6 +211,8 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 // noteNumbers writes down which numbers are given, and says at a start which
 // paths lead to something else than when it was last served.
 func (d *daemon) noteNumbers() {
+	d.ledgerMu.Lock()
+	defer d.ledgerMu.Unlock()
 	r := d.server.Running()
 	if d.process.Predecessor() == nil {
 		for _, path := range d.ledger.moved(r) {
@@ -367,7 +378,7 @@ func (d *daemon) logServing() {
 	st := d.server.Status()
 	for _, t := range st.Targets {
 		for _, l := range t.LUNs {
-			if l.Type == "controller" {
+			if l.Type == "controller" || l.Error != "" {
 				continue
 			}
 			for _, p := range st.Portals {

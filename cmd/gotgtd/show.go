@@ -99,6 +99,9 @@ func writeLUN(b *strings.Builder, l *target.LUNStatus) {
 		{"Backing store type", l.StoreType}, {"Backing store path", printable(l.StorePath, "None")},
 	} {
 		fmt.Fprintf(b, "            %s: %v\n", f.name, f.value)
+		if f.name == "Online" && l.Error != "" {
+			fmt.Fprintf(b, "            Not ready: %s\n", printable(l.Error, ""))
+		}
 	}
 	b.WriteString("            Backing store flags:\n")
 }

@@ -43,8 +43,8 @@ type Config struct {
 	// Limits bound what initiators can make the daemon use.
 	Limits Limits
 
-	// IgnoreErrors makes the daemon start without the logical units that it
-	// cannot open, instead of not at all.
+	// IgnoreErrors makes a reload go on though it brings logical units that can't
+	// be opened. They are not ready then, as they are after a start in any case.
 	IgnoreErrors bool
 
 	// Warnings are what is permitted but should be looked at.
@@ -231,9 +231,15 @@ type LUN struct {
 	// Path is what the backend opens: for "file" an absolute path.
 	Path string
 
-	// Size in bytes: of a RAM disk, or of a file that Create makes. A file
-	// that is there keeps the size that it has.
+	// Size in bytes: of a RAM disk, or of a regular file. One that is shorter
+	// grows when it is opened; one that is longer is an error. 0: a file keeps its size.
 	Size int64
+
+	// Preallocate takes the whole space of a file when it is made or grown.
+	Preallocate bool
+
+	// Format is "raw", or empty: then a file in another format is refused.
+	Format string
 
 	// Create makes the file, sparse and Size bytes long, if it is missing.
 	Create bool
@@ -245,7 +251,7 @@ type LUN struct {
 	WriteCache *bool
 
 	BlockSize int   // bytes of a logical block, 512 or 4096; default 512
-	Thin      *bool // UNMAP frees space; default: whether the backend can
+	Thin      *bool // UNMAP frees space; default: whether the backend can, false with Preallocate
 	Direct    bool  // past the page cache (O_DIRECT)
 	Sync      bool  // each write is on stable storage before it is answered (O_SYNC)
 
@@ -254,7 +260,7 @@ type LUN struct {
 	IO string
 
 	// AllowInUse opens a block device though the system uses it, as one that is
-	// mounted.
+	// mounted, or a file though another program has it open for writing.
 	AllowInUse bool
 
 	// What the logical unit says about itself. SCSIID is the designator in T10

@@ -104,6 +104,9 @@ func (l *LUN) setDefaults(target string) {
 	if l.WriteCache == nil {
 		l.WriteCache = new(!l.Sync)
 	}
+	if l.Preallocate && l.Thin == nil {
+		l.Thin = new(false) // UNMAP would give the space back
+	}
 	id := identity(target, l.Number)
 	orDefault(&l.Serial, id)
 	orDefault(&l.SCSIID, fmt.Sprintf("%-8s%s", defaultVendor, id))

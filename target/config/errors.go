@@ -31,6 +31,10 @@ type Error struct {
 	Key string // the key or directive at fault, as the file spells it; empty for a fault of syntax
 	Err error  // what is wrong
 
+	// Unavailable marks what is wrong with a backing store and not with the
+	// configuration: it may be right later, and a start goes on without it.
+	Unavailable bool
+
 	path string // canonical path of the value, such as "targets[0].luns[1].path"
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -20,23 +21,36 @@ func Load(path string) (*Config, error) { return LoadNumbered(path, nil) }
 
 // LoadNumbered is [Load] with the numbers that were given before. Those that
 // the configuration leaves open stay as they were.
-func LoadNumbered(path string, known Numbers) (*Config, error) {
+func LoadNumbered(path string, known Numbers) (*Config, error) { return load(path, known, false) }
+
+// LoadToServe is LoadNumbered for a process that opens the backing stores next:
+// what is wrong with these is no error here ([Error.Unavailable]).
+func LoadToServe(path string, known Numbers) (*Config, error) { return load(path, known, true) }
+
+func load(path string, known Numbers, starting bool) (*Config, error) {
 	data, err := readFile(path)
 	if err != nil {
 		return nil, Errors{{Pos: Pos{File: path}, Err: err}}
 	}
-	return LoadText(path, data, known)
+	return loadText(path, data, known, starting)
 }
 
 // LoadText is [LoadNumbered] of a file whose text is data, whatever is in its
 // place by now.
 func LoadText(path string, data []byte, known Numbers) (*Config, error) {
+	return loadText(path, data, known, false)
+}
+
+func loadText(path string, data []byte, known Numbers, starting bool) (*Config, error) {
 	if len(data) > maxFileSize {
 		return nil, Errors{{Pos: Pos{File: path}, Err: errTooLarge}}
 	}
 	cfg, errs := parse(path, data, known)
 	cfg.noteReadable()
-	errs = append(errs, cfg.validate().without(errs)...)
+	errs = append(errs, cfg.validate(starting).without(errs)...)
+	if starting {
+		errs = slices.DeleteFunc(errs, func(e *Error) bool { return e.Unavailable })
+	}
 	if len(errs) > 0 {
 		return nil, errs.sorted(cfg.Files)
 	}

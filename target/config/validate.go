@@ -33,11 +33,11 @@ var errMissing = errors.New("is missing")
 // merely doubtful. It looks at the file system: a backing store must be there
 // and may stand behind one logical unit only.
 func (c *Config) Validate() error {
-	return c.validate().sorted(c.Files).orNil()
+	return c.validate(false).sorted(c.Files).orNil()
 }
 
-func (c *Config) validate() Errors {
-	v := &validator{cfg: c, system: realSystem, naas: map[string]string{}, stores: map[store]string{}}
+func (c *Config) validate(starting bool) Errors {
+	v := &validator{cfg: c, system: realSystem, starting: starting, naas: map[string]string{}, stores: map[store]string{}}
 	v.portalGroups()
 	v.accounts()
 	v.auth(c.Discovery, "discovery")
@@ -52,6 +52,7 @@ type validator struct {
 	errs     Errors
 	warnings Errors
 	system   system
+	starting bool              // the stores will be opened next, which finds what is wrong with them
 	naas     map[string]string // logical units by NAA identifier, as canonical paths
 	stores   map[store]string  // logical units by what is behind them, likewise
 }

@@ -4,12 +4,12 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/target/storage"
 	"github.com/gotgtd/gotgtd/target/storage/plugin"
 )
 
@@ -23,58 +23,72 @@ type store struct {
 
 // system is what the operating system knows about stores.
 type system struct {
-	identify func(path string, mayBeMissing bool) (store, error)
-	inUse    func(path string) bool // whether the system uses a block device
+	identify func(l *LUN) (store, error)
+	check    func(o storage.Options) error // what speaks against opening
 
 	registered func(plugin string) error // nil if gotgt's registry has the plug-in
 }
 
-var realSystem = system{identifyStore, deviceInUse, plugin.Registered}
+var realSystem = system{identifyStore, storage.Check, plugin.Registered}
 
 // isDevice reports whether the store is a block device.
 func (s store) isDevice() bool { return s.inode == 0 && s.path == "" }
 
-// deviceInUse reports whether a block device is mounted, a part of a RAID or
-// used by the system in another way: Linux lets no one open it exclusively
-// then. That gotgtd itself has it open does not count.
-func deviceInUse(path string) bool {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err == nil {
-		unix.Close(fd)
-	}
-	return errors.Is(err, unix.EBUSY)
-}
-
 // file checks a file or block device: it is there, or will be made; it can
 // hold blocks; no other logical unit has it.
 func (v *validator) file(t *Target, l *LUN, at string) {
-	if l.Create {
+	if l.Create && !l.ReadOnly || l.Size != 0 {
 		v.size(l, at)
 	}
-	if l.Create && l.ReadOnly {
-		v.fail(at+".create", "a file that is made read-only stays empty")
+	if l.Format != "" {
+		v.oneOf(at+".format", l.Format, []string{storage.FormatRaw})
+	}
+	if l.Preallocate && l.Size == 0 {
+		v.fail(at+".preallocate", "needs a size")
 	}
 	if !v.path(l, at) {
 		return
 	}
-	id, err := v.system.identify(l.Path, l.Create)
-	if err == nil && id.isDevice() && !l.AllowInUse && v.system.inUse(l.Path) {
-		err = fmt.Errorf("%q is in use by the system, mounted perhaps (see allow-in-use)", l.Path)
+	id, err := v.system.identify(l)
+	if err == nil && !v.starting {
+		err = v.system.check(l.StoreOptions())
 	}
 	if err != nil {
 		v.unavailable(at+".path", err)
 		return
 	}
+	v.leftOver(l, at)
 	v.unique(id, l, at)
+}
+
+// StoreOptions are those with which the file or device of a logical unit is
+// opened.
+func (l *LUN) StoreOptions() storage.Options {
+	return storage.Options{
+		Path: l.Path, Size: l.Size, Create: l.Create, ReadOnly: l.ReadOnly, BlockSize: l.BlockSize, Direct: l.Direct,
+		Preallocate: l.Preallocate, AllowInUse: l.AllowInUse, Format: l.Format,
+	}
+}
+
+// leftOver warns of what a file has beyond its last whole block.
+func (v *validator) leftOver(l *LUN, at string) {
+	_, size, err := storage.Identify(l.Path)
+	if err != nil || !validBlockSize(l.BlockSize) || size < l.Size && !l.ReadOnly {
+		return
+	}
+	if n := size % int64(l.BlockSize); n != 0 {
+		v.warn(at+".path", "%q has %d bytes, no multiple of the block size, %d: the last %d bytes are left out", l.Path, size, l.BlockSize, n)
+	}
 }
 
 // unavailable reports a store that can't be opened.
 func (v *validator) unavailable(at string, err error) {
 	if v.cfg.IgnoreErrors {
-		v.warn(at, "%w; the logical unit will be missing", err)
+		v.warn(at, "%w; the logical unit will not be ready", err)
 		return
 	}
 	v.fail(at, "%w", err)
+	v.errs[len(v.errs)-1].Unavailable = true
 }
 
 // unique checks that no other logical unit has the store.
@@ -86,24 +100,28 @@ func (v *validator) unique(id store, l *LUN, at string) {
 	v.stores[id] = at + ".path"
 }
 
-// identifyStore finds out which file or device path leads to. If it may be
-// missing, the directory that it would be in is what counts.
-func identifyStore(path string, mayBeMissing bool) (store, error) {
+// identifyStore finds out which file or device the path of a logical unit leads
+// to. If it may be missing, the directory that it would be in is what counts.
+func identifyStore(l *LUN) (store, error) {
 	var st unix.Stat_t
+	path := l.Path
 	err := unix.Stat(path, &st)
-	if errors.Is(err, os.ErrNotExist) && mayBeMissing {
+	if errors.Is(err, os.ErrNotExist) && l.Create && !l.ReadOnly {
 		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 		if err != nil {
 			return store{}, cause(err, "can't make %q", path)
 		}
 		return store{path: filepath.Join(dir, filepath.Base(path))}, nil
 	}
+	if errors.Is(err, os.ErrNotExist) && l.Create {
+		return store{}, cause(errors.New("a file that is made read-only would stay empty"), "can't make %q", path)
+	}
 	if err != nil {
 		return store{}, cause(err, "can't find %q", path)
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		if st.Size == 0 {
+		if st.Size == 0 && (l.Size == 0 || l.ReadOnly) {
 			return store{}, cause(errors.New("it is empty"), "can't serve %q", path)
 		}
 		return store{device: st.Dev, inode: st.Ino}, nil

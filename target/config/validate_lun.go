@@ -102,8 +102,8 @@ func (v *validator) store(t *Target, l *LUN, at string) {
 		if l.Path != "" {
 			v.fail(at+".path", "a RAM disk has no path")
 		}
-		if l.Create || l.Direct || l.Sync || l.AllowInUse || l.IO != "" {
-			v.fail(at, "create, direct, sync, io and allow-in-use have no meaning for a RAM disk")
+		if l.Create || l.Direct || l.Sync || l.AllowInUse || l.IO != "" || l.Preallocate || l.Format != "" {
+			v.fail(at, "create, direct, sync, io, allow-in-use, preallocate and format have no meaning for a RAM disk")
 		}
 	case isPlugin && name != "":
 		v.plugin(l, name, at)
@@ -123,8 +123,8 @@ func (v *validator) store(t *Target, l *LUN, at string) {
 // plugin checks a plug-in: it is there, and no other logical unit has the same
 // path in it.
 func (v *validator) plugin(l *LUN, name, at string) {
-	if l.Create || l.Direct || l.AllowInUse || l.IO != "" {
-		v.fail(at, "create, direct, io and allow-in-use have no meaning for a plug-in")
+	if l.Create || l.Direct || l.AllowInUse || l.IO != "" || l.Preallocate || l.Format != "" {
+		v.fail(at, "create, direct, io, allow-in-use, preallocate and format have no meaning for a plug-in")
 	}
 	if l.Size != 0 {
 		v.size(l, at)
@@ -138,7 +138,7 @@ func (v *validator) plugin(l *LUN, name, at string) {
 		return
 	}
 	if name == "file" {
-		if id, err = v.system.identify(l.Path, false); err != nil {
+		if id, err = v.system.identify(&LUN{Path: l.Path}); err != nil {
 			v.unavailable(at+".path", err)
 			return
 		}

@@ -201,6 +201,7 @@ func (b *builder) lun(f *fileLUN, at string) LUN {
 		Backend: f.Backend, Path: f.Path, Size: int64(f.Size), Create: f.Create, Options: f.Options,
 		ReadOnly: f.ReadOnly, WriteCache: f.WriteCache, BlockSize: f.BlockSize, Thin: f.Thin,
 		Direct: f.Direct, Sync: f.Sync, IO: f.IO, AllowInUse: f.AllowInUse,
+		Preallocate: f.Preallocate, Format: f.Format,
 		SCSIID: f.SCSIID, Serial: f.Serial, NAA: string(f.NAA),
 		Vendor: f.Vendor, Product: f.Product, Revision: f.Revision,
 		Removable: f.Removable, Offline: f.Offline, DescriptorSense: f.DescriptorSense,

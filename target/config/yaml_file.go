@@ -116,6 +116,9 @@ type fileLUN struct {
 	IO         string            `yaml:"io,omitempty"`
 	AllowInUse bool              `yaml:"allow-in-use,omitempty"`
 
+	Preallocate bool   `yaml:"preallocate,omitempty"`
+	Format      string `yaml:"format,omitempty"`
+
 	SCSIID   string  `yaml:"scsi-id,omitempty"`
 	Serial   string  `yaml:"serial,omitempty"`
 	NAA      fileHex `yaml:"naa,omitempty"`

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // everything uses each key of the format.
@@ -86,6 +89,8 @@ targets:
         sync: true
         io: sync
         allow-in-use: true
+        preallocate: true
+        format: raw
         scsi-id: ID
         serial: "0001"
         naa: 6001405aaaaaaaaa0000000000000001
@@ -177,6 +182,7 @@ func everythingTarget(dir string) Target {
 		LUNs: []LUN{{
 			Number: 1, Backend: "file", Path: filepath.Join(dir, "disk.img"), Size: 1 << 30, Create: true,
 			WriteCache: new(false), BlockSize: 4096, Thin: new(false), Direct: true, Sync: true, IO: "sync", AllowInUse: true,
+			Preallocate: true, Format: "raw",
 			SCSIID: "ID", Serial: "0001", NAA: "6001405aaaaaaaaa0000000000000001",
 			Vendor: "V", Product: "P", Revision: "1", Removable: true, Offline: true, DescriptorSense: true,
 			PhysicalBlockExponent: new(0), LowestAlignedLBA: 1, OptimalTransferGranularity: 8, OptimalTransferLength: 256,
@@ -330,7 +336,7 @@ func TestYAMLErrors(t *testing.T) {
 			"4:27: targets[0].luns[0].backend: \"tape\" is none of file, ram, gotgt:NAME",
 			"5:9: targets[0].luns[1].size: is missing",
 			"5:38: targets[0].luns[1].path: a RAM disk has no path",
-			"6:9: targets[0].luns[2]: create, direct, sync, io and allow-in-use have no meaning",
+			"6:9: targets[0].luns[2]: create, direct, sync, io, allow-in-use, preallocate and format have no meaning",
 			"6:65: targets[0].luns[2].options: backend ram has no options",
 			"7:27: targets[0].luns[3].backend: \"gotgt:\" is none of",
 			"8:9: targets[0].luns[4].path: is missing",
@@ -341,7 +347,7 @@ func TestYAMLErrors(t *testing.T) {
 			"10:102: targets[0].luns[6].revision: \"ä\" has characters in it",
 		}},
 		{target + "    luns:\n      - {lun: 1, backend: 'gotgt:x', path: a, create: true}\n      - {lun: 2, backend: 'gotgt:file', path: none.img, size: 1000}\n      - {lun: 3, path: disk.img}\n      - {lun: 4, backend: 'gotgt:file', path: DIR/disk.img}\n      - {lun: 5, backend: 'gotgt:null', path: x, size: 1M}\n      - {lun: 6, backend: 'gotgt:null', path: x, size: 1M}\n", []string{
-			"4:9: targets[0].luns[0]: create, direct, io and allow-in-use have no meaning for a plug-in",
+			"4:9: targets[0].luns[0]: create, direct, io, allow-in-use, preallocate and format have no meaning for a plug-in",
 			"4:27: targets[0].luns[0].backend: can't make the gotgt plug-in \"x\": Backend storage x is not found.",
 			"5:47: targets[0].luns[1].path: can't find \"none.img\": no such file",
 			"5:63: targets[0].luns[1].size: 1000 bytes is not a multiple of the block size, 512",
@@ -353,9 +359,7 @@ func TestYAMLErrors(t *testing.T) {
 			"4:69: targets[0].luns[0].io: \"aio\" is none of sync",
 			"4:99: targets[0].luns[0].physical-block-exponent: 16 is not in the range",
 			"4:123: targets[0].luns[0].lowest-aligned-lba: 16384 is not in the range",
-			"5:9: targets[0].luns[1].size: is missing",
 			"6:15: targets[0].luns[1].path: \"DIR/disk.img\" is behind the logical unit at FILE:4:24 already",
-			"7:17: targets[0].luns[1].create: a file that is made read-only stays empty",
 			"9:29: targets[0].luns[1].mode-pages[0].page: 63 is not in the range",
 			"9:39: targets[0].luns[1].mode-pages[0].data: must be bytes as hexadecimal digits",
 			"9:67: targets[0].luns[1].mode-pages[2]: mode page 01h, subpage 00h is given twice",
@@ -374,23 +378,90 @@ func TestYAMLErrors(t *testing.T) {
 	}
 }
 
-// A block device that the system uses is refused, unless it is allowed.
-func TestDeviceInUse(t *testing.T) {
+// What speaks against opening a store is an error, but not of a process that
+// opens it next.
+func TestStoreIsChecked(t *testing.T) {
 	fake := system{
-		identify: func(string, bool) (store, error) { return store{device: 1}, nil },
-		inUse:    func(path string) bool { return path == "/dev/mounted" },
+		identify: func(*LUN) (store, error) { return store{device: 1}, nil },
+		check: func(o storage.Options) error {
+			if o.AllowInUse {
+				return nil
+			}
+			return errors.New("is in use")
+		},
 	}
-	for _, allowed := range []bool{false, true} {
-		cfg := &Config{Targets: []Target{{Name: "eui.0200000000000001", LUNs: []LUN{{Path: "/dev/mounted", AllowInUse: allowed}}}}}
+	for _, test := range []struct{ allowed, starting bool }{{}, {allowed: true}, {starting: true}} {
+		cfg := &Config{Targets: []Target{{Name: "eui.0200000000000001", LUNs: []LUN{{Path: "/dev/mounted", AllowInUse: test.allowed}}}}}
 		cfg.SetDefaults()
-		v := &validator{cfg: cfg, system: fake, naas: map[string]string{}, stores: map[store]string{}}
+		v := &validator{cfg: cfg, system: fake, starting: test.starting, naas: map[string]string{}, stores: map[store]string{}}
 		v.targets()
-		if refused := strings.Contains(v.errs.Error(), "is in use by the system"); refused == allowed {
-			t.Errorf("allow-in-use %v: %v", allowed, v.errs)
+		if want := !test.allowed && !test.starting; (len(v.errs) > 0) != want {
+			t.Errorf("%+v: %v", test, v.errs)
+		}
+		for _, e := range v.errs {
+			if !e.Unavailable {
+				t.Errorf("%v: is not marked as a matter of the store", e)
+			}
 		}
 	}
-	if deviceInUse(t.TempDir()) {
-		t.Error("a directory is in use")
+}
+
+// A process that opens the stores next loads a configuration whose files are
+// not there, but not one that is wrong.
+func TestLoadToServe(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "gotgtd.yaml")
+	text := "targets:\n  - name: iqn.2026-11.test:a\n    luns:\n      - lun: 1\n        path: missing.img\n"
+	write(t, name, text)
+	if _, err := Load(name); err == nil || !strings.Contains(err.Error(), "5:15: targets[0].luns[0].path: can't find") {
+		t.Errorf("Load: %v", err)
+	}
+	if _, err := LoadToServe(name, nil); err != nil {
+		t.Errorf("LoadToServe: %v", err)
+	}
+	write(t, name, text+"        block-size: 1000\n")
+	if _, err := LoadToServe(name, nil); err == nil || strings.Contains(err.Error(), "missing.img") {
+		t.Errorf("LoadToServe of a wrong one: %v", err)
+	}
+}
+
+func TestFilesSize(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "odd.img"), strings.Repeat("x", 4096+1000))
+	for _, test := range []struct{ lun, err, warning string }{
+		{"path: odd.img", "", "has 5096 bytes, no multiple of the block size, 512: the last 488 bytes are left out"},
+		{"{path: odd.img, size: 8192}", "", ""},
+		{"{path: odd.img, size: 4096}", "never shrunk", ""},
+		{"{path: odd.img, size: 4096, read-only: true}", "", "the last 488 bytes"},
+		{"{path: odd.img, read-only: true, create: true}", "", "the last 488 bytes"},
+		{"{path: none.img, read-only: true, create: true}", "a file that is made read-only would stay empty", ""},
+		{"{path: odd.img, preallocate: true}", "needs a size", "the last 488 bytes"},
+		{"{path: odd.img, format: qcow2}", "is none of raw", "the last 488 bytes"},
+	} {
+		lun := strings.TrimSuffix(strings.TrimPrefix(test.lun, "{"), "}")
+		cfg, err := Parse(filepath.Join(dir, "a.yaml"), []byte("targets: [{name: iqn.2026-11.test:a, luns: [{lun: 1, "+lun+"}]}]"))
+		if err != nil {
+			t.Errorf("%s: %v", test.lun, err)
+			continue
+		}
+		err = cfg.Validate()
+		if (err != nil) != (test.err != "") || err != nil && !strings.Contains(err.Error(), test.err) {
+			t.Errorf("%s: error %v, want %q", test.lun, err, test.err)
+		}
+		if w := cfg.Warnings.Error(); (w != "") != (test.warning != "") || !strings.Contains(w, test.warning) {
+			t.Errorf("%s: warning %q, want %q", test.lun, w, test.warning)
+		}
+	}
+}
+
+// Space that is taken on purpose is not given back by UNMAP, unless that is
+// asked for.
+func TestPreallocateIsNotThin(t *testing.T) {
+	for _, thin := range []*bool{nil, new(true)} {
+		l := LUN{Preallocate: true, Thin: thin}
+		l.setDefaults("iqn.2026-11.test:a")
+		if want := thin != nil; l.Thin == nil || *l.Thin != want {
+			t.Errorf("thin is %v, want %v", l.Thin, want)
+		}
 	}
 }
 

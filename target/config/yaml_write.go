@@ -149,9 +149,9 @@ func (w *yamlWriter) parameters(p Parameters) *fileParameters {
 
 func (w *yamlWriter) lun(l LUN, target string) fileLUN {
 	number := l.Number
-	def := LUN{Number: number, Sync: l.Sync}
+	def := LUN{Number: number, Sync: l.Sync, Preallocate: l.Preallocate}
 	def.setDefaults(target)
-	def.Sync = false
+	def.Sync, def.Preallocate = false, false
 	if w.identities {
 		def.SCSIID, def.Serial, def.NAA, def.Vendor, def.Product, def.Revision = "", "", "", "", "", ""
 	}
@@ -160,6 +160,7 @@ func (w *yamlWriter) lun(l LUN, target string) fileLUN {
 		Number: &number, Backend: l.Backend, Path: l.Path, Size: fileSize(l.Size), Create: l.Create, Options: l.Options,
 		ReadOnly: l.ReadOnly, WriteCache: l.WriteCache, BlockSize: l.BlockSize, Thin: l.Thin,
 		Direct: l.Direct, Sync: l.Sync, IO: l.IO, AllowInUse: l.AllowInUse,
+		Preallocate: l.Preallocate, Format: l.Format,
 		SCSIID: l.SCSIID, Serial: l.Serial, NAA: fileHex(l.NAA),
 		Vendor: l.Vendor, Product: l.Product, Revision: l.Revision,
 		Removable: l.Removable, Offline: l.Offline, DescriptorSense: l.DescriptorSense,

@@ -257,7 +257,7 @@ func (p *planner) compareLUN(was *LUN, l *config.LUN, target string, sessions []
 		p.note(at)
 		return
 	}
-	if l.Size > size && l.Backend == "file" {
+	if l.Size > size && l.Backend == "file" && !l.ReadOnly && !strings.HasPrefix(id, "device:") {
 		size = l.Size
 	}
 	if err == nil && was.Size > 0 && size > 0 {

@@ -45,6 +45,7 @@ type LUN struct {
 	Vendor    string          `json:"vendor"`
 	Product   string          `json:"product"`
 	Settings  config.Settings `json:"settings"`
+	Error     string          `json:"error,omitempty"`   // why the store is not open
 	LastIO    time.Time       `json:"last_io"`           // zero: never
 	Holders   []string        `json:"holders,omitempty"` // initiators that hold a reservation or are registered
 }
@@ -91,6 +92,21 @@ func (r *Running) sessions(target string) []*Session {
 		}
 	}
 	return list
+}
+
+// NotOpen tells whether a logical unit runs without its store, which can't be
+// opened.
+func (r *Running) NotOpen(target string, lun uint16) bool {
+	if r == nil {
+		return false
+	}
+	for i := range r.Targets {
+		if t := &r.Targets[i]; t.Name == target {
+			l := t.lun(lun)
+			return l != nil && l.Error != ""
+		}
+	}
+	return false
 }
 
 func (t *Target) lun(n uint16) *LUN {

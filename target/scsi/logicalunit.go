@@ -23,6 +23,7 @@ type LogicalUnitOptions struct {
 	WriteCache bool          // writes may be reported done before they are on stable storage (WCE)
 	Thin       bool          // thin provisioned: UNMAP and the like free space, where the store can
 	Removable  bool          // removable medium, which START STOP UNIT can eject
+	Absent     bool          // the store is not open: likewise, until [LogicalUnit.Arrive]
 	Online     bool          // false: every command that needs the medium ends with NOT READY
 	Log        *slog.Logger  // nil means slog.Default()
 
@@ -57,6 +58,7 @@ const (
 	stateDSense                  // descriptor format sense data, Control mode page
 	stateWCE                     // write cache enabled, Caching mode page
 	stateFlushFailed             // a flush failed: what was written before it may be lost
+	stateAbsent                  // the store is not open
 )
 
 // A LogicalUnit is a disk over a backing store, or a controller without one.
@@ -114,7 +116,7 @@ func NewLogicalUnit(o LogicalUnitOptions) (*LogicalUnit, error) {
 		lu.blockSize, lu.shift = 4096, 12
 	}
 	info := o.Store.Info()
-	if info.Size < int64(o.BlockSize) {
+	if info.Size < int64(o.BlockSize) && !o.Absent {
 		return nil, fmt.Errorf("scsi: backing store %q is smaller than one block: %d bytes", info.Path, info.Size)
 	}
 	lu.blocks.Store(uint64(info.Size) >> lu.shift)
@@ -129,6 +131,7 @@ func NewLogicalUnit(o LogicalUnitOptions) (*LogicalUnit, error) {
 		lu.discarder, _ = o.Store.(storage.Discarder)
 	}
 	lu.set(stateOffline, !o.Online)
+	lu.set(stateAbsent, o.Absent)
 	lu.set(stateReadOnly, o.ReadOnly || info.ReadOnly)
 	lu.set(stateWCE, o.WriteCache)
 	lu.set(stateDSense, o.DescriptorSense)
@@ -207,13 +210,13 @@ func (lu *LogicalUnit) set(bits uint32, on bool) {
 // state forbids now.
 func (lu *LogicalUnit) refuses(op *operation) (s sense, refused bool) {
 	st := lu.state.Load()
-	if st&(stateOffline|stateEjected|stateReadOnly|stateSWP) == 0 {
+	if st&(stateOffline|stateAbsent|stateEjected|stateReadOnly|stateSWP) == 0 {
 		return sense{}, false
 	}
 	switch {
 	case op.flags&opNeedsMedium != 0 && st&stateEjected != 0:
 		return sense{key: keyNotReady, code: ascMediumNotPresent}, true
-	case op.flags&opNeedsMedium != 0 && st&stateOffline != 0:
+	case op.flags&opNeedsMedium != 0 && st&(stateOffline|stateAbsent) != 0:
 		return sense{key: keyNotReady, code: ascManualIntervention}, true
 	case op.flags&opWrites != 0 && st&stateReadOnly != 0:
 		return sense{key: keyDataProtect, code: ascWriteProtected}, true
@@ -254,7 +257,7 @@ func (lu *LogicalUnit) Info() UnitInfo {
 		Serial:    lu.opts.Serial,
 		Vendor:    lu.opts.Vendor,
 		Product:   lu.opts.Product,
-		Online:    st&(stateOffline|stateEjected) == 0,
+		Online:    st&(stateOffline|stateAbsent|stateEjected) == 0,
 		Removable: lu.opts.Removable,
 	}
 	if home := lu.home.Load(); home != nil {
@@ -336,6 +339,18 @@ func (lu *LogicalUnit) Refresh() error {
 		lu.raise(ascCapacityChanged, nil)
 	}
 	return nil
+}
+
+// Arrive makes known that the store of a logical unit that was Absent is open.
+// Initiators learn of it by NOT READY TO READY CHANGE, MEDIUM MAY HAVE CHANGED.
+func (lu *LogicalUnit) Arrive() {
+	info := lu.store.Info()
+	lu.blocks.Store(uint64(info.Size) >> lu.shift)
+	if info.ReadOnly {
+		lu.set(stateReadOnly, true)
+	}
+	lu.raise(ascNotReadyToReady, nil) // before any command gets through
+	lu.set(stateAbsent, false)
 }
 
 // raise establishes a unit attention condition for every nexus but one.

@@ -39,6 +39,7 @@ type UnitState struct {
 	Identity Identity `cbor:"13,keyasint"`           // zero from a process that did not tell it
 	Store    string   `cbor:"14,keyasint,omitempty"` // storage.Info.ID
 	LastIO   int64    `cbor:"15,keyasint,omitempty"` // seconds since 1970, see [LogicalUnit.LastIO]
+	Absent   bool     `cbor:"16,keyasint,omitempty"` // the store could not be opened
 }
 
 // Identity is what initiators tell a logical unit by.
@@ -101,6 +102,7 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 		WriteProtect:      lu.has(stateSWP),
 		Ejected:           lu.has(stateEjected),
 		FlushFailed:       lu.has(stateFlushFailed),
+		Absent:            lu.has(stateAbsent),
 		Counters:          lu.stats.load(),
 	}
 	if home := lu.home.Load(); home != nil {
@@ -297,7 +299,11 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 	lu.set(stateSWP, u.WriteProtect)
 	lu.set(stateEjected, u.Ejected && lu.opts.Removable)
 	lu.set(stateFlushFailed, u.FlushFailed)
-	if lu.blocks.Load() != u.Blocks {
+	switch {
+	case lu.has(stateAbsent): // what initiators send ends with NOT READY
+	case u.Absent:
+		codes = append(codes, ascNotReadyToReady)
+	case lu.blocks.Load() != u.Blocks:
 		codes = append(codes, ascCapacityChanged)
 	}
 	return codes, nil

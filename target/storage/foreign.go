@@ -109,7 +109,11 @@ func (o *Options) check(f *os.File) error {
 	if o.Format == FormatRaw || o.Known != nil && o.Known(o.Path) {
 		return nil
 	}
-	return checkFormat(f, o.Path, size)
+	err := checkFormat(f, o.Path, size)
+	if errors.Is(err, ErrForeign) && o.served(f, &st) {
+		return nil // as raw, whatever its guest has written
+	}
+	return err
 }
 
 // shrinks tells whether a regular file of size bytes is longer than asked for.

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"bytes"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gotgtd/gotgtd/internal/initiator"
+	"github.com/gotgtd/gotgtd/target/config"
+)
+
+const lateName = "iqn.2026-11.test:late"
+
+// lateConfig has LUN 1, which is there, and LUN 2 at a path.
+func lateConfig(t *testing.T, path string) *config.Config {
+	t.Helper()
+	there := filepath.Join(t.TempDir(), "there.img")
+	if err := os.WriteFile(there, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := &config.Config{Targets: []config.Target{{Name: lateName, LUNs: []config.LUN{{Number: 1, Path: there}, {Number: 2, Path: path}}}}}
+	c.SetDefaults()
+	return c
+}
+
+// lines are a log that can be looked at meanwhile.
+type lines struct {
+	mu sync.Mutex // protects b
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) count(s string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.b.String(), s)
+}
+
+// nothingWaits fails the test unless soon no store is waited for.
+func nothingWaits(t *testing.T, s *Server) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if err := s.holdOpening(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n := len(s.late)
+		<-s.opening
+		if n == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d stores are still waited for", n)
+		}
+	}
+}
+
+// lateServer serves a configuration of which not all can be opened.
+func lateServer(t *testing.T, o Options) (s *Server, log *lines) {
+	t.Helper()
+	log = new(lines)
+	o.Log = slog.New(slog.NewTextHandler(log, nil))
+	o.MayBeLate = func(string, uint16) bool { return true }
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, log
+}
+
+// dialLate logs in, and takes what is pending since the login.
+func dialLate(t *testing.T, s *Server) *initiator.Session {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err == nil {
+		err = s.AddPortal(l, 1, "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Serve()
+	session, err := initiator.Dial(t.Context(), initiator.Options{Address: l.Addr().String(), TargetName: lateName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { session.Close() })
+	if key, code := ready(t, session, 2); key != 6 || code != 0x2900 {
+		t.Errorf("first of all: sense %x/%04x", key, code)
+	}
+	return session
+}
+
+// ready asks a logical unit and returns the sense data, zero for GOOD.
+func ready(t *testing.T, s *initiator.Session, lun uint16) (key uint8, code uint16) {
+	t.Helper()
+	c := new(initiator.Command)
+	c.LUN = initiator.LUN(lun)
+	if err := s.Do(t.Context(), c); err != nil && len(c.Sense) == 0 {
+		t.Fatal(err)
+	}
+	if len(c.Sense) == 0 {
+		return 0, 0
+	}
+	return initiator.DecodeSense(c.Sense)
+}
+
+// waitOpened fails the test if a late store is not opened in time.
+func waitOpened(t *testing.T, opened <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-opened:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the store is not opened")
+	}
+}
+
+// makeFile puts a file at a path at once.
+func makeFile(t *testing.T, path string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMissingStoreIsNotReady(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.img")
+	opened := make(chan struct{}, 1)
+	s, log := lateServer(t, Options{
+		Config: lateConfig(t, path), RetryInterval: time.Millisecond, Opened: func() { opened <- struct{}{} },
+	})
+	session := dialLate(t, s)
+	if key, code := ready(t, session, 2); key != 2 || code != 0x0403 {
+		t.Errorf("the missing one: sense %x/%04x, want 2/0403", key, code)
+	}
+	if err := session.Settle(t.Context(), initiator.LUN(1)); err != nil {
+		t.Errorf("the other one: %v", err)
+	}
+	if b, err := session.Inquiry(t.Context(), initiator.LUN(2), true, 0x83, 255); err != nil || len(b) < 8 || b[0] != 0 {
+		t.Errorf("INQUIRY of the missing one: % x, %v", b, err)
+	}
+	l := s.Status().Targets[0].LUNs[2]
+	if l.Online || !strings.Contains(l.Error, "no such file") || l.StorePath != path || l.NAA == "" {
+		t.Errorf("status: %+v", l)
+	}
+	if r := s.Running(); !r.NotOpen(lateName, 2) || r.NotOpen(lateName, 1) || r.NotOpen("iqn.2026-11.test:other", 2) {
+		t.Error("Running does not tell which store is not open")
+	}
+
+	makeFile(t, path, bytes.Repeat([]byte{7}, 2<<20))
+	waitOpened(t, opened)
+	if key, code := ready(t, session, 2); key != 6 || code != 0x2800 {
+		t.Errorf("when it has come: sense %x/%04x, want 6/2800", key, code)
+	}
+	buf := make([]byte, 512)
+	c := new(initiator.Command).Read16(initiator.LUN(2), 4095, 1, buf, 0)
+	if err := session.Do(t.Context(), c); err != nil || buf[511] != 7 {
+		t.Errorf("a read: %v, %d", err, buf[511])
+	}
+	if err := session.Do(t.Context(), new(initiator.Command).Write16(initiator.LUN(2), 0, 1, make([]byte, 512), 0)); err != nil {
+		t.Errorf("a write: %v", err)
+	}
+	if err := session.Do(t.Context(), new(initiator.Command).Unmap(initiator.LUN(2), initiator.Range{LBA: 8, Blocks: 8})); err != nil {
+		t.Errorf("an UNMAP: %v", err)
+	}
+	if l := s.Status().Targets[0].LUNs[2]; !l.Online || l.Error != "" || l.Size != 2<<20 || s.Running().NotOpen(lateName, 2) {
+		t.Errorf("status: %+v", l)
+	}
+	nothingWaits(t, s)
+	if n := log.count("not ready"); n != 1 {
+		t.Errorf("said %d times in the log", n)
+	}
+}
+
+// A reason that changes is logged anew, and what is wrong with a file may be its format.
+func TestReasonsOfLateStores(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.img")
+	opened := make(chan struct{}, 1)
+	s, log := lateServer(t, Options{
+		Config: lateConfig(t, path), RetryInterval: time.Millisecond, Opened: func() { opened <- struct{}{} },
+	})
+	reason := func(want string) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+			got := s.Status().Targets[0].LUNs[2].Error
+			if strings.Contains(got, want) {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the reason is %q, want %q", got, want)
+			}
+		}
+	}
+	reason("no such file")
+	dialLate(t, s).Close()
+	makeFile(t, path, append([]byte("QFI\xfb\x00\x00\x00\x03"), make([]byte, 1<<20)...))
+	reason("qemu-img convert")
+	makeFile(t, path, make([]byte, 1<<20))
+	waitOpened(t, opened)
+	nothingWaits(t, s)
+	if n := log.count("still not ready"); n != 1 {
+		t.Errorf("said %d times in the log", n)
+	}
+}
+
+// A successor opens what its predecessor could not, and is refused what that
+// could.
+func TestLateStoreIsHandedOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.img")
+	conf := lateConfig(t, path)
+	conf.Targets[0].LUNs = conf.Targets[0].LUNs[1:]
+	_, err := New(Options{Config: conf, Successor: true})
+	if err == nil || !strings.Contains(err.Error(), "LUN 2: can't open backing store") {
+		t.Errorf("a successor without the disk: %v", err)
+	}
+	old, _ := lateServer(t, Options{Config: conf, RetryInterval: time.Hour})
+	session := dialLate(t, old)
+	still, _ := lateServer(t, Options{Config: conf, Successor: true, RetryInterval: time.Hour})
+	handOver(t, old, still)
+	if key, code := ready(t, session, 2); key != 2 || code != 0x0403 {
+		t.Errorf("after a handover without the disk: sense %x/%04x, want 2/0403", key, code)
+	}
+	makeFile(t, path, make([]byte, 1<<20))
+	next, _ := lateServer(t, Options{Config: conf, Successor: true})
+	handOver(t, still, next)
+	if key, code := ready(t, session, 2); key != 6 || code != 0x2800 {
+		t.Errorf("after a handover with the disk: sense %x/%04x, want 6/2800", key, code)
+	}
+	if key, code := ready(t, session, 2); key != 0 {
+		t.Errorf("then: sense %x/%04x", key, code)
+	}
+}
+
+// A successor that needs no store keeps none waiting: while a server is frozen
+// nothing is opened, and after a thaw it is.
+func TestNothingIsOpenedInAFreeze(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.img")
+	opened := make(chan struct{}, 1)
+	s, _ := lateServer(t, Options{
+		Config: lateConfig(t, path), RetryInterval: time.Millisecond, Opened: func() { opened <- struct{}{} },
+	})
+	dialLate(t, s)
+	if err := s.Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	makeFile(t, path, make([]byte, 1<<20))
+	if l, err := os.OpenFile(path, os.O_RDWR, 0); err != nil || len(opened) > 0 || s.Status().Targets[0].LUNs[2].Online {
+		t.Errorf("opened in a freeze (%v)", err)
+	} else {
+		l.Close()
+	}
+	s.Thaw()
+	waitOpened(t, opened)
+}
+
+// A logical unit that is taken away while it waits is not opened any more.
+func TestLateUnitIsDetached(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.img")
+	s, _ := lateServer(t, Options{Config: lateConfig(t, path), RetryInterval: time.Millisecond})
+	dialLate(t, s).Close()
+	if err := s.Detach(lateName, 2); err != nil {
+		t.Fatal(err)
+	}
+	makeFile(t, path, make([]byte, 1<<20))
+	nothingWaits(t, s)
+}

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/internal/initiator"
 )
 
 const changedConfig = `# the storage
@@ -236,4 +238,45 @@ func TestCommandsWithoutYAML(t *testing.T) {
 	if out := d.fail(t, "target", "add", "iqn.2026-11.test:a"); !strings.Contains(out, "gotgtd config convert "+file) {
 		t.Errorf("with targets.conf:\n%s", out)
 	}
+}
+
+// TestCommandsUnderSession takes a disk's file away from under a session: each
+// way to do so is refused, and the file is as before; --force does it.
+func TestCommandsUnderSession(t *testing.T) {
+	d, file := startConfigured(t, "gotgtd.yaml", changedConfig)
+	const a = "iqn.2026-11.test:a"
+	s, err := initiator.Dial(t.Context(), initiator.Options{
+		Address: d.status(t).Portals[0].Address.String(), TargetName: a, InitiatorName: "iqn.2026-11.test:host",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Settle(t.Context(), initiator.LUN(1)); err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(filepath.Dir(file), "other.img")
+	if err := os.WriteFile(other, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	exchanged := strings.Replace(changedConfig, "a.img", other, 1)
+	next := filepath.Join(t.TempDir(), "next.yaml")
+	if err := os.WriteFile(next, []byte(exchanged), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set := []string{"lun", "set", a, "1", "path=" + other}
+	for _, args := range [][]string{set, {"apply", "-f", next}, append(set, "--dry-run")} {
+		if out := d.fail(t, args...); !strings.Contains(out, "--force") || !strings.Contains(out, "iqn.2026-11.test:host") {
+			t.Errorf("%v prints:\n%s", args, out)
+		}
+		wantText(t, file, changedConfig)
+	}
+	if st := d.status(t); st.Generation != 1 {
+		t.Errorf("generation %d", st.Generation)
+	}
+	if out := d.output(t, append(set, "--force")...); !strings.Contains(out, "\ngeneration 2") {
+		t.Errorf("forced, it prints:\n%s", out)
+	}
+	wantText(t, file, exchanged)
+	stopOther(t, d.status(t).PID)
 }

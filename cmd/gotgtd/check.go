@@ -15,10 +15,13 @@ func checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check --config FILE",
 		Short: "Check a configuration and print every error with its place",
-		Args:  cobra.NoArgs,
+		Long: "Check reads a configuration as serve does, and prints everything wrong with it. " +
+			"It exits with 3 if there is an error, and with --strict also if there is a warning.",
+		Args: cobra.NoArgs,
 	}
 	file := c.Flags().String("config", "", "configuration `FILE`: YAML, tgt's targets.conf or gotgt's JSON")
 	printYAML := c.Flags().Bool("print-yaml", false, "print the configuration as YAML, without its secrets")
+	strict := c.Flags().Bool("strict", false, "warnings count as errors")
 	if err := c.MarkFlagRequired("config"); err != nil {
 		panic(err) // the flag is defined above
 	}
@@ -32,10 +35,13 @@ func checkCommand() *cobra.Command {
 			for _, e := range list {
 				fmt.Fprintln(c.ErrOrStderr(), e)
 			}
-			return errReported{}
+			return errReported{statusConfig}
 		}
 		for _, w := range conf.Warnings {
 			fmt.Fprintln(c.ErrOrStderr(), w, "(warning)")
+		}
+		if *strict && len(conf.Warnings) > 0 {
+			return errReported{statusConfig}
 		}
 		if !*printYAML {
 			return nil

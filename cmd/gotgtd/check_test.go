@@ -69,3 +69,38 @@ func TestCheckPrintsYAML(t *testing.T) {
 		t.Errorf("error %v, YAML:\n%s", err, out)
 	}
 }
+
+func TestExitStatus(t *testing.T) {
+	clean := strings.Replace(goodYAML, "secret: short", "secret: long-enough-for-chap", 1)
+	for _, tc := range []struct {
+		text string
+		args []string
+		want int
+	}{
+		{clean, []string{"--strict"}, 0},
+		{goodYAML, nil, 0},
+		{goodYAML, []string{"--strict"}, statusConfig},
+		{"colour: red\n", nil, statusConfig},
+	} {
+		_, errs, err := checkText(t, "a.yaml", tc.text, tc.args...)
+		if got := exitStatus(err); got != tc.want {
+			t.Errorf("check %v of\n%s\nexits with %d, want %d: %s", tc.args, tc.text, got, tc.want, errs)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "a.yaml")
+	if err := os.WriteFile(file, []byte("colour: red\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := (&serveOptions{config: file}).configuration(nil)
+	if got := exitStatus(errRun{err}); got != statusConfig {
+		t.Errorf("serve of a bad configuration exits with %d: %v", got, err)
+	}
+	_, err = (&serveOptions{}).configuration(nil)
+	if got := exitStatus(errRun{err}); got != statusUsage {
+		t.Errorf("serve of nothing exits with %d: %v", got, err)
+	}
+	_, _, err = run(t, "show", "--control", filepath.Join(t.TempDir(), "s"))
+	if got := exitStatus(err); got != statusFailed {
+		t.Errorf("show without a daemon exits with %d: %v", got, err)
+	}
+}

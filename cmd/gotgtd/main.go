@@ -20,26 +20,22 @@ func main() {
 		if !errors.As(err, &quiet) {
 			fmt.Fprintln(os.Stderr, "gotgtd:", err)
 		}
-		os.Exit(1)
+		os.Exit(exitStatus(err))
 	}
 }
-
-// errReported ends a command with exit status 1 whose output has said
-// everything.
-type errReported struct{}
-
-func (errReported) Error() string { return "failed" }
 
 func root() *cobra.Command {
 	c := &cobra.Command{
 		Use:           "gotgtd",
 		Short:         "An iSCSI target that can be upgraded while initiators use it",
+		Version:       versionString(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	c.PersistentFlags().String("control", control.DefaultSocket(), "unix `SOCKET` that the daemon is controlled through")
 	c.AddCommand(serveCommand(), checkCommand(), planCommand(), showCommand(), sessionCommand(), sessionsCommand(), upgradeCommand(), versionCommand())
 	c.AddCommand(targetCommand(), lunCommand(), userCommand(), accessCommand(), configCommand(), applyCommand())
+	markErrors(c)
 	return c
 }
 

@@ -77,6 +77,9 @@ func TestVersion(t *testing.T) {
 	if err != nil || !strings.Contains(out, `"version": "1.2.3"`) {
 		t.Errorf("version --json: %v, %s", err, out)
 	}
+	if out, _, err = run(t, "--version"); err != nil || out != "gotgtd version 1.2.3\n" {
+		t.Errorf("--version: %v, %q", err, out)
+	}
 	version = ""
 	if versionString() == "" {
 		t.Error("a build without a version has none at all")
@@ -95,6 +98,8 @@ func TestBadArguments(t *testing.T) {
 		{[]string{"serve", "--config", "a", "--target", "iqn.2026-11.test:a"}, "[config target]"},
 		{[]string{"serve", "--disk", "a", "--log-level", "chatty"}, `--log-level "chatty" is none of`},
 		{[]string{"upgrade", "--timeout", "-1s"}, "--timeout -1s"},
+		{[]string{"serve", "d.img"}, "give --disk d.img, or --config d.img"},
+		{[]string{"check", "--colour"}, "unknown flag: --colour"},
 		{[]string{"session", "frobnicate"}, `unknown command "frobnicate"`},
 		{[]string{"session", "end"}, "accepts 1 arg(s)"},
 		{[]string{"session", "end", "first"}, `"first" is not a TSIH`},
@@ -105,6 +110,9 @@ func TestBadArguments(t *testing.T) {
 		_, _, err := run(t, tc.args...)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%v: error %v, want one with %q", tc.args, err, tc.want)
+		}
+		if got := exitStatus(err); got != statusUsage {
+			t.Errorf("%v: exit status %d, want %d", tc.args, got, statusUsage)
 		}
 	}
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -43,7 +42,7 @@ func (o *serveOptions) configuration(known config.Numbers) (*config.Config, erro
 	case o.disk != "":
 		c, err = diskConfig(o.disk, o.target)
 	default:
-		return nil, errors.New("nothing to serve: give --config FILE or --disk PATH")
+		return nil, usagef("nothing to serve: give --config FILE or --disk PATH")
 	}
 	if err != nil {
 		return nil, err
@@ -56,7 +55,7 @@ func (o *serveOptions) configuration(known config.Numbers) (*config.Config, erro
 		for _, a := range o.listen {
 			addr, err := config.ParsePortal(a)
 			if err != nil {
-				return nil, fmt.Errorf("--listen %s: %w", a, err)
+				return nil, usagef("--listen %s: %w", a, err)
 			}
 			g.Portals = append(g.Portals, config.Portal{Address: addr})
 		}
@@ -101,14 +100,14 @@ func parseDisk(s string) (path string, size int64, err error) {
 	if found {
 		value, ok := strings.CutPrefix(option, "size=")
 		if !ok {
-			return "", 0, fmt.Errorf("--disk %s: unknown option %q, there is only size=", s, option)
+			return "", 0, usagef("--disk %s: unknown option %q, there is only size=", s, option)
 		}
 		if size, err = config.ParseSize(value); err != nil || size == 0 {
-			return "", 0, fmt.Errorf("--disk %s: bad size %q", s, value)
+			return "", 0, usagef("--disk %s: bad size %q", s, value)
 		}
 	}
 	if path == "" {
-		return "", 0, errors.New("--disk needs a path")
+		return "", 0, usagef("--disk needs a path")
 	}
 	path, err = filepath.Abs(path)
 	return path, size, err
@@ -131,7 +130,7 @@ func fastPaths() (iscsi.FastPaths, error) {
 func (o *serveOptions) logger() (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.level)); err != nil {
-		return nil, fmt.Errorf("--log-level %q is none of debug, info, warn, error", o.level)
+		return nil, usagef("--log-level %q is none of debug, info, warn, error", o.level)
 	}
 	h := slog.HandlerOptions{Level: level}
 	if toJournal(os.Stderr) {

@@ -37,7 +37,12 @@ func serveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve targets until SIGTERM; SIGHUP or `gotgtd upgrade` replaces the process",
-		Args:  cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("serve takes no arguments: to serve %s, give --disk %[1]s, or --config %[1]s if it is a configuration", args[0])
+			}
+			return nil
+		},
 	}
 	f := c.Flags()
 	f.StringVar(&o.config, "config", "", "configuration `FILE`: YAML, tgt's targets.conf or gotgt's JSON")

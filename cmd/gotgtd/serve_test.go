@@ -159,13 +159,13 @@ func (d *daemonProcess) output(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// fail runs a command that must fail with status 1, and returns what it
+// fail runs a command that must fail, and returns what it
 // prints on either stream.
 func (d *daemonProcess) fail(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := d.command(args...).CombinedOutput()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Fatalf("gotgtd %v: %v, want status 1\n%s", args, err, out)
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != statusFailed && exit.ExitCode() != statusConfig {
+		t.Fatalf("gotgtd %v: %v, want status 1 or 3\n%s", args, err, out)
 	}
 	return string(out)
 }

@@ -48,9 +48,9 @@ for so long; it keeps trying meanwhile. TSIH is the number in "gotgtd session li
 		tsih, err := strconv.ParseUint(args[0], 10, 16)
 		switch {
 		case err != nil:
-			return fmt.Errorf("%q is not a TSIH, a number from 0 to 65535: see gotgtd session list", args[0])
+			return usagef("%q is not a TSIH, a number from 0 to 65535: see gotgtd session list", args[0])
 		case c.Flags().Changed("reject-for") && (*rejectFor <= 0 || *rejectFor > target.MaxReject):
-			return fmt.Errorf("--reject-for %v: must be a time up to %v", *rejectFor, target.MaxReject)
+			return usagef("--reject-for %v: must be a time up to %v", *rejectFor, target.MaxReject)
 		}
 		end, err := client(c).EndSession(c.Context(), uint16(tsih), *rejectFor)
 		if err != nil {

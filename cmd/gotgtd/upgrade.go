@@ -25,7 +25,7 @@ func upgradeCommand() *cobra.Command {
 	timeout := c.Flags().Duration("timeout", 0, "give up after this `DURATION`; 0 leaves that to the daemon")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *timeout < 0 {
-			return fmt.Errorf("--timeout %v is in the past", *timeout)
+			return usagef("--timeout %v is in the past", *timeout)
 		}
 		if *dryRun {
 			p, err := makePlan(c.Context(), client(c), "")

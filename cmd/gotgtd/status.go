@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gotgtd/gotgtd/target/config"
+)
+
+// Exit statuses, which scripts can rely on.
+const (
+	statusFailed = 1 // what was asked for did not happen
+	statusUsage  = 2 // the command line is wrong
+	statusConfig = 3 // the configuration is wrong
+)
+
+// errReported ends a command whose output has said everything.
+type errReported struct {
+	status int // 0 for statusFailed
+}
+
+func (errReported) Error() string { return "failed" }
+
+// errUsage is an error of the command line.
+type errUsage struct{ error }
+
+func (e errUsage) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return errUsage{fmt.Errorf(format, args...)} }
+
+// errRun is an error of a command whose command line was accepted.
+type errRun struct{ error }
+
+func (e errRun) Unwrap() error { return e.error }
+
+// markErrors makes the errors of c and the commands below it tell whether the
+// command ran: cobra's own errors have no type.
+func markErrors(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		markErrors(sub)
+	}
+	if run := c.RunE; run != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			if err := run(c, args); err != nil {
+				return errRun{err}
+			}
+			return nil
+		}
+	}
+}
+
+// exitStatus is the exit status for what the root command returned.
+func exitStatus(err error) int {
+	var (
+		reported errReported
+		usage    errUsage
+		ran      errRun
+		list     config.Errors
+	)
+	switch {
+	case err == nil:
+		return 0
+	case !errors.As(err, &ran) || errors.As(err, &usage):
+		return statusUsage
+	case errors.As(err, &reported) && reported.status != 0:
+		return reported.status
+	case errors.As(err, &list):
+		return statusConfig
+	}
+	return statusFailed
+}

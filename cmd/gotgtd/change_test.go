@@ -280,3 +280,19 @@ func TestCommandsUnderSession(t *testing.T) {
 	wantText(t, file, exchanged)
 	stopOther(t, d.status(t).PID)
 }
+
+// TestCommandsResize grows a disk and its file.
+func TestCommandsResize(t *testing.T) {
+	d, file := startConfigured(t, "gotgtd.yaml", changedConfig)
+	if out := d.output(t, "lun", "resize", "iqn.2026-11.test:a", "1", "2MiB"); !strings.Contains(out, "grows from 1 MiB to 2 MiB") {
+		t.Errorf("resize prints:\n%s", out)
+	}
+	wantText(t, file, strings.Replace(changedConfig, "1MiB", "2MiB", 1))
+	st := d.status(t)
+	for _, l := range st.Targets[0].LUNs {
+		if l.LUN == 1 && l.Size != 2<<20 {
+			t.Errorf("LUN 1 has %d bytes", l.Size)
+		}
+	}
+	stopOther(t, st.PID)
+}

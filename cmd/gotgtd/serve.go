@@ -26,6 +26,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/plan"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // stopTimeout bounds what an exit waits for: initiators that log out, commands
@@ -180,6 +181,9 @@ func (d *daemon) follow(b *briefing, conf *config.Config) error {
 	if b.Running == nil {
 		return nil // a start, or a predecessor that does not tell
 	}
+	if err := unavailable(b.Running, conf); err != nil {
+		return err
+	}
 	p := plan.Make(b.Running, conf, target.Look)
 	d.plan = p.Lines()
 	for _, line := range d.plan {
@@ -189,6 +193,28 @@ func (d *daemon) follow(b *briefing, conf *config.Config) error {
 		return nil
 	}
 	return p.Check()
+}
+
+// unavailable returns an error about each file that can't be opened, before
+// the plan says what else it would do. What is wrong besides, opening finds out.
+func unavailable(running *plan.Running, conf *config.Config) error {
+	var errs []error
+	for i := range conf.Targets {
+		t := &conf.Targets[i]
+		for j := range t.LUNs {
+			l := &t.LUNs[j]
+			if l.Backend != "file" || conf.IgnoreErrors || running.NotOpen(t.Name, l.Number) {
+				continue
+			}
+			o := l.StoreOptions()
+			o.InheritLock, o.Format = true, storage.FormatRaw
+			if err := storage.Check(o); err != nil {
+				place := conf.Where(fmt.Sprintf("targets[%d].luns[%d].path", i, j))
+				errs = append(errs, fmt.Errorf("%v: target %s LUN %d: %w", place, t.Name, l.Number, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // run serves until a signal or a successor ends that.

@@ -32,7 +32,8 @@ func (t *trial) grow(ctx context.Context) {
 		if err := os.Truncate(filepath.Join(t.target.Dir(), imageFile(onlineTarget, 1)), size); err != nil {
 			return err
 		}
-		if err := errors.Join(t.upgrades.now(ctx), rescan(ctx, m)); err != nil {
+		t.serves.grown = size >> 20
+		if err := errors.Join(t.upgrades.change(ctx, t.serves), rescan(ctx, m)); err != nil {
 			return err
 		}
 		out, err := do(ctx, "blockdev --getsize64 $dev")
@@ -79,7 +80,8 @@ func (t *trial) comeAndGo(ctx context.Context) {
 		return err
 	}) && t.step(ctx, "a logical unit is removed: first here, then there", func(ctx context.Context) error {
 		_, err := m.Run(ctx, fmt.Sprintf("echo 1 >/sys/block/%s/device/delete; udevadm settle", filepath.Base(device)))
-		if err := errors.Join(err, change(ctx, 1), rescan(ctx, m)); err != nil {
+		t.serves.online = []int{1} // it was written to within the last minute
+		if err := errors.Join(err, t.upgrades.force(ctx, t.serves), rescan(ctx, m)); err != nil {
 			return err
 		}
 		_, err = m.Run(ctx, fmt.Sprintf("[ ! -e %s ] && [ -e %s ]", path(2), path(1)))
@@ -90,8 +92,12 @@ func (t *trial) comeAndGo(ctx context.Context) {
 	}
 	// What the machine knows of is not there: the one device's I/O fails, no other's.
 	lines := regexp.MustCompile(filepath.Base(device) + `\b`)
-	_ = t.provoke(ctx, "a logical unit is removed in use: its I/O alone fails", lines, func(ctx context.Context) error {
-		if err := change(ctx, 1); err != nil {
+	_ = t.provoke(ctx, "a logical unit is removed in use, by force: its I/O alone fails", lines, func(ctx context.Context) error {
+		if _, err := m.Run(ctx, fmt.Sprintf("dd if=%s of=/dev/null bs=4k count=1 iflag=direct", device)); err != nil {
+			return err
+		}
+		t.serves.online = []int{1}
+		if err := t.upgrades.force(ctx, t.serves); err != nil {
 			return err
 		}
 		if out, err := m.Run(ctx, fmt.Sprintf("dd if=%s of=/dev/null bs=4k count=1 iflag=direct", device)); err == nil {

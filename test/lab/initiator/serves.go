@@ -37,6 +37,7 @@ const (
 type serves struct {
 	secondPortal bool
 	online       []int // numbers of onlineTarget's logical units
+	grown        int64 // MiB, of the first of them; 0: as at the beginning
 }
 
 // config is gotgtd's configuration.
@@ -52,6 +53,10 @@ func (s serves) config() string {
 	target := func(iqn, groups string, size int, luns ...int) {
 		fmt.Fprintf(&b, "  - name: %q\n    portal-groups: %s\n    luns:\n", iqn, groups)
 		for _, n := range luns {
+			size := int64(size)
+			if iqn == onlineTarget && n == 1 && s.grown > 0 {
+				size = s.grown
+			}
 			fmt.Fprintf(&b, "      - {lun: %d, path: %s, size: %dMiB, create: true, serial: %q}\n", n, imageFile(iqn, n), size, serial(iqn, n))
 		}
 	}

@@ -36,13 +36,13 @@ func run(ctx context.Context, l *lab.Lab) error {
 	t.fileSystem(ctx, ext4, plain, digests)
 	t.commands(ctx)
 	t.grow(ctx)
-	if l.Short {
-		return nil
+	if !l.Short {
+		t.fileSystem(ctx, xfs, digests, plain)
+		t.comeAndGo(ctx)
+		t.fence(ctx)
+		t.multipath(ctx)
 	}
-	t.fileSystem(ctx, xfs, digests, plain)
-	t.comeAndGo(ctx)
-	t.fence(ctx)
-	t.multipath(ctx)
+	t.administer(ctx)
 	return nil
 }
 

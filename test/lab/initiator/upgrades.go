@@ -67,6 +67,24 @@ func (u *upgrades) change(ctx context.Context, s serves) error {
 	return u.nowLocked(ctx)
 }
 
+// force is change to what gotgtd refuses otherwise, as it takes away what is in use.
+func (u *upgrades) force(ctx context.Context, s serves) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := u.target.Configure(s.config()); err != nil {
+		return err
+	}
+	_, err := u.target.Ask(ctx, "upgrade", "--force")
+	return err
+}
+
+// exclusively does something that makes upgrades of its own.
+func (u *upgrades) exclusively(f func() error) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return f()
+}
+
 // stop does no more upgrades by itself and returns how many there were, the longest
 // pause, and the error of the first that failed.
 func (u *upgrades) stop() (count int, worst time.Duration, err error) {

@@ -76,7 +76,7 @@ type daemon struct {
 	mu      sync.Mutex // protects history
 	history []handoff.Report
 
-	plan []string // what this generation has changed when it took over
+	plan []string // what this generation has changed when it took over, nil if nobody knows
 
 	ledgerMu sync.Mutex // protects what ledger holds
 	ledger   *ledger
@@ -228,7 +228,9 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	if err := d.process.Ready(d.statusLine()); err != nil {
 		d.log.Warn("service manager not told of readiness", "error", err)
 	}
-	d.logServing()
+	if d.plan == nil {
+		d.logServing()
+	}
 	d.noteNumbers()
 	group.Go(func() error { d.process.Watchdog(ctx, d.alive()); return nil })
 	group.Go(func() error {
@@ -404,7 +406,8 @@ func (d *daemon) statusLine() string {
 	return fmt.Sprintf("generation %d, %d targets, %d sessions", d.process.Generation(), len(st.Targets), len(st.Sessions))
 }
 
-// logServing says once what is served where.
+// logServing says what is served where. After a reload the plan has said what
+// is new, which may be one of a thousand.
 func (d *daemon) logServing() {
 	st := d.server.Status()
 	for _, t := range st.Targets {

@@ -3,6 +3,9 @@
 package main
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,7 +26,7 @@ const (
 // serveOptions are the flags of serve.
 type serveOptions struct {
 	config   string
-	disk     string
+	disks    []string
 	target   string
 	listen   []string
 	stateDir string
@@ -39,8 +42,8 @@ func (o *serveOptions) configuration(known config.Numbers) (*config.Config, erro
 	switch {
 	case o.config != "":
 		c, err = config.LoadToServe(o.config, known)
-	case o.disk != "":
-		c, err = diskConfig(o.disk, o.target)
+	case len(o.disks) > 0:
+		c, err = diskConfig(o.disks, o.target)
 	default:
 		return nil, usagef("nothing to serve: give --config FILE or --disk PATH")
 	}
@@ -76,22 +79,46 @@ func (o *serveOptions) file() string {
 	return path
 }
 
-// diskConfig is the configuration of a single disk: LUN 1 of a target that is
-// open to all who reach it, with the identifiers that tgt would give it.
-func diskConfig(disk, target string) (*config.Config, error) {
-	path, size, err := parseDisk(disk)
-	if err != nil {
-		return nil, err
+// diskConfig is the configuration of disks alone, LUN 1 and on, of a target that is
+// open to all who reach it. What initiators know them by comes from the target's
+// name, as in YAML. The default name is the same on every host: there, machine and path
+// tell the disks apart.
+func diskConfig(disks []string, target string) (*config.Config, error) {
+	t := config.Target{Name: strings.ToLower(target), TID: 1}
+	for i, disk := range disks {
+		path, size, err := parseDisk(disk)
+		if err != nil {
+			return nil, err
+		}
+		l := config.LUN{Number: uint16(i + 1), Path: path, Size: size, Create: size > 0}
+		if t.Name == defaultTarget {
+			id := diskIdentity(machineID(), path)
+			l.SCSIID, l.Serial, l.NAA = "IET     "+id, id, "3"+id[1:]
+		}
+		t.LUNs = append(t.LUNs, l)
 	}
-	c := &config.Config{Targets: []config.Target{{
-		Name: strings.ToLower(target), TID: 1,
-		LUNs: []config.LUN{{
-			Number: 1, Path: path, Size: size, Create: size > 0,
-			SCSIID: "IET     00010001", Serial: "beaf11", NAA: "60000000000000000e00000000010001",
-		}},
-	}}}
+	c := &config.Config{Targets: []config.Target{t}}
 	c.SetDefaults()
 	return c, c.Validate()
+}
+
+// diskIdentity makes 16 hexadecimal digits of what tells a disk of the default
+// target apart.
+func diskIdentity(machine, path string) string {
+	sum := sha256.Sum256([]byte("gotgtd disk\x00" + machine + "\x00" + path))
+	return hex.EncodeToString(sum[:8])
+}
+
+// machineID tells this host from others: machine-id(5), or the host's name.
+func machineID() string {
+	if b, err := os.ReadFile("/etc/machine-id"); err == nil && len(bytes.TrimSpace(b)) > 0 {
+		return string(bytes.TrimSpace(b))
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
 }
 
 // parseDisk splits PATH[,size=SIZE].

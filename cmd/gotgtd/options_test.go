@@ -51,7 +51,7 @@ func TestDiskOption(t *testing.T) {
 
 func TestConfigurationOfADisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.img")
-	o := serveOptions{disk: path + ",size=1MiB", target: "IQN.2026-11.test:Disk", listen: []string{"127.0.0.1:0", "[::1]:3261"}}
+	o := serveOptions{disks: []string{path + ",size=1MiB"}, target: "IQN.2026-11.test:Disk", listen: []string{"127.0.0.1:0", "[::1]:3261"}}
 	c, err := o.configuration(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -66,10 +66,10 @@ func TestConfigurationOfADisk(t *testing.T) {
 		t.Errorf("portal groups are %+v", g)
 	}
 	for want, o := range map[string]serveOptions{
-		"--listen nowhere": {disk: path + ",size=1MiB", target: "iqn.2026-11.test:a", listen: []string{"nowhere"}},
-		"disk.img":         {disk: path, target: "iqn.2026-11.test:a"}, // not there
+		"--listen nowhere": {disks: []string{path + ",size=1MiB"}, target: "iqn.2026-11.test:a", listen: []string{"nowhere"}},
+		"disk.img":         {disks: []string{path}, target: "iqn.2026-11.test:a"}, // not there
 		"nothing to serve": {},
-		"not-an-iqn":       {disk: path + ",size=1MiB", target: "not-an-iqn"},
+		"not-an-iqn":       {disks: []string{path + ",size=1MiB"}, target: "not-an-iqn"},
 	} {
 		if _, err := o.configuration(nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: error %v, want one with %q", o, err, want)
@@ -168,5 +168,42 @@ func TestPassedSocketCoversPortal(t *testing.T) {
 	}
 	if covers(listenerAt{addr: &net.UnixAddr{Name: "/run/a", Net: "unix"}}, config.DefaultPortals[0]) {
 		t.Error("a unix socket passes for a portal")
+	}
+}
+
+// TestDiskIdentities: disks of two hosts, two files and two targets are told
+// apart, and one is the same after a restart.
+func TestDiskIdentities(t *testing.T) {
+	dir := t.TempDir()
+	disks := []string{filepath.Join(dir, "a") + ",size=1MiB", filepath.Join(dir, "b") + ",size=1MiB"}
+	seen := map[string]string{}
+	for _, target := range []string{defaultTarget, "iqn.2026-11.test:a", "iqn.2026-11.test:b"} {
+		o := serveOptions{disks: disks, target: target}
+		c, err := o.configuration(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := o.configuration(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(c.Targets[0].LUNs) != 2 {
+			t.Fatalf("%d logical units of 2 disks", len(c.Targets[0].LUNs))
+		}
+		for i, l := range c.Targets[0].LUNs {
+			at := target + " " + l.Path
+			for _, id := range []string{l.SCSIID, l.Serial, l.NAA} {
+				if other := seen[id]; other != "" && other != at {
+					t.Errorf("%s and %s have one identity, %s", at, other, id)
+				}
+				seen[id] = at
+			}
+			if n := again.Targets[0].LUNs[i]; n.NAA != l.NAA || n.Serial != l.Serial || n.SCSIID != l.SCSIID || l.Number != uint16(i+1) {
+				t.Errorf("%s is another disk after a restart", at)
+			}
+		}
+	}
+	if diskIdentity("host 1", "/a") == diskIdentity("host 2", "/a") {
+		t.Error("disks of two hosts have one identity")
 	}
 }

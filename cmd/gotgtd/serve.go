@@ -47,7 +47,7 @@ func serveCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&o.config, "config", "", "configuration `FILE`: YAML, tgt's targets.conf or gotgt's JSON")
-	f.StringVar(&o.disk, "disk", "", "serve this file or device, `PATH[,size=1GiB]`, as LUN 1; with size= a missing file is made, sparse")
+	f.StringArrayVar(&o.disks, "disk", nil, "serve this file or device, `PATH[,size=1GiB]`, as LUN 1; with size= a missing file is made, sparse; repeated: LUN 2 and on")
 	f.StringVar(&o.target, "target", defaultTarget, "name, `IQN`, of the target that --disk belongs to")
 	f.StringArrayVar(&o.listen, "listen", nil, "listen on this `ADDR` instead of the configured portals; may be repeated (default "+defaultListen+" when nothing else says where)")
 	f.StringVar(&o.stateDir, "state-dir", "", "`DIR` for what outlives a restart: reservations that persist through power loss")

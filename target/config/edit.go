@@ -455,7 +455,7 @@ func assign(v reflect.Value, settings []string) ([]string, error) {
 func assignOne(v reflect.Value, key []string, value string) error {
 	field, known := fieldByKey(v, key[0])
 	if !field.IsValid() {
-		return fmt.Errorf("unknown key, expected one of %s", strings.Join(known, ", "))
+		return fmt.Errorf("unknown key%s, expected one of %s", didYouMean(key[0], known), strings.Join(known, ", "))
 	}
 	if len(key) == 1 {
 		return assignText(field, value)

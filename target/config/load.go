@@ -156,7 +156,7 @@ func readFile(path string) ([]byte, error) {
 	case len(data) > maxFileSize:
 		return nil, errTooLarge
 	}
-	return data, nil
+	return bytes.TrimPrefix(data, []byte("\ufeff")), nil // a byte order mark, which some editors write
 }
 
 // directory is the absolute path of the directory that a file is in, which

@@ -16,12 +16,14 @@ import (
 const sizeUnits = "PTGMK"
 
 // ParseSize parses a number of bytes, at least 0: "1073741824", "1GiB", "512MiB",
-// "10G". K, M, G, T and P count in powers of 1024, with and without iB.
+// "10G", "1.5G". K, M, G, T and P count in powers of 1024, with and without iB
+// or B. A unit may have a fraction of up to three digits, if that makes whole bytes.
 func ParseSize(s string) (int64, error) {
 	digits := strings.TrimRight(s, "PTGMKpgtmkiB")
 	unit := s[len(digits):]
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 0 || digits[0] == '+' {
+	whole, fraction, dot := strings.Cut(digits, ".")
+	n, err := strconv.ParseUint(whole, 10, 63)
+	if err != nil {
 		if errors.Is(err, strconv.ErrRange) {
 			return 0, fmt.Errorf("%s is too large", s)
 		}
@@ -38,7 +40,30 @@ func ParseSize(s string) (int64, error) {
 	if n > math.MaxInt64>>shift {
 		return 0, fmt.Errorf("%s is too large", s)
 	}
-	return n << shift, nil
+	part, err := fractionOf(fraction, shift)
+	if dot && err != nil {
+		return 0, fmt.Errorf("%q is not a size such as 1.5GiB: %w", s, err)
+	}
+	return int64(n<<shift | part), nil
+}
+
+// fractionOf returns the bytes of a decimal fraction of 1<<shift.
+func fractionOf(digits string, shift int) (uint64, error) {
+	if digits == "" || len(digits) > 3 {
+		return 0, errors.New("a fraction has one to three digits")
+	}
+	n, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil {
+		return 0, errors.New("a fraction has digits alone")
+	}
+	scale := uint64(1)
+	for range digits {
+		scale *= 10
+	}
+	if n <<= shift; n%scale != 0 {
+		return 0, errors.New("that is no whole number of bytes")
+	}
+	return n / scale, nil
 }
 
 // FormatSize prints a number of bytes so that [ParseSize] returns the same, in

@@ -19,15 +19,53 @@ func TestParseSize(t *testing.T) {
 	for text, want := range map[string]int64{
 		"0": 0, "512": 512, "4096B": 4096, "1K": 1 << 10, "1k": 1 << 10, "512MiB": 512 << 20, "10G": 10 << 30,
 		"1GiB": 1 << 30, "2GB": 2 << 30, "3TiB": 3 << 40, "8191PiB": 8191 << 50,
+		"10GB": 10 << 30, "1.5G": 3 << 29, "0.125KiB": 128, "8191.5P": 8191<<50 | 1<<49,
 	} {
 		if got, err := ParseSize(text); err != nil || got != want {
 			t.Errorf("ParseSize(%q) = %d, %v; want %d", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "G", "-1", "+1", "1.5G", "1 G", "1Gi", "1GGiB", "1iB", "0x10", "9223372036854775808", "8192PiB", "1KM"} {
+	for _, text := range []string{"", "G", "-1", "+1", "-0", "1.5", "1.1G", "1.G", ".5G", "1.0001T", "1.-5G", "1.2.5G", "1 G", "1Gi", "1GGiB", "1iB", "0x10", "9223372036854775808", "8192PiB", "1KM"} {
 		if got, err := ParseSize(text); err == nil {
 			t.Errorf("ParseSize(%q) = %d, want an error", text, got)
 		}
+	}
+}
+
+// TestForgivenSpellings loads what editors and administrators write.
+func TestForgivenSpellings(t *testing.T) {
+	for word, want := range map[string]bool{"yes": true, "on": true, "true": true, "no": false, "off": false} {
+		file := filepath.Join(t.TempDir(), "a.yaml")
+		text := "\ufefftargets:\n  - name: iqn.2026-11.test:a\n    luns:\n      - {lun: 1, path: a.img, read-only: " + word + "}\n"
+		for name, data := range map[string][]byte{file: []byte(text), filepath.Join(filepath.Dir(file), "a.img"): make([]byte, 1<<20)} {
+			if err := os.WriteFile(name, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cfg, err := Load(file)
+		if err != nil {
+			t.Fatalf("read-only: %s: %v", word, err)
+		}
+		if got := cfg.Targets[0].LUNs[0].ReadOnly; got != want {
+			t.Errorf("read-only: %s is %v", word, got)
+		}
+	}
+}
+
+// TestNearMisses reads the advice in messages.
+func TestNearMisses(t *testing.T) {
+	for text, want := range map[string]string{
+		"tragets: []\n":                                `did you mean "targets"?`,
+		"targets:\n\t- name: a\n":                      "indent with spaces",
+		"targets:\n  - naem: a\n":                      `did you mean "name"?`,
+		"targets:\n  - {luns: [{read-only: 'yes'}]}\n": "must be true or false",
+	} {
+		if _, err := Parse("a.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	if got := didYouMean("frobnicate", []string{"name", "path"}); got != "" {
+		t.Errorf("frobnicate is near%s", got)
 	}
 }
 

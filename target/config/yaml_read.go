@@ -116,6 +116,9 @@ func syntaxError(err error) (Pos, error) {
 	if t := located.GetToken(); t != nil && t.Position != nil {
 		pos.Line, pos.Column = t.Position.Line, t.Position.Column
 	}
+	if strings.Contains(located.GetMessage(), "character '\t'") {
+		return pos, errors.New("a tab, where YAML takes spaces alone: indent with spaces")
+	}
 	return pos, errors.New(located.GetMessage())
 }
 
@@ -209,7 +212,7 @@ func (r *reader) field(key string, kv *ast.MappingValueNode, v reflect.Value, pa
 		return
 	}
 	slices.Sort(known)
-	err.Err = fmt.Errorf("unknown key, expected one of %s", strings.Join(known, ", "))
+	err.Err = fmt.Errorf("unknown key%s, expected one of %s", didYouMean(key, known), strings.Join(known, ", "))
 	r.errs = append(r.errs, err)
 }
 
@@ -236,6 +239,10 @@ func (r *reader) scalar(n ast.Node, s scalar, path string) {
 	}
 }
 
+// truthWords are truth values as YAML 1.1 has them, and as administrators write
+// them. In quotes they are text.
+var truthWords = []string{"yes", "no", "on", "off"}
+
 // plain fills a string, a truth value or a number.
 func (r *reader) plain(n ast.Node, v reflect.Value, path string) {
 	text, ok := scalarText(n)
@@ -246,6 +253,8 @@ func (r *reader) plain(n ast.Node, v reflect.Value, path string) {
 		r.errorf(n, path, "must be text, but is %s: put it into quotes", kind(n))
 	case v.Kind() == reflect.Bool && n.Type() == ast.BoolType:
 		v.SetBool(n.(*ast.BoolNode).Value)
+	case v.Kind() == reflect.Bool && n.GetToken().Type == token.StringType && slices.Contains(truthWords, text):
+		v.SetBool(text == "yes" || text == "on")
 	case v.Kind() == reflect.Bool:
 		r.errorf(n, path, "must be true or false, but is %s", kind(n))
 	case v.Kind() != reflect.String && n.Type() == ast.IntegerType:

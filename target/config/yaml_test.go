@@ -259,7 +259,7 @@ func TestYAMLErrors(t *testing.T) {
 			"1:50: limits.connections: must be a number",
 		}},
 		{"limits: {memory: 1M}\n", []string{"1:18: limits.memory: must be at least 64MiB"}},
-		{"ignore-errors: yes\n", []string{"1:16: ignore-errors: must be true or false"}},
+		{"ignore-errors: 'yes'\n", []string{"1:16: ignore-errors: must be true or false"}},
 		{"ignore-errors: &a true\n", []string{"1:16: ignore-errors: must be true or false, but is an anchor"}},
 		{"a: 1\n---\nb: 2\n", []string{"3:2: a second document"}},
 		{"portal-groups:\n  - tag: 0\n    portals:\n      - address: localhost:3260\n  - tag: 70000\n", []string{

@@ -4,6 +4,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 )
 
@@ -11,9 +12,18 @@ import (
 const DefaultPort = 3260
 
 // ParsePortal checks the address of a portal and completes it: "192.0.2.1",
-// "192.0.2.1:3260", "2001:db8::1" and "[2001:db8::1]:3260" are good. Without a
+// "192.0.2.1:3260", "2001:db8::1" and "[2001:db8::1]:3260" are good. ":3260" is every
+// address, of IPv4 and of IPv6, and "localhost:3260" is 127.0.0.1. Without a
 // port it is [DefaultPort]; port 0 lets the system choose.
 func ParsePortal(s string) (string, error) {
+	switch host, port, err := net.SplitHostPort(s); {
+	case s == "localhost":
+		s = "127.0.0.1"
+	case err == nil && host == "localhost":
+		s = "127.0.0.1:" + port
+	case err == nil && host == "" && s[0] == ':':
+		s = "[::]" + s
+	}
 	if ap, err := netip.ParseAddrPort(s); err == nil {
 		return ap.String(), nil
 	}

@@ -93,7 +93,9 @@ func (b *tgtBuilder) global(d tgtDirective, seen map[string]Pos) {
 func (b *tgtBuilder) unknown(d tgtDirective, block string) {
 	where := map[string]bool{}
 	spelling := ""
+	var names []string
 	note := func(name, block string) {
+		names = append(names, name)
 		where[block] = where[block] || name == d.name
 		if strings.EqualFold(name, d.name) {
 			spelling = name
@@ -117,7 +119,8 @@ func (b *tgtBuilder) unknown(d tgtDirective, block string) {
 			return
 		}
 	}
-	err := fmt.Errorf("unknown directive%s", block)
+	slices.Sort(names)
+	err := fmt.Errorf("unknown directive%s%s", block, didYouMean(d.name, names))
 	if spelling != "" {
 		err = fmt.Errorf("unknown directive%s: it is spelled %s", block, spelling)
 	}
@@ -201,7 +204,7 @@ func (b *tgtBuilder) luns(c *tgtContext, stores []*tgtStore, shared []tgtDirecti
 		}
 	}
 	numbered := slices.ContainsFunc(shared, func(d tgtDirective) bool { return d.name == "lun" })
-	next := uint16(1)
+	next, byOrder := uint16(1), false
 	for _, s := range stores {
 		l := LUN{Pos: s.head.pos}
 		at := fmt.Sprintf("%s.luns[%d]", c.at, len(c.target.LUNs))
@@ -209,6 +212,7 @@ func (b *tgtBuilder) luns(c *tgtContext, stores []*tgtStore, shared []tgtDirecti
 		if n, ok := b.known.lun(c.target.Name, s.path()); !given && ok && !own[n] {
 			l.Number, own[n], given = n, true, true
 		}
+		byOrder = byOrder || !given
 		if !given {
 			for taken[next] {
 				next++
@@ -225,7 +229,7 @@ func (b *tgtBuilder) luns(c *tgtContext, stores []*tgtStore, shared []tgtDirecti
 		for _, d := range shared {
 			unused.shared(d)
 		}
-	case !numbered && !slices.Equal(stores, written):
+	case byOrder && !slices.Equal(stores, written):
 		b.orderNote(c)
 	}
 }

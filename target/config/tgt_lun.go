@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -247,10 +249,10 @@ func (c *tgtLUNContext) modePage(d tgtDirective) error {
 const changerParams = " element_type address start_address quantity sides clear_slot barcode volume_tag media_home tid lun dump "
 
 // params takes tgtadm's parameters of a logical unit, name=value with commas
-// between them. They are the same as the directives of those names.
+// or blanks between them. They are the same as the directives of those names.
 func (c *tgtLUNContext) params(d tgtDirective) error {
 	var errs []error
-	for s := range strings.SplitSeq(d.value, ",") {
+	for _, s := range splitParams(d.value) {
 		name, value, _ := strings.Cut(s, "=")
 		name = strings.ToLower(strings.TrimSpace(name))
 		def, ok := lunDirectives[name]
@@ -266,6 +268,15 @@ func (c *tgtLUNContext) params(d tgtDirective) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// blankParam begins a parameter that follows a blank and no comma.
+var blankParam = regexp.MustCompile(`[ \t]+([A-Za-z_]+=)`)
+
+// splitParams takes parameters apart. A blank in a value is part of it, unless
+// the next parameter begins there.
+func splitParams(s string) []string {
+	return slices.DeleteFunc(strings.Split(blankParam.ReplaceAllString(s, ",$1"), ","), func(p string) bool { return strings.TrimSpace(p) == "" && p != s })
 }
 
 func parseBounded(s string, hi uint64) (uint64, error) {

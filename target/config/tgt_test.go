@@ -521,3 +521,23 @@ func TestTGTInherit(t *testing.T) {
 func isAccount(a Account, user string, secret Secret) bool {
 	return a.User == user && a.Secret == secret
 }
+
+// TestPeoplesSpelling is about what tgt-admin reads, or people write for it.
+func TestPeoplesSpelling(t *testing.T) {
+	head := "<target iqn.2001-04.com.example:a>\n"
+	_, err := Parse("a.conf", []byte(head+"backing-stor /dev/a\n</target>\n"))
+	if err == nil || !strings.Contains(err.Error(), `(did you mean "backing-store"?)`) {
+		t.Errorf("of a directive that is nearly right: %v", err)
+	}
+	c := mustParse(t, "a.conf", head+"<backing-store /dev/a>\nparams vendor_id=A B readonly=1, removable=1\n</backing-store>\n</target>\n")
+	if l := c.Targets[0].LUNs[0]; l.Vendor != "A B" || !l.ReadOnly || !l.Removable {
+		t.Errorf("parameters with blanks between them: %+v", l)
+	}
+	one, two := "<backing-store /dev/b>\nlun 1\n</backing-store>\n", "<backing-store /dev/a>\nlun 2\n</backing-store>\n"
+	if c = mustParse(t, "a.conf", head+one+two+"</target>\n"); len(c.notes) > 0 {
+		t.Errorf("where each logical unit has a number: %v", c.notes)
+	}
+	if c = mustParse(t, "a.conf", head+one+"backing-store /dev/a\n</target>\n"); len(c.notes) == 0 {
+		t.Error("nothing is said of the order by path")
+	}
+}

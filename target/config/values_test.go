@@ -235,13 +235,13 @@ func TestCheckName(t *testing.T) {
 func TestParsePortal(t *testing.T) {
 	for text, want := range map[string]string{
 		"192.0.2.1": "192.0.2.1:3260", "192.0.2.1:0": "192.0.2.1:0", "2001:db8::1": "[2001:db8::1]:3260",
-		"[2001:db8::1]": "[2001:db8::1]:3260", "[::]:860": "[::]:860", "fe80::1%eth0": "[fe80::1%eth0]:3260",
+		"[2001:db8::1]": "[2001:db8::1]:3260", "[::]:860": "[::]:860", ":3260": "[::]:3260", "localhost": "127.0.0.1:3260", "localhost:860": "127.0.0.1:860", "fe80::1%eth0": "[fe80::1%eth0]:3260",
 	} {
 		if got, err := ParsePortal(text); err != nil || got != want {
 			t.Errorf("%q becomes %q, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", ":3260", "localhost", "192.0.2.1:65536", "192.0.2.1:", "[192.0.2.1:1", "192.0.2.1:iscsi"} {
+	for _, text := range []string{"", ":", ":x", "host.example:3260", "localhost:", "192.0.2.1:65536", "192.0.2.1:", "[192.0.2.1:1", "192.0.2.1:iscsi"} {
 		if got, err := ParsePortal(text); err == nil {
 			t.Errorf("%q becomes %q", text, got)
 		}

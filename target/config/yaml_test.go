@@ -262,9 +262,9 @@ func TestYAMLErrors(t *testing.T) {
 		{"ignore-errors: 'yes'\n", []string{"1:16: ignore-errors: must be true or false"}},
 		{"ignore-errors: &a true\n", []string{"1:16: ignore-errors: must be true or false, but is an anchor"}},
 		{"a: 1\n---\nb: 2\n", []string{"3:2: a second document"}},
-		{"portal-groups:\n  - tag: 0\n    portals:\n      - address: localhost:3260\n  - tag: 70000\n", []string{
+		{"portal-groups:\n  - tag: 0\n    portals:\n      - address: host.example:3260\n  - tag: 70000\n", []string{
 			"2:10: portal-groups[0].tag: must be a number from 1 to 65535",
-			"4:18: portal-groups[0].portals[0].address: \"localhost:3260\" is not an IP address",
+			"4:18: portal-groups[0].portals[0].address: \"host.example:3260\" is not an IP address",
 			"5:5: portal-groups[1].portals: is missing",
 			"5:10: portal-groups[1].tag: 70000 is not a number from 0 to 65535",
 		}},

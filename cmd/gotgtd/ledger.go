@@ -14,6 +14,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/gotgtd/gotgtd/internal/replace"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
@@ -35,6 +36,7 @@ const (
 // state folder.
 type ledger struct {
 	path    string // empty: nothing is remembered
+	text    []byte // what is at path
 	targets []ledgerTarget
 }
 
@@ -74,7 +76,7 @@ func openLedger(dir string) (*ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("can't read the numbers of targets and LUNs in %q (mend it, or move it away if every number is in the configuration): %w", l.path, err)
 	}
-	l.targets = f.Targets
+	l.targets, l.text = f.Targets, text
 	return l, nil
 }
 
@@ -161,7 +163,15 @@ func (l *ledger) note(r *plan.Running) error {
 	if err != nil {
 		return fmt.Errorf("can't write %q: %w", l.path, err)
 	}
-	return replaceFile(l.path, append([]byte(ledgerHead), text...))
+	text = append([]byte(ledgerHead), text...)
+	if bytes.Equal(text, l.text) {
+		return nil
+	}
+	if err := replace.Write(l.path, text, 0o600, os.Getuid(), os.Getgid()); err != nil {
+		return err
+	}
+	l.text = text
+	return nil
 }
 
 // stillKept returns the day on which something went, today if that is new, and
@@ -174,33 +184,4 @@ func stillKept(gone string, now time.Time) string {
 		return ""
 	}
 	return gone
-}
-
-// replaceFile puts a file in the place of another so that a crash leaves one of
-// them whole. A file of the same content is left alone.
-func replaceFile(path string, text []byte) error {
-	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
-		return nil
-	}
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

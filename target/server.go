@@ -113,8 +113,33 @@ type served struct {
 // portal is a listener and the portal group that it belongs to.
 type portal struct {
 	listener *net.TCPListener
-	group    uint16
+	places   []PortalAddress // at least one
 	name     string
+}
+
+// PortalAddress is an address of a listener that is a portal of its own.
+type PortalAddress struct {
+	Address netip.AddrPort // unspecified for every address that no other portal has
+	Group   uint16         // its portal group tag
+}
+
+// group is the portal group that a connection to a local address belongs to.
+func (p *portal) group(local netip.AddrPort) uint16 {
+	group := p.places[0].Group
+	for _, at := range p.places {
+		if at.Address == local {
+			return at.Group
+		}
+		if at.Address.Addr().IsUnspecified() {
+			group = at.Group
+		}
+	}
+	return group
+}
+
+// has reports whether one of the portals is in a group.
+func (p *portal) has(group uint16) bool {
+	return slices.ContainsFunc(p.places, func(at PortalAddress) bool { return at.Group == group })
 }
 
 // New opens every backing store and builds the targets. It serves nobody yet.
@@ -245,7 +270,7 @@ func (s *Server) offers(t *served, group uint16) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.portals) == 0 || slices.ContainsFunc(s.portals, func(p *portal) bool { return p.group == group })
+	return len(s.portals) == 0 || slices.ContainsFunc(s.portals, func(p *portal) bool { return p.has(group) })
 }
 
 // publish makes targets and portals known to initiators.
@@ -259,21 +284,22 @@ func (s *Server) publish() {
 	groups := s.announced
 	if groups == nil {
 		for _, p := range s.portals {
-			groups = addPortal(groups, p)
+			for _, at := range p.places {
+				groups = addPortal(groups, at)
+			}
 		}
 	}
 	s.node.SetTargets(targets, groups, auth(&s.conf.Discovery))
 }
 
-func addPortal(groups []iscsi.PortalGroup, p *portal) []iscsi.PortalGroup {
-	addr := p.address()
+func addPortal(groups []iscsi.PortalGroup, at PortalAddress) []iscsi.PortalGroup {
 	for i := range groups {
-		if groups[i].Tag == p.group {
-			groups[i].Portals = append(groups[i].Portals, addr)
+		if groups[i].Tag == at.Group {
+			groups[i].Portals = append(groups[i].Portals, at.Address)
 			return groups
 		}
 	}
-	return append(groups, iscsi.PortalGroup{Tag: p.group, Portals: []netip.AddrPort{addr}})
+	return append(groups, iscsi.PortalGroup{Tag: at.Group, Portals: []netip.AddrPort{at.Address}})
 }
 
 func (p *portal) address() netip.AddrPort { return unmapped(p.listener.Addr()) }
@@ -286,8 +312,17 @@ func (s *Server) AddPortal(l net.Listener, group uint16, name string) error {
 	if !ok {
 		return fmt.Errorf("can't serve iSCSI on %v: not a TCP socket", l.Addr())
 	}
+	return s.AddPortals(tl, name, PortalAddress{unmapped(tl.Addr()), group})
+}
+
+// AddPortals is AddPortal of a listener that is several portals: it accepts what
+// comes for all their addresses, and they may be in several groups.
+func (s *Server) AddPortals(l *net.TCPListener, name string, places ...PortalAddress) error {
+	if len(places) == 0 {
+		return fmt.Errorf("the socket %v has no portal", l.Addr())
+	}
 	s.mu.Lock()
-	s.portals = append(s.portals, &portal{listener: tl, group: group, name: name})
+	s.portals = append(s.portals, &portal{listener: l, places: places, name: name})
 	s.mu.Unlock()
 	s.publish()
 	return nil
@@ -315,7 +350,7 @@ func (s *Server) accept(p *portal) {
 		c, err := p.listener.AcceptTCP()
 		switch {
 		case err == nil:
-			if err := s.admit(c, p.group); err != nil {
+			if err := s.admit(c, p.group(unmapped(c.LocalAddr()))); err != nil {
 				s.refusals.Log(s.log, slog.LevelWarn, "connection refused", "error", err)
 			}
 		case errors.Is(err, net.ErrClosed) || isTimeout(err):
@@ -348,7 +383,9 @@ func (s *Server) portalStatus() []PortalStatus {
 	defer s.mu.Unlock()
 	list := []PortalStatus{}
 	for _, p := range s.portals {
-		list = append(list, PortalStatus{Group: p.group, Address: p.address(), Name: p.name})
+		for _, at := range p.places {
+			list = append(list, PortalStatus{Group: at.Group, Address: at.Address, Name: p.name})
+		}
 	}
 	return list
 }

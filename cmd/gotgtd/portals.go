@@ -7,6 +7,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/supervisor"
 	"github.com/gotgtd/gotgtd/target"
@@ -17,8 +21,16 @@ import (
 type opener struct {
 	process *supervisor.Process
 	server  *target.Server
-	passed  []supervisor.Listener // from the service manager, not used so far
-	count   map[string]int        // portals with the same address
+	passed  []passedSocket // from the service manager
+	count   map[string]int // portals with the same address
+}
+
+// passedSocket is a socket that a service manager passed, and the portals that
+// the configuration has at it.
+type passedSocket struct {
+	name     string
+	listener *net.TCPListener
+	portals  []target.PortalAddress
 }
 
 // openPortals gives the server its portals: the sockets that a service
@@ -29,7 +41,14 @@ func openPortals(ctx context.Context, p *supervisor.Process, s *target.Server, g
 	if err != nil {
 		return fmt.Errorf("can't use the sockets passed: %w", err)
 	}
-	o := &opener{process: p, server: s, passed: passed, count: make(map[string]int)}
+	o := &opener{process: p, server: s, count: make(map[string]int)}
+	for _, l := range passed {
+		tl, ok := l.Listener.(*net.TCPListener)
+		if !ok {
+			return fmt.Errorf("the socket %q that was passed, %v, is no TCP socket: portals need ListenStream= with a port", l.Name, l.Addr())
+		}
+		o.passed = append(o.passed, passedSocket{name: l.Name, listener: tl})
+	}
 	if len(groups) == 0 && len(passed) == 0 {
 		groups = []config.PortalGroup{{Tag: 1, Portals: []config.Portal{{Address: defaultListen}}}}
 	}
@@ -44,8 +63,20 @@ func openPortals(ctx context.Context, p *supervisor.Process, s *target.Server, g
 	if len(groups) > 0 {
 		tag = groups[0].Tag
 	}
+	return o.addPassed(tag)
+}
+
+// addPassed makes portals of the sockets passed. Those that the configuration
+// says nothing of belong to the group tag.
+func (o *opener) addPassed(tag uint16) error {
 	for _, l := range o.passed {
-		if err := s.AddPortal(l.Listener, tag, l.Name); err != nil {
+		if len(l.portals) == 0 {
+			if err := o.server.AddPortal(l.listener, tag, l.name); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := o.server.AddPortals(l.listener, l.name, l.portals...); err != nil {
 			return err
 		}
 	}
@@ -54,8 +85,16 @@ func openPortals(ctx context.Context, p *supervisor.Process, s *target.Server, g
 
 // open opens one portal of the configuration.
 func (o *opener) open(ctx context.Context, tag uint16, portal config.Portal) error {
-	if l, ok := o.take(portal); ok {
-		return o.server.AddPortal(l.Listener, tag, l.Name)
+	if l := o.find(portal); l != nil {
+		at, err := netip.ParseAddrPort(portal.Address)
+		if err != nil || at.Addr().IsUnspecified() { // a name, or all that the socket has
+			bound := l.listener.Addr().(*net.TCPAddr).AddrPort()
+			at = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
+		}
+		if p := (target.PortalAddress{Address: at, Group: tag}); !slices.Contains(l.portals, p) {
+			l.portals = append(l.portals, p)
+		}
+		return nil
 	}
 	if portal.Socket != "" {
 		return fmt.Errorf("no socket named %q was passed, which portal group %d needs", portal.Socket, tag)
@@ -69,15 +108,25 @@ func (o *opener) open(ctx context.Context, tag uint16, portal config.Portal) err
 	return o.server.AddPortal(l, tag, "")
 }
 
-// take takes the passed socket that is a portal's, by name or by address.
-func (o *opener) take(portal config.Portal) (supervisor.Listener, bool) {
-	for i, l := range o.passed {
-		if portal.Socket != "" && l.Name == portal.Socket || portal.Socket == "" && covers(l.Listener, portal.Address) {
-			o.passed = append(o.passed[:i:i], o.passed[i+1:]...)
-			return l, true
+// find returns the passed socket that a portal is at, nil if there is none. A
+// name is of one socket for each portal that has it; an address may be one of
+// several that a socket accepts connections for.
+func (o *opener) find(portal config.Portal) *passedSocket {
+	var found *passedSocket
+	for i := range o.passed {
+		l := &o.passed[i]
+		switch {
+		case portal.Socket != "":
+			if l.name == portal.Socket && len(l.portals) == 0 {
+				return l
+			}
+		case l.listener.Addr().String() == portal.Address:
+			return l
+		case found == nil && covers(l.listener, portal.Address):
+			found = l
 		}
 	}
-	return supervisor.Listener{}, false
+	return found
 }
 
 // covers reports whether a listener accepts what comes for an address.
@@ -91,6 +140,28 @@ func covers(l net.Listener, address string) bool {
 	if have.Port() != want.Port() {
 		return false
 	}
-	a := have.Addr().Unmap()
-	return a == want.Addr() || a.IsUnspecified() && (a.Is4() == want.Addr().Is4() || want.Addr().IsUnspecified())
+	a, w := have.Addr().Unmap(), want.Addr()
+	if a == w || !a.IsUnspecified() {
+		return a == w
+	}
+	return a.Is4() == w.Is4() || w.IsUnspecified() || a.Is6() && !v6Only(l)
+}
+
+// v6Only reports whether a socket of IPv6 accepts nothing that comes by IPv4.
+func v6Only(l net.Listener) bool {
+	c, ok := l.(syscall.Conn)
+	if !ok {
+		return true
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	only := 1
+	err = raw.Control(func(fd uintptr) {
+		if n, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); err == nil {
+			only = n
+		}
+	})
+	return err != nil || only != 0
 }

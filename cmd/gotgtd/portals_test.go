@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestExampleUnderSocketUnit starts the example with two portal groups as
+// gotgtd.socket does: with one socket for all addresses.
+func TestExampleUnderSocketUnit(t *testing.T) {
+	listener, err := net.Listen("tcp", "[::]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	file, err := listener.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	example, err := os.ReadFile("../../docs/examples/shared-disk.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	disk, conf := filepath.Join(dir, "disk.img"), filepath.Join(dir, "shared-disk.yaml")
+	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	port := strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	text := strings.NewReplacer("172.16.31.1:3260", "127.0.0.1:"+port, "172.16.32.1:3260", "127.0.0.2:"+port, "/dev/vg0/busybox", disk).Replace(string(example))
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := startDaemonAs(t, func(c *exec.Cmd) {
+		i := slices.Index(c.Args, "--listen")
+		c.Args = slices.Delete(c.Args, i, i+2)
+		c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=iscsi")
+		c.ExtraFiles = []*os.File{file}
+		c.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, c.Args...)
+		if c.Path, err = exec.LookPath("sh"); err != nil {
+			t.Fatal(err)
+		}
+	}, "--config", conf)
+	want := map[string]uint16{"127.0.0.1:" + port: 1, "127.0.0.2:" + port: 2}
+	portals := d.status(t).Portals
+	for _, p := range portals {
+		if want[p.Address.String()] != p.Group {
+			t.Errorf("portal %v is in group %d", p.Address, p.Group)
+		}
+	}
+	if len(portals) != len(want) {
+		t.Errorf("portals %v, want %v", portals, want)
+	}
+}

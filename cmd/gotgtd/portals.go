@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,23 @@ type opener struct {
 	server  *target.Server
 	passed  []passedSocket // from the service manager
 	count   map[string]int // portals with the same address
+	groups  []config.PortalGroup
+}
+
+// network is the family that a portal listens in: 0.0.0.0 is every address of
+// IPv4, and [::] also every one of IPv6, unless 0.0.0.0 is a portal at the same port itself.
+func (o *opener) network(address string) string {
+	port, all6 := strings.CutPrefix(address, "[::]:")
+	with4 := slices.ContainsFunc(o.groups, func(g config.PortalGroup) bool {
+		return slices.ContainsFunc(g.Portals, func(p config.Portal) bool { return p.Address == "0.0.0.0:"+port })
+	})
+	switch {
+	case strings.HasPrefix(address, "0.0.0.0:"):
+		return "tcp4"
+	case all6 && with4:
+		return "tcp6"
+	}
+	return "tcp"
 }
 
 // passedSocket is a socket that a service manager passed, and the portals that
@@ -52,6 +70,7 @@ func openPortals(ctx context.Context, p *supervisor.Process, s *target.Server, g
 	if len(groups) == 0 && len(passed) == 0 {
 		groups = []config.PortalGroup{{Tag: 1, Portals: []config.Portal{{Address: defaultListen}}}}
 	}
+	o.groups = groups
 	for _, g := range groups {
 		for _, portal := range g.Portals {
 			if err := o.open(ctx, g.Tag, portal); err != nil {
@@ -101,7 +120,7 @@ func (o *opener) open(ctx context.Context, tag uint16, portal config.Portal) err
 	}
 	name := fmt.Sprintf("portal-%d", o.count[portal.Address])
 	o.count[portal.Address]++
-	l, err := o.process.Listen(ctx, name, "tcp", portal.Address)
+	l, err := o.process.Listen(ctx, name, o.network(portal.Address), portal.Address)
 	if err != nil {
 		return fmt.Errorf("can't listen on portal %s: %w", portal.Address, err)
 	}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/gotgtd/gotgtd/target/config"
 )
 
 // TestExampleUnderSocketUnit starts the example with two portal groups as
@@ -60,4 +62,27 @@ func TestExampleUnderSocketUnit(t *testing.T) {
 	if len(portals) != len(want) {
 		t.Errorf("portals %v, want %v", portals, want)
 	}
+}
+
+// TestAllOfIPv4AndAllOfIPv6 has both at one port, which works only if the
+// socket of IPv6 leaves IPv4 to the other.
+func TestAllOfIPv4AndAllOfIPv6(t *testing.T) {
+	groups := []config.PortalGroup{{Tag: 1, Portals: []config.Portal{{Address: "0.0.0.0:0"}, {Address: "[::]:0"}}}}
+	both, alone := &opener{groups: groups}, &opener{}
+	if n, m := both.network("0.0.0.0:0"), both.network("[::]:0"); n != "tcp4" || m != "tcp6" {
+		t.Fatalf("networks %s and %s", n, m)
+	}
+	if n := alone.network("[::]:0"); n != "tcp" {
+		t.Errorf("[::] alone is %s", n)
+	}
+	four, err := net.Listen(both.network("0.0.0.0:0"), "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer four.Close()
+	six, err := net.Listen(both.network("[::]:0"), "[::]:"+strconv.Itoa(four.Addr().(*net.TCPAddr).Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	six.Close()
 }

@@ -156,7 +156,7 @@ func (c *conn) appendTarget(out []byte, t *Target) []byte {
 			continue
 		}
 		for _, p := range g.Portals {
-			addr, ok := c.reachable(p)
+			addr, ok := reachable(p, c.sock.Local())
 			value := fmt.Sprintf("%s,%d", addr, g.Tag)
 			if ok && !slices.Contains(seen, value) {
 				seen = append(seen, value)
@@ -165,20 +165,28 @@ func (c *conn) appendTarget(out []byte, t *Target) []byte {
 		}
 	}
 	if len(seen) == 0 {
-		out = pdu.AppendText(out, pdu.Pair{Key: "TargetAddress", Value: fmt.Sprintf("%s,%d", c.sock.Local(), c.group)})
+		out = pdu.AppendText(out, pdu.Pair{Key: "TargetAddress", Value: fmt.Sprintf("%s,%d", withoutZone(c.sock.Local()), c.group)})
 	}
 	return out
 }
 
 // reachable turns a portal's address into one that this initiator can use: an
-// unspecified address becomes the one that it has reached us at.
-func (c *conn) reachable(p netip.AddrPort) (netip.AddrPort, bool) {
-	if !p.Addr().IsUnspecified() {
-		return p, true
-	}
-	local := c.sock.Local().Addr()
-	if p.Addr().Is4() && !local.Is4() {
+// unspecified address becomes the one that it has reached us at, local. A
+// link-local address is of use on its link alone, and its zone is a name that
+// only this machine knows (RFC 4007 6).
+func reachable(p, local netip.AddrPort) (netip.AddrPort, bool) {
+	a, at := p.Addr(), local.Addr()
+	switch {
+	case a.IsUnspecified() && a.Is4() && !at.Is4():
 		return netip.AddrPort{}, false
+	case a.IsUnspecified():
+		return withoutZone(netip.AddrPortFrom(at, p.Port())), true
+	case a.Is6() && a.IsLinkLocalUnicast():
+		return withoutZone(p), at.Is6() && at.IsLinkLocalUnicast() && at.Zone() == a.Zone()
 	}
-	return netip.AddrPortFrom(local, p.Port()), true
+	return p, true
+}
+
+func withoutZone(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().WithZone(""), a.Port())
 }

@@ -109,15 +109,22 @@ func findWriter(st *unix.Stat_t) writer {
 	var w writer
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range procs {
-		if !opensForWriting(dir, st) {
-			continue
-		}
+		writes, locks := opensForWriting(dir, st)
 		pid := filepath.Base(dir)
-		if pid == strconv.Itoa(os.Getpid()) {
+		switch {
+		case locks:
+			// A daemon that shares the lock. /proc/locks may have left it out, as it is
+			// read in pieces while others lock and unlock.
+			return writer{own: true}
+		case !writes || w.name != "":
+		case pid == strconv.Itoa(os.Getpid()):
 			w.own = true
-			continue
+		default:
+			w = writer{name: fmt.Sprintf("%s (PID %s)", attribute(dir, "comm"), pid)}
 		}
-		return writer{name: fmt.Sprintf("%s (PID %s)", attribute(dir, "comm"), pid)}
+	}
+	if w.name != "" {
+		return w
 	}
 	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for _, name := range loops {
@@ -131,11 +138,12 @@ func findWriter(st *unix.Stat_t) writer {
 }
 
 // opensForWriting tells whether the process of a folder in /proc has a file open
-// for writing. One that may not be looked at has not.
-func opensForWriting(proc string, st *unix.Stat_t) bool {
+// for writing, and whether it has a lock of flock(2) on it. One that may not be
+// looked at has not.
+func opensForWriting(proc string, st *unix.Stat_t) (writes, locks bool) {
 	fds, err := os.ReadDir(filepath.Join(proc, "fd"))
 	if err != nil {
-		return false
+		return false, false
 	}
 	for _, fd := range fds {
 		var its unix.Stat_t
@@ -143,12 +151,12 @@ func opensForWriting(proc string, st *unix.Stat_t) bool {
 			continue
 		}
 		for line := range strings.Lines(attribute(proc, "fdinfo/"+fd.Name())) {
-			value, ok := strings.CutPrefix(line, "flags:")
-			flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 64)
-			if ok && err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY {
-				return true
+			if value, ok := strings.CutPrefix(line, "flags:"); ok {
+				flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 64)
+				writes = writes || err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
 			}
+			locks = locks || strings.HasPrefix(line, "lock:") && strings.Contains(line, " FLOCK ")
 		}
 	}
-	return false
+	return writes, locks
 }

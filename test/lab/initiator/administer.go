@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -58,8 +59,12 @@ func (t *trial) administer(ctx context.Context) {
 		}
 		return on(ctx, "head -c 1048576 /dev/urandom >/run/new; dd if=/run/new of=$added bs=64k oflag=direct status=none; dd if=$added bs=64k count=16 iflag=direct status=none | cmp - /run/new")
 	}) && t.step(ctx, "the disk that is mounted can't be exchanged, removed or made smaller", func(ctx context.Context) error {
+		other := filepath.Join(t.target.Dir(), "other.img")
+		if err := os.WriteFile(other, make([]byte, size), 0o600); err != nil {
+			return err
+		}
 		for _, command := range [][]string{
-			{"lun", "set", onlineTarget, "1", "path=" + filepath.Join(t.target.Dir(), "added.img")},
+			{"lun", "set", onlineTarget, "1", "path=" + other},
 			{"lun", "set", onlineTarget, "1", "serial=another"},
 			{"lun", "remove", onlineTarget, "1"},
 			{"target", "remove", onlineTarget},

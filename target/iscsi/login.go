@@ -128,6 +128,9 @@ func (l *login) step(c *conn, req *pdu.LoginRequest, data []byte) error {
 			return err
 		}
 	}
+	if err := l.sameNames(pairs); err != nil {
+		return err
+	}
 	answer, err := l.negotiate(c, req, pairs)
 	if err != nil {
 		return err
@@ -195,6 +198,18 @@ func (l *login) identify(c *conn, req *pdu.LoginRequest, pairs []pdu.Pair) error
 	}
 	l.Identified = true
 	return l.resolve(c, req)
+}
+
+// sameNames refuses other names than those that were looked up: a key is sent once
+// in a negotiation (RFC 7143 6.2), and what was allowed was allowed to these.
+func (l *login) sameNames(pairs []pdu.Pair) error {
+	for _, p := range pairs {
+		name := strings.ToLower(p.Value)
+		if p.Key == "InitiatorName" && name != l.Initiator || p.Key == "TargetName" && name != l.TargetName {
+			return loginErrorf(pdu.InitiatorError, "%s sent again with another value", p.Key)
+		}
+	}
+	return nil
 }
 
 // resolve looks up what the names stand for, and whether the initiator may.

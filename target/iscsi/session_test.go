@@ -151,6 +151,8 @@ func TestLoginStatus(t *testing.T) {
 		{"stage", func(p *pdu.LoginRequest) { p.CSG = 2 }, []string{name, target}, pdu.InitiatorError},
 		{"T and C", func(p *pdu.LoginRequest) { p.Continue = true }, []string{name, target}, pdu.InitiatorError},
 		{"a key twice", nil, []string{name, target, "MaxBurstLength=512", "MaxBurstLength=512"}, pdu.InitiatorError},
+		{"two InitiatorNames", nil, []string{"InitiatorName=iqn.2026-11.test:other", name, target}, pdu.InitiatorError},
+		{"InitiatorName twice", nil, []string{name, name, target}, pdu.LoginSuccess},
 		{"no '='", nil, []string{name, target, "nonsense"}, pdu.InitiatorError},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -171,6 +173,33 @@ func TestLoginStatus(t *testing.T) {
 			conn.c.Close()
 			r.none()
 		})
+	}
+}
+
+// TestNamesSentAgain sends a name in the second request of a login.
+func TestNamesSentAgain(t *testing.T) {
+	for key, want := range map[string]pdu.LoginStatus{
+		"InitiatorName=" + testInitiator:          pdu.LoginSuccess,
+		"InitiatorName=iqn.2026-11.test:other":    pdu.InitiatorError,
+		"TargetName=" + testTarget:                pdu.LoginSuccess,
+		"TargetName=iqn.2026-11.test:another-one": pdu.InitiatorError,
+	} {
+		r := newRig(t, Limits{}, Auth{})
+		conn := r.raw()
+		for i, keys := range []string{"InitiatorName=" + testInitiator + "\x00TargetName=" + testTarget + "\x00", key + "\x00"} {
+			p := pdu.LoginRequest{CSG: 1, ISID: pdu.ISID{0x80}, DataLength: uint32(len(keys)), InitiatorTaskTag: 9, CmdSN: 1}
+			conn.send(&p, []byte(keys))
+			status := pdu.LoginSuccess
+			if i == 1 {
+				status = want
+			}
+			got, _ := conn.receive()
+			if resp, ok := got.(*pdu.LoginResponse); !ok || resp.Status != status {
+				t.Errorf("request %d, %q: %v, want status %#04x", i, key, got, status)
+			}
+		}
+		conn.c.Close()
+		r.none()
 	}
 }
 

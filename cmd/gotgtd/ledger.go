@@ -64,6 +64,9 @@ func openLedger(dir string) (*ledger, error) {
 	if dir == "" {
 		return &ledger{}, nil
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("can't make the state folder (--state-dir): %w", err)
+	}
 	l := &ledger{path: filepath.Join(dir, ledgerName)}
 	text, err := os.ReadFile(l.path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -80,3 +80,20 @@ func TestDamagedLedger(t *testing.T) {
 		t.Error("without a state folder nothing is noted, and nothing is wrong")
 	}
 }
+
+func TestStateFolderIsMade(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	if _, err := openLedger(dir); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the state folder: %v, %v", info, err)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openLedger(file); err == nil || !strings.Contains(err.Error(), "--state-dir") || !strings.Contains(err.Error(), file) {
+		t.Errorf("a file for a state folder: %v", err)
+	}
+}

@@ -5,9 +5,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +17,9 @@ import (
 )
 
 func main() {
+	if tool := tgtTools[filepath.Base(os.Args[0])]; tool != nil {
+		os.Exit(tool(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	}
 	if err := root().Execute(); err != nil {
 		var quiet errReported
 		if !errors.As(err, &quiet) {

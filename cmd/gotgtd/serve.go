@@ -25,6 +25,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/control"
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/iscsi"
+	"github.com/gotgtd/gotgtd/target/overlay"
 	"github.com/gotgtd/gotgtd/target/plan"
 	"github.com/gotgtd/gotgtd/target/storage"
 )
@@ -75,6 +76,9 @@ type daemon struct {
 
 	mu      sync.Mutex // protects history
 	history []handoff.Report
+
+	changing sync.Mutex       // held while an operation of tgtadm is carried out
+	overlay  *overlay.Overlay // what tgtadm has changed; the generation's own, never altered
 
 	plan []string // what this generation has changed when it took over, nil if nobody knows
 
@@ -131,6 +135,9 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	conf, err := d.options.configuration(brief.numbers(ledger.numbers()))
 	if err != nil {
+		return err
+	}
+	if err := d.lay(brief, conf); err != nil {
 		return err
 	}
 	d.conf = conf
@@ -319,6 +326,11 @@ var errStopping = errors.New("the daemon is stopping")
 
 // Upgrade implements [control.Daemon].
 func (d *daemon) Upgrade(ctx context.Context, force bool) (handoff.Report, error) {
+	return d.upgrade(ctx, d.Running(), force)
+}
+
+// upgrade replaces the process; told is what the successor is told that runs.
+func (d *daemon) upgrade(ctx context.Context, told *plan.Running, force bool) (handoff.Report, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(d.life, func() { cancel(context.Cause(d.life)) })()
@@ -327,7 +339,7 @@ func (d *daemon) Upgrade(ctx context.Context, force bool) (handoff.Report, error
 		Time: began, Generation: d.process.Generation() + 1, OldPID: os.Getpid(), OldVersion: versionString(), Phases: []handoff.Phase{},
 	}
 	moved := false
-	text, err := json.Marshal(briefing{Running: d.server.Running(), Force: force})
+	text, err := json.Marshal(briefing{Running: told, Force: force})
 	if err != nil {
 		return r, err
 	}
@@ -375,13 +387,17 @@ func (d *daemon) EndSession(ctx context.Context, tsih uint16, rejectFor time.Dur
 }
 
 // Running implements [control.Daemon].
-func (d *daemon) Running() *plan.Running { return d.server.Running() }
+func (d *daemon) Running() *plan.Running {
+	r := d.server.Running()
+	r.Overlay = d.overlay
+	return r
+}
 
 // Status implements [control.Daemon].
 func (d *daemon) Status() control.Status {
 	st := control.Status{
 		Version: versionString(), Generation: d.process.Generation(), PID: os.Getpid(),
-		Config: d.options.file(), Upgrades: d.reports(), Status: d.server.Status(),
+		Config: d.options.file(), Upgrades: d.reports(), Status: d.server.Status(), Accounts: d.overlay.Accounts(),
 	}
 	if st.Upgrades == nil {
 		st.Upgrades = []handoff.Report{}

@@ -16,6 +16,7 @@ import (
 // they are in tgt. The zero Access admits everyone.
 type Access struct {
 	All        bool           // everyone; the default when the lists are empty
+	Nobody     bool           // empty lists admit nobody, as in tgt
 	Addresses  []netip.Prefix // where initiators come from
 	Initiators []string       // iSCSI names in lower case; "*", "?" and "[...]" as in a shell
 	Accounts   []string       // CHAP names, of the target's Users
@@ -23,7 +24,7 @@ type Access struct {
 
 // Everyone reports whether nobody is kept out.
 func (a Access) Everyone() bool {
-	return a.All || len(a.Addresses)+len(a.Initiators)+len(a.Accounts) == 0
+	return a.All || !a.Nobody && len(a.Addresses)+len(a.Initiators)+len(a.Accounts) == 0
 }
 
 // Allows reports whether an initiator with this address and iSCSI name, that has

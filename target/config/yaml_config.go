@@ -172,7 +172,7 @@ func (b *builder) access(f *fileAccess, at string) Access {
 	for i, s := range f.Initiators {
 		b.fail(fmt.Sprintf("%s.initiators[%d]", at, i), a.addInitiator(s))
 	}
-	a.Accounts = f.Accounts
+	a.Accounts, a.Nobody = f.Accounts, f.Nobody
 	return a
 }
 

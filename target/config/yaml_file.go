@@ -79,6 +79,7 @@ type fileAccess struct {
 	Addresses  []string `yaml:"addresses,omitempty"`
 	Initiators []string `yaml:"initiators,omitempty"`
 	Accounts   []string `yaml:"accounts,omitempty"`
+	Nobody     bool     `yaml:"nobody,omitempty"`
 }
 
 type fileParameters struct {

@@ -110,10 +110,10 @@ func (w *yamlWriter) target(t *Target) fileTarget {
 }
 
 func (w *yamlWriter) access(a Access) *fileAccess {
-	if len(a.Addresses)+len(a.Initiators)+len(a.Accounts) == 0 {
+	if len(a.Addresses)+len(a.Initiators)+len(a.Accounts) == 0 && !a.Nobody {
 		return nil
 	}
-	f := &fileAccess{Initiators: a.Initiators, Accounts: a.Accounts}
+	f := &fileAccess{Initiators: a.Initiators, Accounts: a.Accounts, Nobody: a.Nobody}
 	if a.All {
 		f.Addresses = append(f.Addresses, "ALL")
 	}

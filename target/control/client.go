@@ -16,6 +16,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/overlay"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
 
@@ -53,6 +54,20 @@ func (c *Client) Running(ctx context.Context) (*plan.Running, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// Change carries out operations of tgtadm, all or none.
+func (c *Client) Change(ctx context.Context, ops ...overlay.Operation) error {
+	return c.exchange(ctx, http.MethodPost, "/v1/running", ops, new(struct{}))
+}
+
+// TgtWords returns what tgt says in the case of an error of the daemon's, or "".
+func TgtWords(err error) string {
+	var failed *upgradeError
+	if errors.As(err, &failed) {
+		return failed.tgt
+	}
+	return ""
 }
 
 // EndSession ends a session, and waits for that. rejectFor is how long its
@@ -105,6 +120,7 @@ func (c *Client) upgrade(ctx context.Context, timeout time.Duration, values url.
 type upgradeError struct {
 	what   string
 	report *handoff.Report
+	tgt    string
 }
 
 func (e *upgradeError) Error() string { return e.what }
@@ -168,7 +184,7 @@ func (c *Client) once(ctx context.Context, method, path string, question []byte,
 		if err := body.Decode(&p); err != nil {
 			return fmt.Errorf("gotgtd answers %s", resp.Status)
 		}
-		return &upgradeError{p.Error, p.Report}
+		return &upgradeError{p.Error, p.Report, p.Tgt}
 	}
 	if err := body.Decode(answer); err != nil {
 		return fmt.Errorf("can't read gotgtd's answer: %w", err)

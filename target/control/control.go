@@ -8,6 +8,7 @@
 //	GET  /v1/config?secrets=BOOL        Config
 //	PUT  /v1/config                     Proposal; Planned, or a problem
 //	POST /v1/plan                       Proposal; Planned
+//	POST /v1/running                    a list of overlay.Operation, carried out as one; {} or a problem
 //	DELETE /v1/sessions/{tsih}?reject-for=DURATION
 //	                                    target.SessionEnd, when the session has ended
 //	POST /v1/upgrade?timeout=DURATION&force=BOOL
@@ -27,6 +28,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/overlay"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
 
@@ -35,8 +37,9 @@ type Status struct {
 	Version    string           `json:"version"`
 	Generation int              `json:"generation"` // 1 for the first process, one more with each upgrade
 	PID        int              `json:"pid"`
-	Config     string           `json:"config,omitempty"` // absolute path of the configuration file, if there is one
-	Upgrades   []handoff.Report `json:"upgrades"`         // the last ones and the failures among them, oldest first; durations in nanoseconds
+	Config     string           `json:"config,omitempty"`   // absolute path of the configuration file, if there is one
+	Upgrades   []handoff.Report `json:"upgrades"`           // the last ones and the failures among them, oldest first; durations in nanoseconds
+	Accounts   []string         `json:"accounts,omitempty"` // names of those that tgtadm has made
 	target.Status
 }
 
@@ -49,6 +52,8 @@ type Daemon interface {
 	Status() Status
 	// Running describes what is served, for a plan.
 	Running() *plan.Running
+	// Change carries out operations of tgtadm.
+	Change(ctx context.Context, ops []overlay.Operation) error
 	// EndSession ends a session; see [target.Server.EndSession].
 	EndSession(ctx context.Context, tsih uint16, rejectFor time.Duration) (target.SessionEnd, error)
 	// Upgrade replaces the process. With force it is done though initiators that
@@ -62,6 +67,7 @@ type problem struct {
 	Error   string          `json:"error"`
 	Report  *handoff.Report `json:"report,omitempty"`
 	Refused []string        `json:"refused,omitempty"` // the changes that need force
+	Tgt     string          `json:"tgt,omitempty"`     // what tgt says in this case
 }
 
 const (
@@ -69,7 +75,8 @@ const (
 	writeTimeout  = 10 * time.Second // for an answer
 	maxAnswer     = 256 << 20        // bytes that a client reads
 	maxHeader     = 16 << 10
-	upgradeFactor = 2 // how much longer than the upgrade a client waits for its answer
+	maxOperations = 4 << 20 // bytes of a list of operations
+	upgradeFactor = 2       // how much longer than the upgrade a client waits for its answer
 )
 
 // Server answers commands.
@@ -102,6 +109,7 @@ func (s *Server) routes() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
 		"GET /v1/status":             s.status,
 		"GET /v1/running":            s.running,
+		"POST /v1/running":           s.change,
 		"GET /v1/config":             s.config,
 		"PUT /v1/config":             s.apply,
 		"POST /v1/plan":              s.plan,
@@ -143,6 +151,25 @@ func (s *Server) running(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	reply(w, http.StatusOK, s.daemon.Running())
+}
+
+func (s *Server) change(w http.ResponseWriter, r *http.Request) {
+	var ops []overlay.Operation
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOperations))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&ops); err != nil {
+		reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("can't read the operations: %v", err)})
+		return
+	}
+	err := s.daemon.Change(context.WithoutCancel(r.Context()), ops)
+	switch {
+	case err == nil:
+		reply(w, http.StatusOK, struct{}{})
+	case errors.Is(err, ErrLeft):
+		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+	default:
+		reply(w, http.StatusConflict, problem{Error: err.Error(), Tgt: overlay.Words(err)})
+	}
 }
 
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request) {

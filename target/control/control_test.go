@@ -20,6 +20,7 @@ import (
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/overlay"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
 
@@ -39,6 +40,13 @@ func (d *fakeDaemon) Upgrade(ctx context.Context, _ bool) (handoff.Report, error
 }
 func (d *fakeDaemon) EndSession(ctx context.Context, tsih uint16, rejectFor time.Duration) (target.SessionEnd, error) {
 	return d.end(ctx, tsih, rejectFor)
+}
+
+func (d *fakeDaemon) Change(_ context.Context, ops []overlay.Operation) error {
+	if len(ops) > 0 {
+		return overlay.ErrNoTarget
+	}
+	return nil
 }
 
 func (d *fakeDaemon) Running() *plan.Running {

@@ -241,6 +241,9 @@ func TestOpenAPIResponses(t *testing.T) {
 	for _, q := range []struct{ method, path, query, body string }{
 		{"GET", "/v1/status", "", ""},
 		{"GET", "/v1/running", "", ""},
+		{"POST", "/v1/running", "", `[]`},
+		{"POST", "/v1/running", "", `[{"mode": "target", "op": "delete", "tid": 1}]`},
+		{"POST", "/v1/running", "", `[{"mod": "target"}]`},
 		{"GET", "/v1/config", "?secrets=true", ""},
 		{"GET", "/v1/config", "?secrets=perhaps", ""},
 		{"POST", "/v1/plan", "", `{"config": "a"}`},

@@ -36,12 +36,14 @@ type Plan struct {
 // of its store. fs.ErrNotExist is no fault where it would be made.
 type Looks func(l *config.LUN) (id string, size int64, err error)
 
-// Make compares. A nil running is a start: everything is new.
+// Make compares. A nil running is a start: everything is new. The running
+// overlay is carried out on what is desired, where it has not been.
 func Make(running *Running, desired *config.Config, look Looks) *Plan {
 	p := &planner{running: running, look: look, now: time.Now(), plan: &Plan{Changes: []Change{}}}
 	if running == nil {
 		p.running = &Running{}
 	}
+	p.running.Overlay.Apply(desired)
 	p.index()
 	wanted := make(map[string]bool)
 	for i := range desired.Targets {

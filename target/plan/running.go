@@ -15,12 +15,16 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/overlay"
 )
 
 // Running describes what a process serves, to whom.
 type Running struct {
 	Targets  []Target  `json:"targets"`
 	Sessions []Session `json:"sessions"`
+
+	// Overlay is what tgtadm has changed: it is on top of whatever is wanted next.
+	Overlay *overlay.Overlay `json:"overlay,omitempty"`
 }
 
 // Target is a target that is served.

@@ -17,6 +17,7 @@ import (
 type Tgt struct {
 	*Process
 	portals []string
+	control string
 }
 
 // StartTgt runs a private tgtd, beside any other on the machine, and loads the
@@ -46,6 +47,7 @@ func StartTgt(ctx context.Context, o Options) (*Tgt, error) {
 		return nil, fmt.Errorf("can't tell the port of %s: %w", t.portals[0], err)
 	}
 	number = strconv.Itoa(control % 32768)
+	t.control = number
 
 	t.Process, err = Spawn("/usr/sbin/tgtd", "-f", "-C", number, "--iscsi", strings.Join(portals, ","))
 	if err != nil {
@@ -70,6 +72,9 @@ func StartTgt(ctx context.Context, o Options) (*Tgt, error) {
 
 // Portals are tgtd's addresses.
 func (t *Tgt) Portals() []string { return t.portals }
+
+// ControlPort is what tgtadm's -C takes for this tgtd.
+func (t *Tgt) ControlPort() string { return t.control }
 
 // Stop kills tgtd: it takes no notice of SIGTERM while it has targets.
 func (t *Tgt) Stop() error {

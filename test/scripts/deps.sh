@@ -11,6 +11,7 @@ bench='iscsi-perf:libiscsi-bin qemu-img:qemu-utils tgtd:tgt istgt:istgt
 tests="$run
 	iscsi-test-cu:libiscsi-bin qemu-img:qemu-utils tgtd:tgt
 	/usr/share/doc/qemu-block-extra:qemu-block-extra
+	/usr/lib/ocf/resource.d/heartbeat/iSCSITarget:resource-agents
 	e2fsck:e2fsprogs systemd-analyze:systemd nginx:nginx-light
 	gcc:gcc /usr/include/stdlib.h:libc6-dev /usr/include/rbd/librbd.h:librbd-dev"
 lab="$run

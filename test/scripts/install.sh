@@ -17,6 +17,13 @@ put() { # MODE DIRECTORY FILE...
 }
 
 put 755 "$prefix/bin" bin/gotgtd bin/upgraded
+# tgt's tools are other names of gotgtd, in a folder of their own for PATH.
+tools=$dest$prefix/lib/gotgtd/tgt
+install -d "$tools"
+for tool in tgtadm tgt-admin; do
+	ln -sf ../../../bin/gotgtd "$tools/$tool"
+	echo "$tools/$tool"
+done
 put 644 "$prefix/share/man/man8" docs/man/*.8
 put 644 "$prefix/share/man/man5" docs/man/*.5
 put 644 "$prefix/share/doc/gotgtd" README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg

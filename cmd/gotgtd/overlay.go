@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gotgtd/gotgtd/target"
+	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/control"
+	"github.com/gotgtd/gotgtd/target/overlay"
+	"github.com/gotgtd/gotgtd/target/plan"
+)
+
+// lay puts what tgtadm has changed, as the predecessor tells it, on top of a
+// configuration.
+func (d *daemon) lay(b *briefing, conf *config.Config) error {
+	if b.Running == nil || b.Running.Overlay == nil {
+		return nil
+	}
+	d.overlay, b.Running.Overlay = b.Running.Overlay, nil
+	for _, err := range d.overlay.Apply(conf) {
+		d.log.Warn("no longer fits the configuration", "operation", err)
+	}
+	return conf.Validate()
+}
+
+// Change implements [control.Daemon]: the operations are planned like every
+// reload and carried out by an upgrade.
+func (d *daemon) Change(ctx context.Context, ops []overlay.Operation) error {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	select {
+	case <-d.moved:
+		return control.ErrLeft
+	default:
+	}
+	runs := d.Running()
+	conf, err := d.options.configuration(runs.Numbers())
+	if err != nil {
+		return fmt.Errorf("%w: the configuration file: %w", overlay.ErrInvalidRequest, err)
+	}
+	// What the file has in it by now goes along. It may not hurt.
+	if err := plan.Make(runs, conf, target.Look).Check(); err != nil {
+		return fmt.Errorf("%w: the configuration file was changed: %w", overlay.ErrInvalidRequest, err)
+	}
+	next, err := d.overlay.Add(conf, ops)
+	if err != nil {
+		return err
+	}
+	if err := d.idle(ops); err != nil {
+		return err
+	}
+	told := d.server.Running()
+	err = plan.Make(told, conf, target.Look).Check()
+	force := err != nil && takesAway(ops)
+	if err != nil && !force {
+		return fmt.Errorf("%w: %w", overlay.ErrInvalidRequest, err)
+	}
+	told.Overlay = next
+	_, err = d.upgrade(ctx, told, force)
+	return err
+}
+
+// takesAway reports whether the operations do nothing but delete, which is never
+// meant for something else: what idle has let pass is done, as tgt does.
+func takesAway(ops []overlay.Operation) bool {
+	for _, op := range ops {
+		if op.Op != "delete" && !op.Force {
+			return false
+		}
+	}
+	return true
+}
+
+// idle refuses to delete what tgt would not: a target with sessions, unless that is
+// forced, and a logical unit with commands under way.
+func (d *daemon) idle(ops []overlay.Operation) error {
+	st := d.server.Status()
+	names := map[int]string{}
+	for _, t := range st.Targets {
+		names[t.TID] = t.Name
+	}
+	for _, op := range ops {
+		for _, s := range st.Sessions {
+			switch {
+			case op.Op != "delete" || op.Force || s.Target == "" || s.Target != names[op.TID]:
+			case op.Mode == "target":
+				return overlay.ErrTargetActive
+			case op.Mode == "logicalunit" && s.Tasks > 0:
+				return overlay.ErrLUNActive
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// ErrUnknownParameter is a parameter that tgtadm does not know.
+var ErrUnknownParameter = errors.New("unknown parameter")
+
+// SetTgt sets what tgtadm's --name and --value set of a target: the directives of a
+// targets.conf with those names.
+func (t *Target) SetTgt(name, value string) error {
+	def, ok := targetDirectives[name]
+	if !ok || strings.Contains(name, "-") || name == "controller_tid" || strings.HasSuffix(name, "user") {
+		return fmt.Errorf("%w %q", ErrUnknownParameter, name)
+	}
+	c := &tgtContext{b: looseBuilder(), target: *t}
+	if err := def.apply(c, tgtDirective{name: name, value: value}); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if c.nops > 0 {
+		c.target.Parameters.setNOPTimeout(c.nops)
+	}
+	*t = c.target
+	return nil
+}
+
+// SetTgt sets what tgtadm's options of a new logical unit set, and its --params: the
+// directives of a targets.conf with those names.
+func (l *LUN) SetTgt(name, value string) error {
+	def, ok := lunDirectives[name]
+	if !ok || name == "lun" {
+		return fmt.Errorf("%w %q", ErrUnknownParameter, name)
+	}
+	changed := *l
+	c := &tgtLUNContext{b: looseBuilder(), lun: &changed, dir: "/"}
+	c.apply(def, tgtDirective{name: name, value: value})
+	if len(c.b.errs) > 0 {
+		return c.b.errs[0].Err
+	}
+	*l = changed
+	return nil
+}
+
+// looseBuilder is a builder for directives that stand in no file.
+func looseBuilder() *tgtBuilder {
+	return &tgtBuilder{cfg: &Config{places: places{}}}
+}
+
+// SetTgtIdentity gives a logical unit the identity that it has in tgt, as far as it has none.
+func (l *LUN) SetTgtIdentity(tid int) { looseBuilder().setIdentity(l, tid) }
+
+// Bind lets in an address, a network or "ALL", or with isName an initiator's
+// name. It reports whether that is new. From then on an empty list is for nobody.
+func (a *Access) Bind(s string, isName bool) (bool, error) {
+	was := len(a.List())
+	if isName && slices.Contains(a.Initiators, strings.ToLower(s)) {
+		return false, nil
+	}
+	next := Access{All: a.All, Nobody: true, Addresses: slices.Clone(a.Addresses), Initiators: slices.Clone(a.Initiators), Accounts: a.Accounts}
+	add := next.add
+	if isName {
+		add = next.addInitiator
+	}
+	if err := add(s); err != nil {
+		return false, err
+	}
+	if n := len(next.Addresses); n > len(a.Addresses) && slices.Contains(a.Addresses, next.Addresses[n-1]) {
+		return false, nil
+	}
+	if len(next.List()) == was {
+		return false, nil
+	}
+	*a = next
+	return true, nil
+}
+
+// Unbind takes back what Bind did, and reports whether it was there.
+func (a *Access) Unbind(s string, isName bool) bool {
+	if !isName && s == "ALL" {
+		was := a.All
+		a.All, a.Nobody = false, true
+		return was
+	}
+	if isName {
+		i := slices.Index(a.Initiators, strings.ToLower(s))
+		if i >= 0 {
+			a.Initiators, a.Nobody = slices.Delete(slices.Clone(a.Initiators), i, i+1), true
+		}
+		return i >= 0
+	}
+	p, err := parsePrefix(s)
+	if err != nil {
+		return false
+	}
+	i := slices.Index(a.Addresses, p)
+	if i >= 0 {
+		a.Addresses, a.Nobody = slices.Delete(slices.Clone(a.Addresses), i, i+1), true
+	}
+	return i >= 0
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gotgtd/gotgtd/test/peer"
+)
+
+const clusterIQN = "iqn.2026-11.test:cluster"
+
+// tools is gotgtd under the names of tgt's tools, first in PATH.
+type tools struct {
+	gotgtd *peer.Gotgtd
+	env    []string
+}
+
+func startTools(t *testing.T) *tools {
+	t.Helper()
+	if *onTgt {
+		t.Fatal("these tests are of gotgtd's own tools")
+	}
+	dir := t.TempDir()
+	bin := filepath.Join(dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"tgtadm", "tgt-admin"} {
+		if err := os.Symlink(program, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Each operation is an upgrade: a supervisor keeps track of the process that serves.
+	upgraded := filepath.Join(dir, "upgraded")
+	must(t, "go", "build", "-o", upgraded, "../../cmd/upgraded")
+	supervised := []string{upgraded, "run", "--control", filepath.Join(dir, "upgraded.sock"), "--"}
+	target := start(t, peer.Options{Dir: dir, Env: supervised, Config: peer.OneDisk(sparse(t, "file.img", 16<<20), "")})
+	g := target.(*peer.Gotgtd)
+	return &tools{g, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin", "GOTGTD_CONTROL="+g.Control())}
+}
+
+// run runs a program and returns its output and exit status.
+func (s *tools) run(t *testing.T, env []string, program string, args ...string) (string, int) {
+	t.Helper()
+	path := program
+	if !strings.Contains(program, "/") {
+		bin, _, _ := strings.Cut(strings.TrimPrefix(s.env[len(s.env)-2], "PATH="), ":")
+		path = filepath.Join(bin, program)
+	}
+	c := exec.CommandContext(t.Context(), path, args...)
+	c.Env = append(append([]string{}, s.env...), env...)
+	out, err := c.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return string(out), c.ProcessState.ExitCode()
+}
+
+func (s *tools) must(t *testing.T, program string, args ...string) string {
+	t.Helper()
+	out, code := s.run(t, nil, program, args...)
+	if code != 0 {
+		t.Fatalf("%s %v: exit status %d\n%s", program, args, code, out)
+	}
+	return out
+}
+
+func (s *tools) show(t *testing.T) string {
+	t.Helper()
+	return s.must(t, "tgtadm", "--lld", "iscsi", "--op", "show", "--mode", "target")
+}
+
+// TestResourceAgents is what Pacemaker does with Debian's agents.
+func TestResourceAgents(t *testing.T) {
+	t.Parallel()
+	s := startTools(t)
+	disk := sparse(t, "cluster.img", 16<<20)
+	ocf := []string{"OCF_ROOT=/usr/lib/ocf", "OCF_RESOURCE_INSTANCE=p", "HA_RSCTMP=" + t.TempDir(), "HA_LOGFACILITY=none", "OCF_RESKEY_implementation=tgt"}
+	target := append([]string{"OCF_RESKEY_iqn=" + clusterIQN, "OCF_RESKEY_tid=7", "OCF_RESKEY_allowed_initiators=ALL", "OCF_RESKEY_incoming_username=alice", "OCF_RESKEY_incoming_password=correct-horse-1"}, ocf...)
+	unit := append([]string{"OCF_RESKEY_target_iqn=" + clusterIQN, "OCF_RESKEY_lun=3", "OCF_RESKEY_path=" + disk, "OCF_RESKEY_scsi_sn=cluster-disk"}, ocf...)
+	agent := func(env []string, name, action string, want int) {
+		t.Helper()
+		if out, code := s.run(t, env, "/usr/lib/ocf/resource.d/heartbeat/"+name, action); code != want {
+			t.Fatalf("%s %s: exit status %d, want %d\n%s", name, action, code, want, out)
+		}
+	}
+	agent(target, "iSCSITarget", "monitor", 7)
+	agent(target, "iSCSITarget", "start", 0)
+	agent(target, "iSCSITarget", "monitor", 0)
+	agent(unit, "iSCSILogicalUnit", "monitor", 7)
+	agent(unit, "iSCSILogicalUnit", "start", 0)
+	agent(unit, "iSCSILogicalUnit", "monitor", 0)
+	contains(t, must(t, "iscsi-inq", "iscsi://alice%correct-horse-1@"+s.gotgtd.Portals()[0]+"/"+clusterIQN+"/3"), "DIRECT_ACCESS")
+	contains(t, s.show(t), "SCSI SN: cluster-disk")
+
+	// A reload leaves it alone.
+	must(t, program, "upgrade", "--control", s.gotgtd.Control())
+	agent(unit, "iSCSILogicalUnit", "monitor", 0)
+
+	agent(unit, "iSCSILogicalUnit", "stop", 0)
+	agent(unit, "iSCSILogicalUnit", "monitor", 7)
+	agent(target, "iSCSITarget", "stop", 0)
+	agent(target, "iSCSITarget", "monitor", 7)
+}
+
+// TestCinder is what cinder's tgt driver does: a file for each volume, which the main
+// file includes.
+func TestCinder(t *testing.T) {
+	t.Parallel()
+	s := startTools(t)
+	dir := t.TempDir()
+	volume := "iqn.2010-10.org.openstack:volume-1"
+	conf := filepath.Join(dir, "volume-1")
+	text := fmt.Sprintf("<target %s>\n    backing-store %s\n    driver iscsi\n    incominguser user correct-horse-1\n    write-cache on\n</target>\n", volume, sparse(t, "volume-1.img", 16<<20))
+	main := filepath.Join(dir, "targets.conf")
+	for file, text := range map[string]string{conf: text, main: "include " + dir + "/volume-*\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.must(t, "tgt-admin", "--conf", main, "--update", volume)
+	contains(t, s.show(t), "Target 2: "+volume)
+	contains(t, must(t, "iscsi-inq", "iscsi://user%correct-horse-1@"+s.gotgtd.Portals()[0]+"/"+volume+"/1"), "DIRECT_ACCESS")
+	contains(t, s.must(t, "tgt-admin", "--dump"), "<target "+volume+">")
+	s.must(t, "tgt-admin", "--conf", main, "--update", volume)
+	s.must(t, "tgt-admin", "--force", "--delete", volume)
+	if show := s.show(t); strings.Contains(show, volume) {
+		t.Errorf("the volume is still there:\n%s", show)
+	}
+}
+
+// TestTgtadm compares what tgtadm says and its exit status with those of Debian's, which
+// talks to Debian's tgtd.
+func TestTgtadm(t *testing.T) {
+	t.Parallel()
+	s := startTools(t)
+	image := sparse(t, "a.img", 8<<20)
+	dir := t.TempDir()
+	tgt, err := peer.StartTgt(t.Context(), peer.Options{Dir: dir, Config: peer.OneDisk(sparse(t, "b.img", 16<<20), "")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tgt.Kill)
+	for _, line := range []string{
+		"--op new --mode target --tid=2 --targetname iqn.2026-11.test:a",
+		"--op new --mode target --tid=2 --targetname iqn.2026-11.test:b",
+		"--op new --mode target --tid=3 -Tiqn.2026-11.test:a",
+		"--lld iscsi --op new --mode logicalunit --tid=2 --lun=1 -b " + image,
+		"--lld iscsi --op new --mode logicalunit --tid=2 --lun=1 -b " + image,
+		"--op new --mode logicalunit --tid=2 --lun=2 -b /no/such/file",
+		"--op new --mode logicalunit --tid=9 --lun=2 -b " + image,
+		"--op update --mode logicalunit --tid=2 --lun=1 --params scsi_sn=def,vendor_id=LINUX",
+		"--op delete --mode logicalunit --tid=2 --lun=5",
+		"--op bind --mode target --tid=2 -I ALL", "--op bind --mode target --tid=2 -I ALL",
+		"--op bind --mode target --tid=2 -Q iqn.2000-01.a:b", "--op unbind --mode target --tid=2 -I 192.0.2.1",
+		"--op new --mode account --user u --password correct-horse-1", "--op new --mode account --user u --password p",
+		"--op bind --mode account --tid 2 --user u", "--op bind --mode account --tid 2 --user zz",
+		"--op show --mode account", "--op show --mode target --tid 9", "--op show --mode conn --tid 2", "--op stat --mode target --tid 2",
+		"--op delete --mode conn --tid 2 --sid 1 --cid 0",
+		"--op update --mode target --tid 2 --name state --value offline", "--op update --mode target --tid 2 -n state -v ready",
+		"--op unbind --mode account --tid 2 --user u", "--op delete --mode account --user u", "--op delete --mode account --user u",
+		"--op delete --mode logicalunit --tid 2 --lun 0", "--op delete --mode logicalunit --tid 2 --lun 1",
+		"--op delete --mode target --tid 2", "--op delete --mode target --tid 2",
+		"--mode target", "--op show", "--op show --mode foo", "--op foo --mode target", "--op new --mode target", "--op new --mode target --tid 3",
+		"--op new --mode target --tid x -T a", "--op new --mode logicalunit --tid 1", "--op bind --mode target --tid 1", "--op new --mode account --user u",
+		"--op update --mode target --tid 1", "--op show --mode target --foo", "--mode target --o show", "--mode target --op show --lun 1", "-V",
+	} {
+		args := strings.Fields(line)
+		want, wantCode := debian(t, tgt, args)
+		got, code := s.run(t, nil, "tgtadm", args...)
+		if lines := strings.Split(got, "\n"); code == 22 && len(lines) == 3 && strings.HasPrefix(lines[1], "(") {
+			got = lines[0] + "\n" // the second line is gotgtd's own
+		}
+		if got != want || code != wantCode {
+			t.Errorf("tgtadm %s: exit status %d:\n%swant %d:\n%s", line, code, got, wantCode, want)
+		}
+	}
+}
+
+// debian runs Debian's tgtadm.
+func debian(t *testing.T, tgt *peer.Tgt, args []string) (string, int) {
+	t.Helper()
+	c := exec.CommandContext(context.WithoutCancel(t.Context()), "/usr/sbin/tgtadm", append([]string{"-C", tgt.ControlPort()}, args...)...)
+	c.Args[0] = "tgtadm"
+	out, err := c.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return string(out), c.ProcessState.ExitCode()
+}

@@ -143,7 +143,7 @@ func TestCinder(t *testing.T) {
 func TestTgtadm(t *testing.T) {
 	t.Parallel()
 	s := startTools(t)
-	image := sparse(t, "a.img", 8<<20)
+	image, theirs := sparse(t, "a.img", 8<<20), sparse(t, "theirs.img", 8<<20) // gotgtd refuses a file that tgtd has open
 	dir := t.TempDir()
 	tgt, err := peer.StartTgt(t.Context(), peer.Options{Dir: dir, Config: peer.OneDisk(sparse(t, "b.img", 16<<20), "")})
 	if err != nil {
@@ -175,7 +175,7 @@ func TestTgtadm(t *testing.T) {
 		"--op update --mode target --tid 1", "--op show --mode target --foo", "--mode target --o show", "--mode target --op show --lun 1", "-V",
 	} {
 		args := strings.Fields(line)
-		want, wantCode := debian(t, tgt, args)
+		want, wantCode := debian(t, tgt, strings.Fields(strings.ReplaceAll(line, image, theirs)))
 		got, code := s.run(t, nil, "tgtadm", args...)
 		if lines := strings.Split(got, "\n"); code == 22 && len(lines) == 3 && strings.HasPrefix(lines[1], "(") {
 			got = lines[0] + "\n" // the second line is gotgtd's own

@@ -52,8 +52,8 @@ type tgtUsage struct {
 
 func (e *tgtUsage) Error() string { return e.text }
 
-// usagef is an error with tgt's exit status for it, EINVAL.
-func usagef(format string, args ...any) error {
+// tgtUsagef is an error with tgt's exit status for it, EINVAL.
+func tgtUsagef(format string, args ...any) error {
 	return &tgtUsage{fmt.Sprintf(format, args...), int(unix.EINVAL)}
 }
 
@@ -75,7 +75,7 @@ func parseTgtadm(args []string) (map[byte]string, error) {
 		case strings.HasPrefix(arg, "-") && arg != "-":
 			args, err = shortOptions(set, arg[1:], args)
 		default:
-			return nil, usagef("tgtadm: unrecognized option '%s'%s", arg, tryHelp)
+			return nil, tgtUsagef("tgtadm: unrecognized option '%s'%s", arg, tryHelp)
 		}
 		if err != nil {
 			return nil, err
@@ -98,18 +98,18 @@ func longOption(set map[byte]string, arg string, args []string) ([]string, error
 	}
 	switch {
 	case len(found) == 0:
-		return nil, usagef("tgtadm: unrecognized option '--%s'%s", arg, tryHelp)
+		return nil, tgtUsagef("tgtadm: unrecognized option '--%s'%s", arg, tryHelp)
 	case len(found) > 1:
 		text := "tgtadm: option '--" + name + "' is ambiguous; possibilities:"
 		for _, o := range found {
 			text += " '--" + o.name + "'"
 		}
-		return nil, usagef("%s%s", text, tryHelp)
+		return nil, tgtUsagef("%s%s", text, tryHelp)
 	case !found[0].value && given:
-		return nil, usagef("tgtadm: option '--%s' doesn't allow an argument%s", found[0].name, tryHelp)
+		return nil, tgtUsagef("tgtadm: option '--%s' doesn't allow an argument%s", found[0].name, tryHelp)
 	case found[0].value && !given:
 		if len(args) == 0 {
-			return nil, usagef("tgtadm: option '--%s' requires an argument%s", found[0].name, tryHelp)
+			return nil, tgtUsagef("tgtadm: option '--%s' requires an argument%s", found[0].name, tryHelp)
 		}
 		value, args = args[0], args[1:]
 	}
@@ -123,7 +123,7 @@ func shortOptions(set map[byte]string, arg string, args []string) ([]string, err
 		at := slices.IndexFunc(tgtadmOptions, func(o tgtOption) bool { return o.short == arg[i] })
 		switch {
 		case at < 0:
-			return nil, usagef("tgtadm: invalid option -- '%c'%s", arg[i], tryHelp)
+			return nil, tgtUsagef("tgtadm: invalid option -- '%c'%s", arg[i], tryHelp)
 		case !tgtadmOptions[at].value:
 			set[arg[i]] = ""
 		case i+1 < len(arg):
@@ -133,7 +133,7 @@ func shortOptions(set map[byte]string, arg string, args []string) ([]string, err
 			set[arg[i]] = args[0]
 			return args[1:], nil
 		default:
-			return nil, usagef("tgtadm: option requires an argument -- '%c'%s", arg[i], tryHelp)
+			return nil, tgtUsagef("tgtadm: option requires an argument -- '%c'%s", arg[i], tryHelp)
 		}
 	}
 	return args, nil
@@ -170,9 +170,9 @@ func checkTgtadm(has map[byte]string) (*tgtCommand, error) {
 	}
 	switch {
 	case !hasOp:
-		return nil, usagef("tgtadm: specify the operation type")
+		return nil, tgtUsagef("tgtadm: specify the operation type")
 	case !hasMode:
-		return nil, usagef("tgtadm: specify the mode")
+		return nil, tgtUsagef("tgtadm: specify the mode")
 	}
 	return c, c.check()
 }
@@ -186,10 +186,10 @@ func (c *tgtCommand) numbers() error {
 		}
 		n, err := strconv.ParseUint(text, 0, 31)
 		if err != nil {
-			return usagef("-%c argument value '%s' invalid%s", o, text, tryHelp)
+			return tgtUsagef("-%c argument value '%s' invalid%s", o, text, tryHelp)
 		}
 		if o != 't' && n > 0xFFFF {
-			return usagef("-%c argument value '%s' out of range%s", o, text, tryHelp)
+			return tgtUsagef("-%c argument value '%s' out of range%s", o, text, tryHelp)
 		}
 		switch o {
 		case 't':
@@ -203,7 +203,7 @@ func (c *tgtCommand) numbers() error {
 		}
 	}
 	if _, given := c.has['t']; given && c.tid == 0 && c.op != "show" {
-		return usagef("tgtadm: 'tid' cannot be 0")
+		return tgtUsagef("tgtadm: 'tid' cannot be 0")
 	}
 	return nil
 }
@@ -223,14 +223,14 @@ func (c *tgtCommand) check() error {
 		list, ok = allowed[c.mode]
 	}
 	if !ok {
-		return usagef("tgtadm: operation %s not supported in %s mode", c.op, c.mode)
+		return tgtUsagef("tgtadm: operation %s not supported in %s mode", c.op, c.mode)
 	}
 	if err := c.needs(); err != nil {
 		return err
 	}
 	for _, o := range tgtadmOptions {
 		if _, given := c.has[o.short]; given && o.short != 'd' && !strings.ContainsRune(list, rune(o.short)) {
-			return usagef("tgtadm: %s mode: option '-%c' is not allowed/supported", c.mode, o.short)
+			return tgtUsagef("tgtadm: %s mode: option '-%c' is not allowed/supported", c.mode, o.short)
 		}
 	}
 	return nil
@@ -243,19 +243,19 @@ func (c *tgtCommand) needs() error {
 		c.mode == "account" && (c.op == "unbind" || c.op == "bind" && !c.given('O'))
 	switch {
 	case needsTID && !c.given('t'):
-		return usagef("tgtadm: 'tid' option is necessary")
+		return tgtUsagef("tgtadm: 'tid' option is necessary")
 	case c.mode == "target" && c.op == "new" && !c.given('T'):
-		return usagef("tgtadm: creating new target requires a name, use --targetname")
+		return tgtUsagef("tgtadm: creating new target requires a name, use --targetname")
 	case c.mode == "target" && (c.op == "bind" || c.op == "unbind") && !c.given('I') && !c.given('Q'):
-		return usagef("tgtadm: %s operation requires initiator-address, initiator-nameor bus", c.op)
+		return tgtUsagef("tgtadm: %s operation requires initiator-address, initiator-nameor bus", c.op)
 	case c.op == "update" && (c.mode == "target" || c.mode == "system") && !(c.given('n') && c.given('v')):
-		return usagef("tgtadm: update operation requires 'name' and 'value' options")
+		return tgtUsagef("tgtadm: update operation requires 'name' and 'value' options")
 	case c.mode == "account" && c.op == "new" && !(c.given('u') && c.given('p')):
-		return usagef("tgtadm: 'user' and 'password' options are required")
+		return tgtUsagef("tgtadm: 'user' and 'password' options are required")
 	case c.mode == "account" && c.op != "show" && !c.given('u'):
-		return usagef("tgtadm: 'user' option is necessary")
+		return tgtUsagef("tgtadm: 'user' option is necessary")
 	case c.mode == "logicalunit" && !c.given('l') && c.op != "stat":
-		return usagef("tgtadm: 'lun' option is necessary")
+		return tgtUsagef("tgtadm: 'lun' option is necessary")
 	}
 	return nil
 }

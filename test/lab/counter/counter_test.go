@@ -118,7 +118,7 @@ func TestWriterCountsUntilItIsStopped(t *testing.T) {
 	if int(last.Number) != len(records) || records[0].Number != 1 {
 		t.Errorf("%d records, from %d to %d", len(records), records[0].Number, last.Number)
 	}
-	if last.Slowest <= 0 || last.Written < time.Second {
+	if last.Slowest <= 0 || last.Written <= 0 {
 		t.Errorf("the last record has no times: %+v", last)
 	}
 	text, err := os.ReadFile(w.File)

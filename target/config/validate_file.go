@@ -31,9 +31,6 @@ type system struct {
 
 var realSystem = system{identifyStore, storage.Check, plugin.Registered}
 
-// isDevice reports whether the store is a block device.
-func (s store) isDevice() bool { return s.inode == 0 && s.path == "" }
-
 // file checks a file or block device: it is there, or will be made; it can
 // hold blocks; no other logical unit has it.
 func (v *validator) file(t *Target, l *LUN, at string) {

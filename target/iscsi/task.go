@@ -111,13 +111,14 @@ func (t *task) goodStatus() bool { return t.cmd.Status == scsi.Good }
 // residual compares what the initiator expected with what the command
 // transfers (RFC 7143 11.4.5).
 func (t *task) residual() (overflow, underflow bool, count uint32) {
-	expected := t.req.ExpectedDataTransferLength
-	if !t.req.Read && !t.req.Write {
-		expected = 0
-	}
-	actual := t.cmd.InLength
-	if t.cmd.Direction == scsi.DataOut {
-		actual = t.cmd.Length
+	// A command that moves data the other way than its R and W bits say moves none: all
+	// of it is what the initiator does not expect.
+	actual, expected := t.cmd.InLength, t.cmd.InExpected
+	switch {
+	case t.cmd.Direction == scsi.DataOut:
+		actual, expected = t.cmd.Length, t.cmd.OutExpected
+	case actual == 0:
+		expected += t.cmd.OutExpected // one of the two is 0
 	}
 	switch {
 	case actual > expected:
@@ -262,7 +263,7 @@ func (t *task) address() {
 // setWant finds out how much data-out a prepared command takes.
 func (t *task) setWant() {
 	if t.broken == 0 && !t.cmd.Done() && t.cmd.Direction == scsi.DataOut {
-		t.want = min(t.cmd.Length, t.req.ExpectedDataTransferLength)
+		t.want = min(t.cmd.Length, t.cmd.OutExpected) // none without the W bit: an R2T would have no answer
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -237,6 +238,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	}
 	if d.plan == nil {
 		d.logServing()
+		d.warnOpen()
 	}
 	d.noteNumbers()
 	group.Go(func() error { d.process.Watchdog(ctx, d.alive()); return nil })
@@ -246,6 +248,28 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 		return nil
 	})
 	return errors.Join(group.Wait(), d.stop())
+}
+
+// refuseAsInit refuses an upgrade of the first process of a PID namespace, which is
+// a container: all others are killed when it ends, its successor among them
+// (pid_namespaces(7)).
+func refuseAsInit(pid int) error {
+	if pid != 1 {
+		return nil
+	}
+	return errors.New("gotgtd is PID 1 here, and the container would end with it: let upgraded be PID 1 and start gotgtd (upgraded run ... -- gotgtd serve ...), or restart the container")
+}
+
+// warnOpen says at a start which targets everybody may use who reaches a
+// portal that is not for this host alone.
+func (d *daemon) warnOpen() {
+	st := d.server.Status()
+	reached := slices.ContainsFunc(st.Portals, func(p target.PortalStatus) bool { return !p.Address.Addr().IsLoopback() })
+	for _, t := range st.Targets {
+		if reached && len(t.Accounts) == 0 && slices.Equal(t.ACL, []string{"ALL"}) && t.State == "ready" {
+			d.log.Warn("everybody who reaches a portal may use this target: limit access to addresses or initiators, or ask for CHAP with auth", "target", t.Name)
+		}
+	}
 }
 
 // noteNumbers writes down which numbers are given, and says at a start which
@@ -343,12 +367,15 @@ func (d *daemon) upgrade(ctx context.Context, told *plan.Running, force bool) (h
 	if err != nil {
 		return r, err
 	}
-	err = d.process.UpgradeWith(ctx, text, func(ctx context.Context, s supervisor.Successor) error {
-		var err error
-		o := handoff.Options{Version: versionString(), History: d.reports(), Kill: s.Kill}
-		moved, err = d.server.HandOver(ctx, s.Conn, o, began, &r)
-		return err
-	})
+	err = refuseAsInit(os.Getpid())
+	if err == nil {
+		err = d.process.UpgradeWith(ctx, text, func(ctx context.Context, s supervisor.Successor) error {
+			var err error
+			o := handoff.Options{Version: versionString(), History: d.reports(), Kill: s.Kill}
+			moved, err = d.server.HandOver(ctx, s.Conn, o, began, &r)
+			return err
+		})
+	}
 	if errors.Is(err, supervisor.ErrHandedOver) {
 		return r, control.ErrLeft
 	}

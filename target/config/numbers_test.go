@@ -77,6 +77,22 @@ func TestNumbersStay(t *testing.T) {
 	}
 }
 
+// TestTgtNAA has what tgtd 1.0.85 answers in VPD page 83h for these SCSI IDs.
+func TestTgtNAA(t *testing.T) {
+	for id, want := range map[string]string{
+		"IET     00010001":                     "60000000000000000e00000000010001",
+		"hosta-lun1":                           "60000000000000000000000000a00001",
+		"deadbeef:vol0003":                     "6000000000000000deadbeef00000003",
+		"0123456789abcdef0123456789abcdef":     "6123456789abcdef0123456789abcdef",
+		"abcdefabcdefabcdefabcdefabcdefabcdef": "6fabcdefabcdefabcdefabcdefabcdef",
+		"1":                                    "60000000000000000000000000000001",
+	} {
+		if got := tgtNAA(id); got != want {
+			t.Errorf("of %q: %s, want %s", id, got, want)
+		}
+	}
+}
+
 // TestYAMLNumbersStay is the same for TIDs, which have no part in identities there.
 func TestYAMLNumbersStay(t *testing.T) {
 	known := Numbers{}

@@ -269,7 +269,20 @@ func (b *tgtBuilder) lun(l *LUN, at string, s *tgtStore, shared []tgtDirective) 
 func (b *tgtBuilder) setIdentity(l *LUN, tid int) {
 	orDefault(&l.SCSIID, fmt.Sprintf("%-8s%04x%04x", defaultVendor, tid, l.Number))
 	orDefault(&l.Serial, fmt.Sprintf("beaf%d%d", tid, l.Number))
-	orDefault(&l.NAA, fmt.Sprintf("60000000000000000e000000%04x%04x", tid&0xFFFF, l.Number))
+	orDefault(&l.NAA, tgtNAA(l.SCSIID))
+}
+
+// tgtNAA is the NAA 6 designator that tgt makes of a SCSI ID: the last 31 of its
+// characters, the hexadecimal digits among them, and 0 for every other one. Of
+// "IET     00010001" it is 60000000000000000e00000000010001.
+func tgtNAA(scsiID string) string {
+	digits := []byte("6" + strings.Repeat("0", 31))
+	for i, at := len(scsiID)-1, len(digits)-1; i >= 0 && at > 0; i, at = i-1, at-1 {
+		if c := scsiID[i] | 0x20; scsiID[i] >= '0' && scsiID[i] <= '9' || c >= 'a' && c <= 'f' {
+			digits[at] = c
+		}
+	}
+	return string(digits)
 }
 
 // path is what the logical unit of a block opens.

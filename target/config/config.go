@@ -154,6 +154,10 @@ type Target struct {
 	// Alias is a name for people (TargetAlias), at most 255 bytes.
 	Alias string
 
+	// AnyName lets Name be none of RFC 7143, as tgt does: up to 223 bytes of UTF-8
+	// without blanks and control characters.
+	AnyName bool
+
 	// Offline refuses all logins: the service is not available now.
 	Offline bool
 

@@ -46,6 +46,21 @@ func checkName(s string) error {
 	return fmt.Errorf(`%q is not an iSCSI name: it begins with none of "iqn.", "eui.", "naa."`, s)
 }
 
+// checkAnyName reports why a name can't be served even where RFC 7143 is not
+// asked: it has to fit into the text of a login, a line of a log and a SCSI name string.
+func checkAnyName(s string) error {
+	if len(s) > maxName {
+		return fmt.Errorf("a target's name has at most %d bytes, this one has %d", maxName, len(s))
+	}
+	if !utf8.ValidString(s) {
+		return errors.New("a target's name is UTF-8 text")
+	}
+	if i := strings.IndexFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }); i >= 0 {
+		return fmt.Errorf("%q has a blank or a control character in it", s)
+	}
+	return nil
+}
+
 // checkNameCharacters refuses what the stringprep profile for iSCSI names
 // (RFC 3722) forbids in a name that is already in lower case: all ASCII
 // characters but letters, digits, "-", "." and ":", and beyond ASCII whatever

@@ -133,7 +133,8 @@ func (b *tgtBuilder) target(t *tgtTarget) {
 	b.cfg.places[at] = place{t.head.pos, "target"}
 	b.set(at+".name", t.head)
 	c := &tgtContext{b: b, at: at, target: Target{Name: strings.ToLower(t.head.value), Pos: t.head.pos}}
-	var shared []tgtDirective // for all logical units
+	c.target.AnyName = checkName(c.target.Name) != nil // tgt takes any
+	var shared []tgtDirective                          // for all logical units
 	seen := map[string]Pos{}
 	for _, d := range t.directives {
 		if def, ok := lunDirectives[d.name]; ok {

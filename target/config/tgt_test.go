@@ -372,7 +372,7 @@ write-cache off
 	MaxConnections 9
 	here << EOF
 </target>
-<target not-a-name>
+<target not name>
 	<backing-store link.img>
 		incominguser a b
 	</backing-store>
@@ -390,7 +390,7 @@ write-cache off
 		"12:2: pool: there is no such block",
 		"15:17: MaxConnections: 9 is not in the range from 1 to 8",
 		"16:7: here: here-documents are not supported",
-		"18:9: target: \"not-a-name\" is not an iSCSI name",
+		"18:9: target: \"not\\u00a0name\" has a blank or a control character in it",
 		"19:17: backing-store: \"" + dir + "/link.img\" is behind the logical unit at " + name + ":5:16 already",
 		"20:3: incominguser: can't stand here: it belongs in a <target> block",
 	})

@@ -33,7 +33,7 @@ func (v *validator) targets() {
 }
 
 func (v *validator) target(t *Target, at string) {
-	v.name(t.Name, at+".name")
+	v.name(t, at+".name")
 	v.between(at+".tid", int64(t.TID), 1, 65535)
 	if len(t.Alias) > maxAlias || strings.ContainsRune(t.Alias, 0) {
 		v.fail(at+".alias", "must be at most %d bytes without NUL", maxAlias)
@@ -53,13 +53,22 @@ func (v *validator) target(t *Target, at string) {
 	v.luns(t, at)
 }
 
-func (v *validator) name(name, at string) {
-	if name == "" {
+func (v *validator) name(t *Target, at string) {
+	err := checkName(t.Name)
+	switch {
+	case t.Name == "":
 		v.missing(at)
-	} else if err := checkName(name); err != nil {
-		v.fail(at, "%w", err)
-	} else if strings.Contains(name, "_") {
-		v.warn(at, "%q has a \"_\" in it, which RFC 3722 forbids in iSCSI names: some initiators refuse it", name)
+	case err == nil && strings.Contains(t.Name, "_"):
+		v.warn(at, "%q has a \"_\" in it, which RFC 3722 forbids in iSCSI names: some initiators refuse it", t.Name)
+	case err == nil:
+	case !t.AnyName:
+		v.fail(at, "%w (with any-name: true in the target it is served all the same)", err)
+	default:
+		if bad := checkAnyName(t.Name); bad != nil {
+			v.fail(at, "%w", bad)
+			return
+		}
+		v.warn(at, "%w; it is served, but some initiators refuse it", err)
 	}
 }
 

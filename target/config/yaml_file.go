@@ -67,6 +67,7 @@ type fileTarget struct {
 	Name         string          `yaml:"name"`
 	TID          int             `yaml:"tid,omitempty"`
 	Alias        string          `yaml:"alias,omitempty"`
+	AnyName      bool            `yaml:"any-name,omitempty"`
 	Offline      bool            `yaml:"offline,omitempty"`
 	PortalGroups []uint16        `yaml:"portal-groups,omitempty"`
 	Access       *fileAccess     `yaml:"access,omitempty"`

@@ -22,7 +22,6 @@ type attachment struct {
 	serial       string
 	naa          []byte
 	reservations reservation.State
-	replaced     string // what tells it from the logical unit of the same number before Restore; set by that alone
 
 	gone     atomic.Bool  // the logical unit was detached
 	prevents atomic.Int32 // nexuses that prevent removal of the medium; changes with their mu held

@@ -140,14 +140,15 @@ func (a *attentions) take(unit *attachment) (code uint16, ok bool) {
 	}
 	u := unit.number
 	q := a.queueLocked(u)
-	switch {
-	case len(q) == 0:
-		return 0, false
-	case q[0] == unmet:
+	if len(q) > 0 && q[0] == unmet {
 		return unmet, true
 	}
-	a.setLocked(u, slices.Clone(q[1:]))
-	return q[0], true
+	if len(q) > 0 {
+		code, ok = q[0], true
+		q = slices.Clone(q[1:])
+	}
+	a.setLocked(u, q)
+	return code, ok
 }
 
 // dropAll removes one kind of unit attention for every logical unit.

@@ -38,6 +38,14 @@ func (c *counters) lastIO() time.Time {
 	return c.moved
 }
 
+// lastIOSeconds is lastIO in seconds since 1970, 0 for never.
+func (c *counters) lastIOSeconds() int64 {
+	if at := c.lastIO(); !at.IsZero() {
+		return at.Unix()
+	}
+	return 0
+}
+
 func (c *counters) read(n int)    { c.reads.Add(1); c.readBytes.Add(uint64(n)) }
 func (c *counters) written(n int) { c.writes.Add(1); c.writtenBytes.Add(uint64(n)) }
 
@@ -51,8 +59,8 @@ func (c *counters) store(v Counters, lastIO int64) {
 	c.sampling.Lock()
 	defer c.sampling.Unlock()
 	c.seen = v.Reads + v.Writes
-	if c.moved = time.Unix(lastIO, 0); lastIO <= 0 {
-		c.moved = time.Time{}
+	if c.moved = (time.Time{}); lastIO > 0 {
+		c.moved = time.Unix(lastIO, 0)
 	}
 	c.reads.Store(v.Reads)
 	c.writes.Store(v.Writes)

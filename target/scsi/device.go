@@ -40,6 +40,8 @@ type Device struct {
 	opts DeviceOptions
 	log  *slog.Logger
 
+	replaced []Replacement // set by Restore alone, before the device is used
+
 	// Reservation state calls back for ports and nexuses, so it is never
 	// called with mu held.
 	mu      sync.RWMutex       // nexuses' mutexes are taken inside it

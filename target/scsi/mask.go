@@ -25,6 +25,9 @@ func (n *Nexus) Sees(u uint16) bool { return n.dev.place(u) != nil && !n.masks(u
 // is not for concurrent use with itself.
 func (n *Nexus) Mask(masked []uint16) {
 	before := n.masked.Load()
+	if before == nil && len(masked) == 0 {
+		return // as nearly always: a successor asks for each session, while all wait
+	}
 	n.setMask(masked)
 	changed := false
 	places := *n.dev.places.Load()

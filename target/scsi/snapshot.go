@@ -111,13 +111,13 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 	}
 	if lu.store != nil {
 		s.Store = lu.store.Info().ID
-		s.LastIO = lu.stats.lastIO().Unix()
+		s.LastIO = lu.stats.lastIOSeconds()
 	}
 	return s
 }
 
 func (n *Nexus) snapshot() NexusState {
-	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load(), LastIO: n.stats.lastIO().Unix(), Masked: n.Masked()}
+	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load(), LastIO: n.stats.lastIOSeconds(), Masked: n.Masked()}
 	for u, home := range *n.dev.places.Load() {
 		if n.masks(u) {
 			continue // Mask begins anew with it
@@ -166,7 +166,8 @@ func (d *Device) Restore(s DeviceState) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	changed := len(kept) != len(s.Units) || len(kept) != len(*d.places.Load())
-	strange := d.strangersLocked(s.Units, kept)
+	strange, replaced := d.strangersLocked(s.Units, kept)
+	d.replaced = replaced
 	quiet := numbersOf(*d.places.Load()) // but for what the nexuses list
 	for _, ns := range s.Nexuses {
 		if d.nexuses[ns.ID()] != nil {
@@ -174,10 +175,10 @@ func (d *Device) Restore(s DeviceState) error {
 		}
 		nx := d.newNexusLocked(ns.ID(), quiet)
 		nx.restore(ns, kept, news, changed)
+		for _, r := range replaced {
+			nx.attentions.raise(r.home, ascInquiryDataChanged)
+		}
 		for _, home := range strange {
-			if home.replaced != "" {
-				nx.attentions.raise(home, ascInquiryDataChanged)
-			}
 			nx.attentions.raise(home, unmet)
 		}
 	}
@@ -185,14 +186,16 @@ func (d *Device) Restore(s DeviceState) error {
 }
 
 // strangersLocked returns the disks that the nexuses of a snapshot have not met:
-// those that came, and those in the place of another. What persists of the
-// latter's reservations is not theirs.
-func (d *Device) strangersLocked(units []UnitState, kept map[uint16]bool) []*attachment {
+// those that came, and those in the place of another, which it returns as replaced
+// too. What persists of the latter's reservations is not theirs.
+func (d *Device) strangersLocked(units []UnitState, kept map[uint16]bool) (list []*attachment, replaced []Replacement) {
+	if len(kept) == len(*d.places.Load()) {
+		return nil, nil
+	}
 	before := make(map[uint16]UnitState, len(units))
 	for _, u := range units {
 		before[u.LUN] = u
 	}
-	var list []*attachment
 	for n, home := range *d.places.Load() {
 		if kept[n] || home.lu.controller {
 			continue
@@ -200,10 +203,11 @@ func (d *Device) strangersLocked(units []UnitState, kept map[uint16]bool) []*att
 		list = append(list, home)
 		if old, ok := before[n]; ok && !old.Controller {
 			home.reservations.Forget()
-			home.replaced = home.lu.difference(old)
+			replaced = append(replaced, Replacement{n, home.lu.difference(old), home})
 		}
 	}
-	return list
+	slices.SortFunc(replaced, func(a, b Replacement) int { return cmp.Compare(a.Number, b.Number) })
+	return list, replaced
 }
 
 // A Replacement is a logical unit that has the number of another one that was
@@ -211,29 +215,21 @@ func (d *Device) strangersLocked(units []UnitState, kept map[uint16]bool) []*att
 type Replacement struct {
 	Number uint16
 	Why    string // what tells it from the one before
+
+	home *attachment
 }
 
 // Replaced returns the replacements of the last Restore, ordered by number.
-func (d *Device) Replaced() []Replacement {
-	var list []Replacement
-	for _, u := range d.LogicalUnits() {
-		if home := u.Unit.home.Load(); home != nil && home.replaced != "" {
-			list = append(list, Replacement{u.Number, home.replaced})
-		}
-	}
-	return list
-}
+func (d *Device) Replaced() []Replacement { return d.replaced }
 
 // Settle makes what [Device.Restore] has found lasting: reservations that were
 // another logical unit's are forgotten on disk too. Before this call the process
 // that the state comes from can go on.
 func (d *Device) Settle() error {
 	var errs []error
-	for _, u := range d.LogicalUnits() {
-		if home := u.Unit.home.Load(); home != nil && home.replaced != "" {
-			if err := home.reservations.Keep(); err != nil {
-				errs = append(errs, fmt.Errorf("LUN %d: %w", u.Number, err))
-			}
+	for _, r := range d.replaced {
+		if err := r.home.reservations.Keep(); err != nil {
+			errs = append(errs, fmt.Errorf("LUN %d: %w", r.Number, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"math"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -93,7 +92,7 @@ func readBriefing(f io.ReaderAt) ([]byte, error) {
 
 // write puts a briefing for the next successor in place of what is there.
 func (b *briefing) write(text []byte) error {
-	if len(text) > maxBriefing || len(text) > math.MaxInt-briefingHeader {
+	if len(text) > maxBriefing {
 		return fmt.Errorf("can't brief the successor: %d bytes are more than %d", len(text), maxBriefing)
 	}
 	if err := b.file.Truncate(0); err != nil {
@@ -109,6 +108,12 @@ func (b *briefing) write(text []byte) error {
 		return fmt.Errorf("can't brief the successor: %w", err)
 	}
 	return nil
+}
+
+// forget lets go of what the predecessor has left, in the memory file too.
+func (b *briefing) forget() error {
+	b.text = nil
+	return b.write(nil)
 }
 
 func (b *briefing) close() { _ = b.file.Close() }

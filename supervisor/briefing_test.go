@@ -37,6 +37,20 @@ func TestBriefing(t *testing.T) {
 	}
 }
 
+// TestForgottenBriefing leaves nothing in memory, nor for the next generation.
+func TestForgottenBriefing(t *testing.T) {
+	b := &briefing{file: memoryFile(t), text: []byte("a secret")}
+	if err := b.write(b.text); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.forget(); err != nil || b.text != nil {
+		t.Fatalf("%q is left, %v", b.text, err)
+	}
+	if info, err := b.file.Stat(); err != nil || info.Size() != 0 {
+		t.Errorf("the file has %d bytes, %v", info.Size(), err)
+	}
+}
+
 func TestDamagedBriefing(t *testing.T) {
 	for name, change := range map[string]func(f *os.File) error{
 		"another kind": func(f *os.File) error { _, err := f.WriteAt([]byte("x"), 0); return err },

@@ -189,7 +189,7 @@ func (p *Process) Generation() int { return p.generation }
 func (p *Process) Predecessor() *net.UnixConn { return p.pred }
 
 // Briefing returns what the predecessor has left by [Process.UpgradeWith], nil
-// if that was nothing or there is none.
+// if that was nothing or there is none. After [Process.Ready] it is gone.
 func (p *Process) Briefing() []byte { return p.briefing.text }
 
 // Ready tells the predecessor and the service manager that this process
@@ -201,6 +201,9 @@ func (p *Process) Ready(status string) error {
 	p.ready = true
 	p.mu.Unlock()
 	p.dropUnclaimed()
+	if err := p.briefing.forget(); err != nil {
+		p.log.Warn("the predecessor's briefing is kept", "err", err)
+	}
 	if err := p.upg.Ready(); err != nil {
 		// The hand-over is done; a predecessor that has gone already is no
 		// reason not to serve.

@@ -33,14 +33,32 @@ func lateConfig(t *testing.T, path string) *config.Config {
 
 // lines are a log that can be looked at meanwhile.
 type lines struct {
-	mu sync.Mutex // protects b
-	b  bytes.Buffer
+	mu    sync.Mutex // protects b
+	b     bytes.Buffer
+	grown chan struct{} // holds one element after a line that nobody has waited for
 }
 
 func (l *lines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	select {
+	case l.grown <- struct{}{}:
+	default:
+	}
 	return l.b.Write(p)
+}
+
+// await waits for the line that makes ok true.
+func (l *lines) await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	timeout := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-l.grown:
+		case <-timeout:
+			t.Fatalf("in vain: %s", what)
+		}
+	}
 }
 
 func (l *lines) count(s string) int {
@@ -49,28 +67,23 @@ func (l *lines) count(s string) int {
 	return strings.Count(l.b.String(), s)
 }
 
-// nothingWaits fails the test unless soon no store is waited for.
+// nothingWaits fails the test if a store is waited for after the attempt that
+// is under way.
 func nothingWaits(t *testing.T, s *Server) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		if err := s.holdOpening(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		n := len(s.late)
-		<-s.opening
-		if n == 0 {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d stores are still waited for", n)
-		}
+	if err := s.holdOpening(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { <-s.opening }()
+	if n := len(s.late); n > 0 {
+		t.Fatalf("%d stores are still waited for", n)
 	}
 }
 
 // lateServer serves a configuration of which not all can be opened.
 func lateServer(t *testing.T, o Options) (s *Server, log *lines) {
 	t.Helper()
-	log = new(lines)
+	log = &lines{grown: make(chan struct{}, 1)}
 	o.Log = slog.New(slog.NewTextHandler(log, nil))
 	o.MayBeLate = func(string, uint16) bool { return true }
 	s, err := New(o)
@@ -200,15 +213,7 @@ func TestReasonsOfLateStores(t *testing.T) {
 	})
 	reason := func(want string) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-			got := s.Status().Targets[0].LUNs[2].Error
-			if strings.Contains(got, want) {
-				return
-			}
-			if time.Now().After(end) {
-				t.Fatalf("the reason is %q, want %q", got, want)
-			}
-		}
+		log.await(t, want, func() bool { return strings.Contains(s.Status().Targets[0].LUNs[2].Error, want) })
 	}
 	reason("no such file")
 	dialLate(t, s).Close()
@@ -275,11 +280,21 @@ func TestNothingIsOpenedInAFreeze(t *testing.T) {
 // A logical unit that is taken away while it waits is not opened any more.
 func TestLateUnitIsDetached(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.img")
-	s, _ := lateServer(t, Options{Config: lateConfig(t, path), RetryInterval: time.Millisecond})
+	tried := make(chan struct{}, 1)
+	s, _ := lateServer(t, Options{Config: lateConfig(t, path), RetryInterval: time.Millisecond, Known: func(file string) bool {
+		if file == path { // it is there, and is being opened
+			select {
+			case tried <- struct{}{}:
+			default:
+			}
+		}
+		return false
+	}})
 	dialLate(t, s).Close()
 	if err := s.Detach(lateName, 2); err != nil {
 		t.Fatal(err)
 	}
 	makeFile(t, path, make([]byte, 1<<20))
+	waitOpened(t, tried)
 	nothingWaits(t, s)
 }

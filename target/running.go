@@ -36,6 +36,7 @@ func (s *Server) Running() *plan.Running {
 
 func (t *served) running() plan.Target {
 	list := plan.Target{Name: t.conf.Name, TID: t.conf.TID, Settings: t.conf.Settings(), LUNs: []plan.LUN{}}
+	confs := t.lunConfigs()
 	for _, u := range t.device.LogicalUnits() {
 		if isController(u.Unit) {
 			continue
@@ -46,14 +47,22 @@ func (t *served) running() plan.Target {
 			NAA: i.NAA, SCSIID: i.SCSIID, Serial: i.Serial, Vendor: i.Vendor, Product: i.Product,
 			LastIO: u.Unit.LastIO(), Holders: u.Unit.Holders(), Error: lateReason(u.Unit),
 		}
-		for j := range t.conf.LUNs {
-			if c := &t.conf.LUNs[j]; c.Number == u.Number {
-				l.Backend, l.Path, l.Settings = c.Backend, c.Path, c.Settings(t.conf.Name)
-			}
+		if c := confs[u.Number]; c != nil {
+			l.Backend, l.Path, l.Settings = c.Backend, c.Path, c.Settings(t.conf.Name)
 		}
 		list.LUNs = append(list.LUNs, l)
 	}
 	return list
+}
+
+// lunConfigs are the configurations of the logical units by their numbers; those
+// that an embedding program has attached have none.
+func (t *served) lunConfigs() map[uint16]*config.LUN {
+	confs := make(map[uint16]*config.LUN, len(t.conf.LUNs))
+	for i := range t.conf.LUNs {
+		confs[t.conf.LUNs[i].Number] = &t.conf.LUNs[i]
+	}
+	return confs
 }
 
 // Look is how a [plan.Plan] finds out what a logical unit of a configuration

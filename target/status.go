@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -93,6 +94,9 @@ type ConnectionStatus struct {
 	DataDigest   bool           `json:"data_digest"`
 }
 
+// Started is when the Server was made.
+func (s *Server) Started() time.Time { return s.started }
+
 // Status returns the state of the Server now.
 func (s *Server) Status() Status {
 	st := Status{Started: s.started, Portals: s.portalStatus(), Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Memory: s.node.MemoryUsed(), Rejections: s.rejections()}
@@ -132,24 +136,23 @@ func (t *served) status(sessions []uint16) TargetStatus {
 	if o := t.conf.Auth.Outgoing; o != nil {
 		st.OutAccount = o.User
 	}
+	confs := t.lunConfigs()
 	for _, u := range t.device.LogicalUnits() {
 		i := u.Unit.Info()
 		st.LUNs = append(st.LUNs, LUNStatus{
 			LUN: u.Number, Type: i.Type, SCSIID: i.SCSIID, Serial: i.Serial, NAA: i.NAA, Size: i.Size, BlockSize: i.BlockSize,
 			Online: i.Online, Error: lateReason(u.Unit), Removable: i.Removable, PreventRemoval: i.PreventRemoval, ReadOnly: i.ReadOnly,
 			WriteCache: i.WriteCache, Thin: i.Thin, FlushFailed: i.FlushFailed, StoreType: i.StoreType, StorePath: i.StorePath,
-			Counters: u.Unit.Counters(), ACL: t.viewers(u.Number),
+			Counters: u.Unit.Counters(), ACL: viewers(confs[u.Number]),
 		})
 	}
 	return st
 }
 
 // viewers returns the access list of a logical unit, nil if everyone sees it.
-func (t *served) viewers(n uint16) []string {
-	for i := range t.conf.LUNs {
-		if l := &t.conf.LUNs[i]; l.Number == n && !l.Access.Everyone() {
-			return l.Access.List()
-		}
+func viewers(l *config.LUN) []string {
+	if l == nil || l.Access.Everyone() {
+		return nil
 	}
-	return nil
+	return l.Access.List()
 }

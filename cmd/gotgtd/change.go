@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gotgtd/gotgtd/internal/replace"
-	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/control"
 	"github.com/gotgtd/gotgtd/target/handoff"
@@ -47,9 +46,9 @@ func (ch *change) plan() (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &outcome{Config: ch.file.Path, Plan: plan.Make(ch.running, conf, target.Look)}
+	o := &outcome{Config: ch.file.Path, Plan: planFor(ch.running, conf)}
 	if old, err := config.LoadText(ch.file.Path, ch.file.Text, ch.running.Numbers()); err == nil {
-		o.Pending = plan.Make(ch.running, old, target.Look).Lines()
+		o.Pending = planFor(ch.running, old).Lines()
 	}
 	return o, nil
 }

@@ -19,7 +19,7 @@ func (d *daemon) lay(b *briefing, conf *config.Config) error {
 	if b.Running == nil || b.Running.Overlay == nil {
 		return nil
 	}
-	d.overlay, b.Running.Overlay = b.Running.Overlay, nil
+	d.overlay = b.Running.Overlay
 	for _, err := range d.overlay.Apply(conf) {
 		d.log.Warn("no longer fits the configuration", "operation", err)
 	}
@@ -42,7 +42,7 @@ func (d *daemon) Change(ctx context.Context, ops []overlay.Operation) error {
 		return fmt.Errorf("%w: the configuration file: %w", overlay.ErrInvalidRequest, err)
 	}
 	// What the file has in it by now goes along. It may not hurt.
-	if err := plan.Make(runs, conf, target.Look).Check(); err != nil {
+	if err := planFor(runs, conf).Check(); err != nil { // conf has the overlay from here on
 		return fmt.Errorf("%w: the configuration file was changed: %w", overlay.ErrInvalidRequest, err)
 	}
 	next, err := d.overlay.Add(conf, ops)
@@ -52,14 +52,13 @@ func (d *daemon) Change(ctx context.Context, ops []overlay.Operation) error {
 	if err := d.idle(ops); err != nil {
 		return err
 	}
-	told := d.server.Running()
-	err = plan.Make(told, conf, target.Look).Check()
+	err = plan.Make(runs, conf, target.Look).Check()
 	force := err != nil && takesAway(ops)
 	if err != nil && !force {
 		return fmt.Errorf("%w: %w", overlay.ErrInvalidRequest, err)
 	}
-	told.Overlay = next
-	_, err = d.upgrade(ctx, told, force)
+	runs.Overlay = next
+	_, err = d.upgrade(ctx, runs, force)
 	return err
 }
 

@@ -57,7 +57,14 @@ func makePlan(ctx context.Context, d *control.Client, file string) (*plan.Plan, 
 	if err != nil {
 		return nil, err
 	}
-	return plan.Make(running, conf, target.Look), nil
+	return planFor(running, conf), nil
+}
+
+// planFor plans what leads from what runs to a configuration that was just
+// loaded: what tgtadm has changed is on top of that.
+func planFor(running *plan.Running, conf *config.Config) *plan.Plan {
+	running.Overlay.Apply(conf)
+	return plan.Make(running, conf, target.Look)
 }
 
 // printPlan prints a plan; the error says whether it would be refused.

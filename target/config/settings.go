@@ -19,8 +19,10 @@ type Settings map[string]string
 // logical units. Of a secret there is a fingerprint.
 func (t *Target) Settings() Settings {
 	w := &yamlWriter{expand: true}
-	f := w.target(t)
-	f.Name, f.TID, f.LUNs = "", 0, nil
+	head := *t
+	head.LUNs = nil
+	f := w.target(&head)
+	f.Name, f.TID = "", 0
 	s := Settings{}
 	s.add("", reflect.ValueOf(f))
 	secrets := t.Auth.Users

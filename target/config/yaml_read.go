@@ -196,14 +196,10 @@ func (r *reader) mapping(n ast.Node, path string, each func(key string, kv *ast.
 
 // field fills the field of the struct v that is tagged with key.
 func (r *reader) field(key string, kv *ast.MappingValueNode, v reflect.Value, path string) {
-	var known []string
-	for i := range v.NumField() {
-		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
-		if name == key {
-			r.value(kv.Value, v.Field(i), join(path, key))
-			return
-		}
-		known = append(known, name)
+	field, known := fieldByKey(v, key)
+	if field.IsValid() {
+		r.value(kv.Value, field, join(path, key))
+		return
 	}
 	err := &Error{Pos: r.position(kv.Key), Key: join(path, key)}
 	if r.lenient {
@@ -211,7 +207,6 @@ func (r *reader) field(key string, kv *ast.MappingValueNode, v reflect.Value, pa
 		r.notes = append(r.notes, err)
 		return
 	}
-	slices.Sort(known)
 	err.Err = fmt.Errorf("unknown key%s, expected one of %s", didYouMean(key, known), strings.Join(known, ", "))
 	r.errs = append(r.errs, err)
 }

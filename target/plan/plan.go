@@ -36,20 +36,19 @@ type Plan struct {
 // of its store. fs.ErrNotExist is no fault where it would be made.
 type Looks func(l *config.LUN) (id string, size int64, err error)
 
-// Make compares. A nil running is a start: everything is new. The running
-// overlay is carried out on what is desired, where it has not been.
+// Make compares. A nil running is a start: everything is new. What is desired has the
+// running overlay in it already.
 func Make(running *Running, desired *config.Config, look Looks) *Plan {
 	p := &planner{running: running, look: look, now: time.Now(), plan: &Plan{Changes: []Change{}}}
 	if running == nil {
 		p.running = &Running{}
 	}
-	p.running.Overlay.Apply(desired)
 	p.index()
 	wanted := make(map[string]bool)
 	for i := range desired.Targets {
 		t := &desired.Targets[i]
 		wanted[t.Name] = true
-		if was := p.target(t.Name); was != nil {
+		if was := p.targets[t.Name]; was != nil {
 			p.compare(was, t)
 		} else {
 			p.add(t)
@@ -153,8 +152,6 @@ func (p *planner) index() {
 	}
 }
 
-func (p *planner) target(name string) *Target { return p.targets[name] }
-
 func (p *planner) note(c Change) { p.plan.Changes = append(p.plan.Changes, c) }
 
 func (p *planner) add(t *config.Target) {
@@ -228,11 +225,14 @@ func (p *planner) compare(was *Target, t *config.Target) {
 	if d := difference(was.Settings, t.Settings()); d != "" {
 		p.note(Change{Op: "~", Target: t.Name, What: d, Who: names(sessions), Sees: "sessions that may not stay are asked to log out, the others go on; new values count at the next login"})
 	}
-	wanted := make(map[uint16]bool)
+	wanted, before := make(map[uint16]bool), make(map[uint16]*LUN)
+	for i := range was.LUNs {
+		before[was.LUNs[i].LUN] = &was.LUNs[i]
+	}
 	for i := range t.LUNs {
 		l := &t.LUNs[i]
 		wanted[l.Number] = true
-		if old := was.lun(l.Number); old != nil {
+		if old := before[l.Number]; old != nil {
 			p.compareLUN(old, l, t.Name, sessions)
 		} else {
 			p.addLUN(t.Name, l, names(sessions))

@@ -204,7 +204,7 @@ func checkSession(t *rapid.T, was, now *Running, s *Session) {
 	for _, l := range old.LUNs {
 		var n *LUN
 		if next != nil {
-			n = next.lun(l.LUN)
+			n = lunOf(next, l.LUN)
 		}
 		switch {
 		case n == nil && !l.LastIO.IsZero():
@@ -216,6 +216,15 @@ func checkSession(t *rapid.T, was, now *Running, s *Session) {
 			t.Fatalf("LUN %d of %s has shrunk", l.LUN, s.Target)
 		}
 	}
+}
+
+func lunOf(t *Target, n uint16) *LUN {
+	for i := range t.LUNs {
+		if t.LUNs[i].LUN == n {
+			return &t.LUNs[i]
+		}
+	}
+	return nil
 }
 
 func randomConfig(t *rapid.T) *config.Config {

@@ -12,6 +12,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
@@ -106,18 +107,8 @@ func (r *Running) NotOpen(target string, lun uint16) bool {
 	}
 	for i := range r.Targets {
 		if t := &r.Targets[i]; t.Name == target {
-			l := t.lun(lun)
-			return l != nil && l.Error != ""
+			return slices.ContainsFunc(t.LUNs, func(l LUN) bool { return l.LUN == lun && l.Error != "" })
 		}
 	}
 	return false
-}
-
-func (t *Target) lun(n uint16) *LUN {
-	for i := range t.LUNs {
-		if t.LUNs[i].LUN == n {
-			return &t.LUNs[i]
-		}
-	}
-	return nil
 }

@@ -4,11 +4,11 @@ package main
 
 import (
 	"fmt"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/control"
 )
 
 func accessCommand() *cobra.Command {
@@ -46,31 +46,15 @@ type accessList struct {
 
 func accessListCommand() *cobra.Command {
 	c := &cobra.Command{Use: "list [TARGET]", Short: "List who may use the targets", Args: cobra.MaximumNArgs(1)}
-	asJSON := jsonFlag(c)
-	c.RunE = func(c *cobra.Command, args []string) error {
-		st, err := client(c).Status(c.Context())
-		if err != nil {
-			return err
-		}
+	return listCommand(c, "TARGET\tACCESS", func(st *control.Status, args []string) (any, []string, error) {
 		targets, err := chosen(st, args)
-		if err != nil {
-			return err
-		}
-		list := []accessList{}
+		list, rows := []accessList{}, []string(nil)
 		for _, t := range targets {
 			list = append(list, accessList{t.Name, t.ACL})
-		}
-		if *asJSON {
-			return printJSON(c.OutOrStdout(), list)
-		}
-		t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "TARGET\tACCESS")
-		for _, l := range list {
-			for _, entry := range l.Access {
-				fmt.Fprintf(t, "%s\t%s\n", l.Target, entry)
+			for _, entry := range t.ACL {
+				rows = append(rows, t.Name+"\t"+entry)
 			}
 		}
-		return t.Flush()
-	}
-	return c
+		return list, rows, err
+	})
 }

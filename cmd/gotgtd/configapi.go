@@ -35,7 +35,7 @@ func (d *daemon) revision() (string, error) {
 		return "", err
 	}
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%d %d %d\n%s", os.Getpid(), d.process.Generation(), d.server.Status().Started.UnixNano(), running)
+	fmt.Fprintf(sum, "%d %d %d\n%s", os.Getpid(), d.process.Generation(), d.server.Started().UnixNano(), running)
 	if file := d.options.file(); file != "" {
 		text, err := os.ReadFile(file)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {

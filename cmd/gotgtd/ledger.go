@@ -149,17 +149,7 @@ func (l *ledger) note(r *plan.Running) error {
 			}
 			continue
 		}
-		for _, u := range old.LUNs {
-			for j := range targets[i].LUNs { // one that can't be opened now is known all the same
-				if n := &targets[i].LUNs[j]; n.Path == u.Path && n.Store == "" {
-					n.Store = u.Store
-				}
-			}
-			there := slices.ContainsFunc(targets[i].LUNs, func(n ledgerLUN) bool { return n.Path == u.Path || n.LUN == u.LUN })
-			if u.Gone = stillKept(u.Gone, now); !there && u.Gone != "" {
-				targets[i].LUNs = append(targets[i].LUNs, u)
-			}
-		}
+		targets[i].remember(old.LUNs, now)
 	}
 	l.targets = targets
 	text, err := yaml.Marshal(ledgerFile{targets})
@@ -175,6 +165,27 @@ func (l *ledger) note(r *plan.Running) error {
 	}
 	l.text = text
 	return nil
+}
+
+// remember keeps what is known of logical units that were there before.
+func (t *ledgerTarget) remember(old []ledgerLUN, now time.Time) {
+	byPath, numbers := make(map[string]*ledgerLUN), make(map[uint16]bool)
+	for i := range t.LUNs {
+		byPath[t.LUNs[i].Path], numbers[t.LUNs[i].LUN] = &t.LUNs[i], true
+	}
+	var gone []ledgerLUN
+	for _, u := range old {
+		if n := byPath[u.Path]; n != nil {
+			if n.Store == "" { // one that can't be opened now is known all the same
+				n.Store = u.Store
+			}
+			continue
+		}
+		if u.Gone = stillKept(u.Gone, now); u.Gone != "" && !numbers[u.LUN] {
+			gone = append(gone, u)
+		}
+	}
+	t.LUNs = append(t.LUNs, gone...)
 }
 
 // stillKept returns the day on which something went, today if that is new, and

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -118,35 +117,21 @@ type listedLUN struct {
 
 func lunListCommand() *cobra.Command {
 	c := &cobra.Command{Use: "list [TARGET]", Short: "List the logical units that are served", Args: cobra.MaximumNArgs(1)}
-	asJSON := jsonFlag(c)
-	c.RunE = func(c *cobra.Command, args []string) error {
-		st, err := client(c).Status(c.Context())
-		if err != nil {
-			return err
-		}
+	return listCommand(c, "TARGET\tLUN\tSIZE\tBLOCK\tONLINE\tREADONLY\tNAA\tPATH", func(st *control.Status, args []string) (any, []string, error) {
 		targets, err := chosen(st, args)
-		if err != nil {
-			return err
-		}
-		list := []listedLUN{}
+		list, rows := []listedLUN{}, []string(nil)
 		for _, t := range targets {
 			for _, l := range t.LUNs {
-				if l.Type != "controller" {
-					list = append(list, listedLUN{t.Name, l})
+				if l.Type == "controller" {
+					continue
 				}
+				list = append(list, listedLUN{t.Name, l})
+				rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%d\t%v\t%v\t%s\t%s",
+					t.Name, l.LUN, config.FormatSize(l.Size), l.BlockSize, l.Online, l.ReadOnly, l.NAA, l.StorePath))
 			}
 		}
-		if *asJSON {
-			return printJSON(c.OutOrStdout(), list)
-		}
-		t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "TARGET\tLUN\tSIZE\tBLOCK\tONLINE\tREADONLY\tNAA\tPATH")
-		for _, l := range list {
-			fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%v\t%v\t%s\t%s\n", l.Target, l.LUN, config.FormatSize(l.Size), l.BlockSize, l.Online, l.ReadOnly, l.NAA, l.StorePath)
-		}
-		return t.Flush()
-	}
-	return c
+		return list, rows, err
+	})
 }
 
 // chosen returns the target that the arguments name, or all.

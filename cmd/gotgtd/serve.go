@@ -130,11 +130,10 @@ func (d *daemon) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ledger, err := openLedger(d.options.state())
-	if err != nil {
+	if d.ledger, err = openLedger(d.options.state()); err != nil {
 		return err
 	}
-	conf, err := d.options.configuration(brief.numbers(ledger.numbers()))
+	conf, err := d.options.configuration(brief.numbers(d.ledger.numbers()))
 	if err != nil {
 		return err
 	}
@@ -157,11 +156,7 @@ func (d *daemon) start(ctx context.Context) error {
 		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: predecessor != nil, FastPaths: fast, Force: brief.Force,
 		MayBeLate: func(target string, lun uint16) bool { return predecessor == nil || brief.Running.NotOpen(target, lun) },
 		Opened:    d.noteNumbers,
-		Known: func(path string) bool {
-			d.ledgerMu.Lock()
-			defer d.ledgerMu.Unlock()
-			return ledger.served(path)
-		},
+		Known:     d.served,
 	})
 	if err != nil {
 		return err
@@ -179,7 +174,6 @@ func (d *daemon) start(ctx context.Context) error {
 			return errors.Join(err, d.socket.Close(), d.server.Close())
 		}
 	}
-	d.ledger = ledger
 	return nil
 }
 
@@ -286,6 +280,13 @@ func (d *daemon) noteNumbers() {
 	if err := d.ledger.note(r); err != nil {
 		d.log.Error("numbers of targets and LUNs not noted: after a restart they may be others", "error", err)
 	}
+}
+
+// served tells whether a file was served from a path before.
+func (d *daemon) served(path string) bool {
+	d.ledgerMu.Lock()
+	defer d.ledgerMu.Unlock()
+	return d.ledger.served(path)
 }
 
 // listenControl listens on the control socket, the predecessor's if there is one.

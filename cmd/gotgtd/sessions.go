@@ -21,10 +21,7 @@ func sessionsCommand() *cobra.Command {
 }
 
 func sessionCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use: "session", Short: "List and end sessions of the running daemon", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
+	c := groupCommand("session", "List and end sessions of the running daemon")
 	c.AddCommand(
 		listSessions(&cobra.Command{Use: "list", Short: "List the sessions", Args: cobra.NoArgs}),
 		endSessionCommand(),

@@ -5,11 +5,11 @@ package main
 import (
 	"fmt"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/control"
 )
 
 func targetCommand() *cobra.Command {
@@ -52,17 +52,8 @@ func targetSetCommand() *cobra.Command {
 
 func targetListCommand() *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "List the targets that are served", Args: cobra.NoArgs}
-	asJSON := jsonFlag(c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		st, err := client(c).Status(c.Context())
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return printJSON(c.OutOrStdout(), st.Targets)
-		}
-		t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "TID\tNAME\tSTATE\tLUNS\tSESSIONS\tACCOUNTS\tACCESS")
+	return listCommand(c, "TID\tNAME\tSTATE\tLUNS\tSESSIONS\tACCOUNTS\tACCESS", func(st *control.Status, _ []string) (any, []string, error) {
+		var rows []string
 		for i := range st.Targets {
 			s := &st.Targets[i]
 			disks := 0
@@ -71,9 +62,8 @@ func targetListCommand() *cobra.Command {
 					disks++
 				}
 			}
-			fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%d\t%s\n", s.TID, s.Name, s.State, disks, len(s.SessionTSIH), len(s.Accounts), strings.Join(s.ACL, ","))
+			rows = append(rows, fmt.Sprintf("%d\t%s\t%s\t%d\t%d\t%d\t%s", s.TID, s.Name, s.State, disks, len(s.SessionTSIH), len(s.Accounts), strings.Join(s.ACL, ",")))
 		}
-		return t.Flush()
-	}
-	return c
+		return st.Targets, rows, nil
+	})
 }

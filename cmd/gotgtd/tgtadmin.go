@@ -185,19 +185,15 @@ func (r *tgtAdminRun) make(t *config.Target, was *target.TargetStatus) error {
 		}
 		tid = was.TID
 	}
+	st, err := r.daemon.Status(r.ctx)
+	if err != nil {
+		return err
+	}
 	if tid == 0 {
-		st, err := r.daemon.Status(r.ctx)
-		if err != nil {
-			return err
-		}
 		for _, other := range st.Targets {
 			tid = max(tid, other.TID)
 		}
 		tid++
-	}
-	st, err := r.daemon.Status(r.ctx)
-	if err != nil {
-		return err
 	}
 	return r.change(targetOperations(t, tid, st.Accounts)...)
 }

@@ -5,7 +5,6 @@ package target
 import (
 	"bytes"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,19 +100,7 @@ func lateServer(t *testing.T, o Options) (s *Server, log *lines) {
 // dialLate logs in, and takes what is pending since the login.
 func dialLate(t *testing.T, s *Server) *initiator.Session {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err == nil {
-		err = s.AddPortal(l, 1, "")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Serve()
-	session, err := initiator.Dial(t.Context(), initiator.Options{Address: l.Addr().String(), TargetName: lateName})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { session.Close() })
+	session := login(t, s)
 	if key, code := ready(t, session, 2); key != 6 || code != 0x2900 {
 		t.Errorf("first of all: sense %x/%04x", key, code)
 	}

@@ -77,8 +77,18 @@ func pluginServer(t *testing.T, o Options, lun config.LUN) (*Server, *bytes.Buff
 	return newServer(t, o)
 }
 
-// dial serves and logs in.
+// dial serves, logs in, and takes the unit attentions of LUN 1.
 func dial(t *testing.T, s *Server) *initiator.Session {
+	t.Helper()
+	session := login(t, s)
+	if err := session.Settle(t.Context(), initiator.LUN(1)); err != nil {
+		t.Fatal(err)
+	}
+	return session
+}
+
+// login serves and logs in.
+func login(t *testing.T, s *Server) *initiator.Session {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err == nil {
@@ -89,9 +99,6 @@ func dial(t *testing.T, s *Server) *initiator.Session {
 	}
 	s.Serve()
 	session, err := initiator.Dial(t.Context(), initiator.Options{Address: l.Addr().String(), TargetName: s.conf.Targets[0].Name})
-	if err == nil {
-		err = session.Settle(t.Context(), initiator.LUN(1))
-	}
 	if err != nil {
 		t.Fatal(err)
 	}

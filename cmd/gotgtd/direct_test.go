@@ -20,7 +20,18 @@ import (
 // systemd, and systemd to notify.
 func startDirect(t *testing.T, m *supervisortest.Manager) (*daemonProcess, net.Addr) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	pass, addr := passSocket(t, "127.0.0.1:0")
+	return startDaemonAs(t, func(c *exec.Cmd) {
+		pass(c)
+		c.Env = append(c.Env, m.Env(), "WATCHDOG_USEC=200000")
+	}), addr
+}
+
+// passSocket listens, and returns what makes a process be started with that
+// socket as systemd starts it.
+func passSocket(t *testing.T, address string) (pass func(*exec.Cmd), addr net.Addr) {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,18 +40,18 @@ func startDirect(t *testing.T, m *supervisortest.Manager) (*daemonProcess, net.A
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
-	d := startDaemonAs(t, func(c *exec.Cmd) {
-		c.Env = append(c.Env, m.Env(), "WATCHDOG_USEC=200000", "LISTEN_FDS=1", "LISTEN_FDNAMES=iscsi")
+	t.Cleanup(func() { file.Close() })
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *exec.Cmd) {
+		c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=iscsi")
 		c.ExtraFiles = []*os.File{file}
 		// LISTEN_PID and WATCHDOG_PID are the process's own, which only it knows.
-		become := []string{"sh", "-c", `LISTEN_PID=$$ WATCHDOG_PID=$$ exec "$0" "$@"`}
-		c.Args = append(become, c.Args...)
-		if c.Path, err = exec.LookPath("sh"); err != nil {
-			t.Fatal(err)
-		}
-	})
-	return d, listener.Addr()
+		c.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ WATCHDOG_PID=$$ exec "$0" "$@"`}, c.Args...)
+		c.Path = sh
+	}, listener.Addr()
 }
 
 // TestDirectlyUnderSystemd follows the main process as systemd does, without

@@ -18,16 +18,7 @@ import (
 // TestExampleUnderSocketUnit starts the example with two portal groups as
 // gotgtd.socket does: with one socket for all addresses.
 func TestExampleUnderSocketUnit(t *testing.T) {
-	listener, err := net.Listen("tcp", "[::]:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	file, err := listener.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
+	pass, addr := passSocket(t, "[::]:0")
 	example, err := os.ReadFile("../../docs/examples/shared-disk.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +28,7 @@ func TestExampleUnderSocketUnit(t *testing.T) {
 	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	port := strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	port := strconv.Itoa(addr.(*net.TCPAddr).Port)
 	text := strings.NewReplacer("172.16.31.1:3260", "127.0.0.1:"+port, "172.16.32.1:3260", "127.0.0.2:"+port, "/dev/vg0/busybox", disk).Replace(string(example))
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -45,12 +36,7 @@ func TestExampleUnderSocketUnit(t *testing.T) {
 	d := startDaemonAs(t, func(c *exec.Cmd) {
 		i := slices.Index(c.Args, "--listen")
 		c.Args = slices.Delete(c.Args, i, i+2)
-		c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=iscsi")
-		c.ExtraFiles = []*os.File{file}
-		c.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, c.Args...)
-		if c.Path, err = exec.LookPath("sh"); err != nil {
-			t.Fatal(err)
-		}
+		pass(c)
 	}, "--config", conf)
 	want := map[string]uint16{"127.0.0.1:" + port: 1, "127.0.0.2:" + port: 2}
 	portals := d.status(t).Portals

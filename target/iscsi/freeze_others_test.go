@@ -42,7 +42,7 @@ func TestDismissWhileFrozen(t *testing.T) {
 	c.ping(2)
 
 	r.freeze(t)
-	r.node.Dismiss(state.Sessions[0].TSIH, 0)
+	r.node.Dismiss(state.Sessions[0].TSIH, 100*time.Millisecond) // without any, the end may overtake the message
 	r.node.Thaw()
 	if p, _ := c.receive(); !isA[*pdu.AsyncMessage](p) {
 		t.Fatalf("%v, want an Asynchronous Message", p)

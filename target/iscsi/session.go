@@ -388,8 +388,11 @@ type ConnectionInfo struct {
 // SampleIO notes when each session has last read or written.
 func (n *Node) SampleIO() {
 	for _, s := range n.sessionList() {
-		if s.nexus != nil {
-			s.nexus.LastIO()
+		s.mu.Lock()
+		nexus := s.nexus
+		s.mu.Unlock()
+		if nexus != nil {
+			nexus.LastIO()
 		}
 	}
 }

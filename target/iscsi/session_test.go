@@ -305,6 +305,32 @@ func TestReinstatement(t *testing.T) {
 	r.until("one session is left", func() bool { return len(r.node.sessionList()) == 1 })
 }
 
+// TestLookWhileLoggingIn looks at the sessions all the time while initiators log
+// in: a session stands in the table before its nexus is open.
+func TestLookWhileLoggingIn(t *testing.T) {
+	r := newRig(t, Limits{}, Auth{})
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				r.node.SampleIO()
+				r.node.Sessions()
+			}
+		}
+	}()
+	defer func() {
+		close(stop)
+		<-stopped
+	}()
+	for range 50 {
+		r.dial(initiator.Options{}).Close()
+	}
+}
+
 // TestConnections uses eight connections in one session, closes one, and
 // reads through the others.
 func TestConnections(t *testing.T) {

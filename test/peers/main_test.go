@@ -68,7 +68,11 @@ func start(t *testing.T, o peer.Options) peer.Target {
 			t.Errorf("the target did not end in order: %v", err)
 		}
 		if t.Failed() {
-			t.Logf("the target's log:\n%s", lastLines(target.Log(), 60))
+			log := target.Log()
+			if race := strings.Index(log, "WARNING: DATA RACE"); race >= 0 {
+				t.Logf("the first data race:\n%.4096s", log[race:])
+			}
+			t.Logf("the target's log:\n%s", lastLines(log, 60))
 		}
 	})
 	return target

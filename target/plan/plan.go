@@ -183,8 +183,8 @@ func (p *planner) remove(t *Target) {
 	p.note(c)
 }
 
-func (p *planner) removeLUN(t *Target, l *LUN, sessions []*Session) {
-	c := Change{Op: "-", Target: t.Name, LUN: new(l.LUN), What: l.Path, Who: names(sessions), Sees: "REPORTED LUNS DATA HAS CHANGED"}
+func (p *planner) removeLUN(t *Target, l *LUN, sessions []*Session, who []string) {
+	c := Change{Op: "-", Target: t.Name, LUN: new(l.LUN), What: l.Path, Who: who, Sees: "REPORTED LUNS DATA HAS CHANGED"}
 	if users := p.users([]LUN{*l}, sessions); users != "" {
 		c.Refused = "it is in use: " + users + ". Unmount it there and wait for " + RecentIO.String() + ", or log these sessions out first"
 	}
@@ -219,11 +219,12 @@ func (p *planner) recent(t time.Time) bool { return !t.IsZero() && p.now.Sub(t) 
 // compare is a target that stays.
 func (p *planner) compare(was *Target, t *config.Target) {
 	sessions := p.running.sessions(t.Name)
+	who := names(sessions)
 	if was.TID != t.TID {
 		p.note(Change{Op: "~", Target: t.Name, What: fmt.Sprintf("TID %d instead of %d", t.TID, was.TID)})
 	}
 	if d := difference(was.Settings, t.Settings()); d != "" {
-		p.note(Change{Op: "~", Target: t.Name, What: d, Who: names(sessions), Sees: "sessions that may not stay are asked to log out, the others go on; new values count at the next login"})
+		p.note(Change{Op: "~", Target: t.Name, What: d, Who: who, Sees: "sessions that may not stay are asked to log out, the others go on; new values count at the next login"})
 	}
 	wanted, before := make(map[uint16]bool), make(map[uint16]*LUN)
 	for i := range was.LUNs {
@@ -233,22 +234,22 @@ func (p *planner) compare(was *Target, t *config.Target) {
 		l := &t.LUNs[i]
 		wanted[l.Number] = true
 		if old := before[l.Number]; old != nil {
-			p.compareLUN(old, l, t.Name, sessions)
+			p.compareLUN(old, l, sessions, Change{Op: "~", Target: t.Name, LUN: new(l.Number), Who: who})
 		} else {
-			p.addLUN(t.Name, l, names(sessions))
+			p.addLUN(t.Name, l, who)
 		}
 	}
 	for i := range was.LUNs {
 		if l := &was.LUNs[i]; !wanted[l.LUN] {
-			p.removeLUN(was, l, sessions)
+			p.removeLUN(was, l, sessions, who)
 		}
 	}
 }
 
-// compareLUN is a logical unit that keeps its number.
-func (p *planner) compareLUN(was *LUN, l *config.LUN, target string, sessions []*Session) {
+// compareLUN is a logical unit that keeps its number. at is the change to it, as far
+// as it is the same for every one.
+func (p *planner) compareLUN(was *LUN, l *config.LUN, sessions []*Session, at Change) {
 	id, size, err := p.look(l)
-	at := Change{Op: "~", Target: target, LUN: new(l.Number), Who: names(sessions)}
 	if other := p.another(was, l, id); other != "" {
 		at.What = other
 		at.Sees = "REPORTED LUNS DATA HAS CHANGED and INQUIRY DATA HAS CHANGED; reservations are gone, and what is under way is refused"
@@ -265,11 +266,11 @@ func (p *planner) compareLUN(was *LUN, l *config.LUN, target string, sessions []
 	if err == nil && was.Size > 0 && size > 0 {
 		p.compareSize(at, was, size-size%int64(l.BlockSize), sessions)
 	}
-	if d := difference(was.Settings, l.Settings(target)); d != "" {
+	if d := difference(was.Settings, l.Settings(at.Target)); d != "" {
 		at.What, at.Sees = d, "goes on"
 		p.note(at)
 	}
-	p.compareView(was, l, target, sessions)
+	p.compareView(was, l, at.Target, sessions)
 	if was.Path != l.Path {
 		at.What, at.Sees = fmt.Sprintf("path %s instead of %s, the same store", l.Path, was.Path), "nothing"
 		p.note(at)

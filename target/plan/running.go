@@ -65,7 +65,7 @@ type Session struct {
 
 	Account string     `json:"account,omitempty"` // CHAP name
 	From    netip.Addr `json:"from,omitzero"`     // where its first connection came from; a process that did not tell leaves it out
-	Masked  []uint16   `json:"masked,omitempty"`  // numbers of logical units that it does not see
+	Masked  []uint16   `json:"masked,omitempty"`  // numbers of logical units that it does not see, in order
 }
 
 // String names the session as the commands do.

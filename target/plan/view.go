@@ -19,11 +19,11 @@ func (p *planner) compareView(was *LUN, l *config.LUN, target string, sessions [
 		if !s.From.IsValid() {
 			continue // of a process that masks nothing, and does not tell
 		}
-		sees, will := !slices.Contains(s.Masked, l.Number), l.Access.Allows(s.From, s.Initiator, s.Account)
-		switch {
-		case will && !sees:
+		_, hidden := slices.BinarySearch(s.Masked, l.Number)
+		switch will := l.Access.Allows(s.From, s.Initiator, s.Account); {
+		case will && hidden:
 			comes = append(comes, s)
-		case sees && !will:
+		case !will && !hidden:
 			goes = append(goes, s)
 		}
 	}

@@ -17,11 +17,11 @@ import (
 type freezer struct {
 	outside sync.RWMutex // held for writing while frozen; see Node.outside
 
-	mu      sync.Mutex // protects the fields below
-	change  sync.Cond  // signalled when parked changes
-	parked  map[*conn]struct{}
-	begun   chan struct{} // closed while frozen
-	release chan struct{} // closed at the end of the freeze
+	mu      sync.Mutex         // protects the fields below
+	change  sync.Cond          // signalled when parked changes
+	parked  map[*conn]struct{} // whose readers this freeze has stopped
+	begun   chan struct{}      // closed while frozen
+	release chan struct{}      // closed at the end of the freeze
 	frozen  bool
 	retired bool
 }
@@ -55,7 +55,6 @@ func (f *freezer) park(c *conn) bool {
 	<-release
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.parked, c)
 	return !f.retired
 }
 
@@ -176,6 +175,7 @@ func (n *Node) unfreeze(retire bool) bool {
 	f.frozen, f.retired = false, retire
 	f.begun = make(chan struct{})
 	n.frozen.Store(retire) // a retired Node stays still
+	clear(f.parked)        // from here on they run, as soon as they may
 	close(f.release)
 	f.release = make(chan struct{})
 	f.outside.Unlock()

@@ -51,6 +51,31 @@ func TestDismissWhileFrozen(t *testing.T) {
 	r.none()
 }
 
+// TestFreezeAfterThaw freezes again and again at once after a thaw: each freeze has
+// brought the reader to rest itself, and finds what was to be sent whole.
+func TestFreezeAfterThaw(t *testing.T) {
+	g := newGate(-1)
+	r := newRigOn(t, Limits{}, Auth{}, system{random: still{}, writev: g.writev, bound: unbounded}, 0)
+	c := r.raw()
+	c.login()
+	g.set(g.sent() + 12)
+	c.send(&pdu.NOPOut{Immediate: true, InitiatorTaskTag: 77, TargetTransferTag: pdu.ReservedTag, CmdSN: 2}, nil)
+	<-g.reached
+	for i := range 20000 {
+		state, _ := r.freeze(t)
+		if n := len(state.Connections[0].Out); n != pdu.BHSLen-12 {
+			t.Fatalf("freeze %d: %d bytes are to be sent, not %d", i, n, pdu.BHSLen-12)
+		}
+		r.node.Thaw()
+	}
+	g.set(-1)
+	r.freeze(t)
+	r.node.Thaw()
+	if p, _ := c.receive(); !isA[*pdu.NOPIn](p) {
+		t.Fatalf("%v, want a NOP-In", p)
+	}
+}
+
 // TestDismissalMoves moves a session that was asked to log out: it is not asked
 // again, and has no more time than it had.
 func TestDismissalMoves(t *testing.T) {

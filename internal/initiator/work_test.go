@@ -12,6 +12,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/target/iscsi"
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 )
 
 // The verifier finds nothing wrong, whatever way the data goes.
@@ -83,10 +84,14 @@ func TestVerifierFinds(t *testing.T) {
 }
 
 // After the loss of a session the verifier goes on with another, allowing
-// writes without an answer to have happened or not.
+// writes without an answer to have happened or not. It is the same I_T nexus:
+// its login waits until what was under way in the first session is over
+// (RFC 7143 6.3.5). The session of another ISID would not, and a late write
+// could land on a newer one.
 func TestVerifierGoesOn(t *testing.T) {
 	address, _ := serve(t, iscsi.Auth{})
-	first := dial(t, initiator.Options{Address: address})
+	port := initiator.Options{Address: address, ISID: pdu.ISID{0x80, 1}}
+	first := dial(t, port)
 	v := &initiator.Verifier{Session: first, LUN: lun, Blocks: diskSize / 512, BlockSize: 512, MinDepth: 32, MaxDepth: 32, MaxDuration: time.Minute}
 	ctx, cancel := context.WithCancel(within(t))
 	defer cancel()
@@ -108,7 +113,7 @@ func TestVerifierGoesOn(t *testing.T) {
 	if err := <-done; !errors.Is(err, initiator.ErrClosed) {
 		t.Fatalf("Run() = %v, want the session's end", err)
 	}
-	v.Session = dial(t, initiator.Options{Address: address})
+	v.Session = dial(t, port)
 	v.MaxCommands = 200
 	if _, err := v.Run(ctx); err != nil {
 		t.Fatal(err)

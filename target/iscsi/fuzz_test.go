@@ -19,6 +19,11 @@ func FuzzStream(f *testing.F) {
 	t := new(testing.T)
 	r := newRig(t, Limits{}, Auth{})
 	f.Cleanup(r.close)
+	// The bytes of a case may be a login, which is still being answered when the
+	// next case logs in. An ISID that no seed has keeps it from reinstating the
+	// session of that one.
+	loginBytes := loginPDU()
+	loginBytes[9] = 0xff
 	f.Fuzz(func(t *testing.T, login bool, b []byte) {
 		conn, err := net.Dial("tcp", r.address())
 		if err != nil {
@@ -26,7 +31,7 @@ func FuzzStream(f *testing.F) {
 		}
 		defer conn.Close()
 		if login {
-			if _, err := conn.Write(loginPDU()); err != nil {
+			if _, err := conn.Write(loginBytes); err != nil {
 				t.Fatal(err)
 			}
 			if _, _, err := readPDU(conn); err != nil {

@@ -132,7 +132,7 @@ func (o *output) stamp(h *pdu.BHS, advance bool) {
 		h.PutStatSN(o.statSN)
 	} else {
 		q := pdu.Sequence{StatSN: o.statSN}
-		q.ExpCmdSN, q.MaxCmdSN = o.c.sess.window()
+		q.ExpCmdSN, q.MaxCmdSN = o.c.sess.window.Numbers()
 		h.PutSequence(q)
 	}
 	if advance {

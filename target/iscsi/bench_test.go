@@ -133,7 +133,7 @@ func hotBatches(b *bench) map[string]func(tb testing.TB) {
 			b.handle(tb)
 			for tag := range uint32(batchOf) {
 				binary.BigEndian.PutUint32(dataOut[16:], tag)
-				binary.BigEndian.PutUint32(dataOut[20:], b.c.sess.lastTTT-batchOf+1+tag) // the R2T's
+				binary.BigEndian.PutUint32(dataOut[20:], b.c.sess.window.LastTag()-batchOf+1+tag) // the R2T's
 				b.put(dataOut)
 			}
 			if n := b.handle(tb); n != batchOf {

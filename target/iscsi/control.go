@@ -196,5 +196,5 @@ func (s *session) checkLiveness(now time.Time) {
 func (s *session) newTTT() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.newTTTLocked()
+	return s.window.NewTag()
 }

@@ -135,7 +135,7 @@ func (s *session) askLocked(t *task) {
 	}
 	for t.asked < t.want && t.openR2Ts < int(min(s.params.MaxOutstandingR2T, maxR2T)) {
 		n := min(t.want-t.asked, s.params.MaxBurstLength)
-		r := r2t{TTT: s.newTTTLocked(), Offset: t.asked, Length: n}
+		r := r2t{TTT: s.window.NewTag(), Offset: t.asked, Length: n}
 		t.r2ts[t.openR2Ts] = r
 		t.openR2Ts++
 		t.asked += n
@@ -145,14 +145,6 @@ func (s *session) askLocked(t *task) {
 		}), false)
 		t.r2tSN++
 	}
-}
-
-func (s *session) newTTTLocked() uint32 {
-	s.lastTTT++
-	if s.lastTTT == pdu.ReservedTag {
-		s.lastTTT = 0
-	}
-	return s.lastTTT
 }
 
 // immediateBufferSize returns how large a buffer for long immediate data must

@@ -141,7 +141,7 @@ func TestConnectionLostWhileFrozen(t *testing.T) {
 		s := r.node.sessionList()[0]
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return len(s.pending) == 1
+		return s.window.Len() == 1
 	})
 	if err := r.node.Freeze(t.Context()); err != nil {
 		t.Fatal(err)

@@ -423,7 +423,7 @@ func (l *login) respond(c *conn, req *pdu.LoginRequest, text []byte, transit boo
 	p.ExpCmdSN, p.MaxCmdSN = req.CmdSN, req.CmdSN
 	if transit && req.NSG == pdu.FullFeaturePhase {
 		p.TSIH = c.sess.tsih
-		p.ExpCmdSN, p.MaxCmdSN = c.sess.window()
+		p.ExpCmdSN, p.MaxCmdSN = c.sess.window.Numbers()
 	}
 	b := c.node.pool.Get(len(text))
 	copy(b.B, text)
@@ -474,7 +474,7 @@ func (l *login) openSession(c *conn, req *pdu.LoginRequest) error {
 	s := newSession(c.node)
 	s.target, s.initiator, s.alias, s.isid, s.group = l.target, l.Initiator, l.Alias, req.ISID, c.group
 	s.params, s.account, s.address = l.Negotiation.Params, string(l.Account), c.remote.Addr()
-	s.expCmdSN, s.maxCmdSN = req.CmdSN, req.CmdSN-1
+	s.window.Start(req.CmdSN)
 	for {
 		old, err := c.node.addSession(s)
 		if err != nil {

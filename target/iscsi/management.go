@@ -142,14 +142,13 @@ func (s *session) abortTask(req *pdu.TaskManagementRequest, m *management) uint8
 	}
 	// A command that has not arrived yet, but has its place in the window
 	// before this request, counts as received and aborted.
-	ahead := !pdu.SNLess(req.RefCmdSN, s.expCmdSN) && pdu.SNLess(req.RefCmdSN, req.CmdSN) && !pdu.SNLess(s.maxCmdSN, req.RefCmdSN)
-	if _, there := s.findPendingLocked(req.RefCmdSN); !ahead || there {
+	if !s.window.Expects(req.RefCmdSN) || !pdu.SNLess(req.RefCmdSN, req.CmdSN) {
 		s.mu.Unlock()
 		return pdu.TaskDoesNotExist
 	}
-	s.addPendingLocked(&request{cmdSN: req.RefCmdSN, plug: true})
+	s.window.Skip(req.RefCmdSN)
 	s.mu.Unlock()
-	s.runPending()
+	s.runWaiting()
 	return pdu.FunctionComplete
 }
 

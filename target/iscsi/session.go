@@ -6,10 +6,10 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -42,37 +42,30 @@ type session struct {
 	finished  sync.Once     // guards the end of the session
 	gone      chan struct{} // closed when the session has ended
 
-	numbers atomic.Uint64 // ExpCmdSN<<32 | MaxCmdSN, for PDUs on their way out
-
-	mu        sync.Mutex // protects the fields below
-	idle      sync.Cond  // signalled when a task stops running
-	expCmdSN  uint32
-	maxCmdSN  uint32
-	conns     map[uint16]*conn // by CID
-	tasks     map[uint32]*task // the task set, by initiator task tag
-	immediate int              // tasks that came as immediate commands
-	pending   []*request       // non-immediate requests ahead of ExpCmdSN, in order of CmdSN
-	blocked   []*task          // ready, but behind an ORDERED task or the other way round
-	ordered   int              // ORDERED tasks in the task set
-	arrivals  uint64           // tasks delivered so far
-	lastTTT   uint32           // target transfer tag given out last
-	text      textExchange     // the text negotiation under way
-	ending    bool             // no task starts any more
-	endReason error            // why
-	resetting bool             // ends soon, because of TARGET COLD RESET
-	leave     int64            // when it ends unless it has logged out, as it was asked to: nanoseconds since 1970; 0 if it was not
+	mu        sync.Mutex                // protects the fields below
+	idle      sync.Cond                 // signalled when a task stops running
+	window    sequence.Window[*request] // but for its Numbers, which anyone may ask for
+	conns     map[uint16]*conn          // by CID
+	tasks     map[uint32]*task          // the task set, by initiator task tag
+	immediate int                       // tasks that came as immediate commands
+	blocked   []*task                   // ready, but behind an ORDERED task or the other way round
+	ordered   int                       // ORDERED tasks in the task set
+	arrivals  uint64                    // tasks delivered so far
+	text      textExchange              // the text negotiation under way
+	ending    bool                      // no task starts any more
+	endReason error                     // why
+	resetting bool                      // ends soon, because of TARGET COLD RESET
+	leave     int64                     // when it ends unless it has logged out, as it was asked to: nanoseconds since 1970; 0 if it was not
 
 	queue queue // tasks for workers; belongs to the scheduler
 }
 
 // request is a non-immediate request that came ahead of its turn.
 type request struct {
-	conn  *conn
-	bhs   pdu.BHS
-	cmdSN uint32
-	data  *mem.Buffer // data segment, nil for none
-	task  *task       // of a SCSI command; nil for the others
-	plug  bool        // stands for a command that was aborted before it arrived
+	conn *conn
+	bhs  pdu.BHS
+	data *mem.Buffer // data segment, nil for none
+	task *task       // of a SCSI command; nil for the others
 }
 
 func newSession(n *Node) *session {
@@ -99,12 +92,6 @@ func (s *session) targetName() string {
 	return s.target.Name
 }
 
-// window returns ExpCmdSN and MaxCmdSN as they go out now.
-func (s *session) window() (exp, maximum uint32) {
-	v := s.numbers.Load()
-	return uint32(v >> 32), uint32(v)
-}
-
 // openWindowLocked lets MaxCmdSN follow the load: it stays as many commands
 // ahead of ExpCmdSN as the queue depth leaves room for, and never goes back
 // (RFC 7143 4.2.2.1). An idle session always has an open window.
@@ -113,128 +100,75 @@ func (s *session) openWindowLocked() {
 	if s.node.memoryShort() {
 		depth = min(depth, shortWindow)
 	}
-	room := max(depth-len(s.tasks)+s.immediate, 0)
-	if next := s.expCmdSN + uint32(room) - 1; pdu.SNLess(s.maxCmdSN, next) {
-		s.maxCmdSN = next
-	}
-	s.publishLocked()
+	s.window.Open(max(depth-len(s.tasks)+s.immediate, 0))
 }
 
-func (s *session) publishLocked() {
-	s.numbers.Store(uint64(s.expCmdSN)<<32 | uint64(s.maxCmdSN))
-}
-
-// turn says when a request is handled.
-type turn int
-
-const (
-	turnNow   turn = iota
-	turnLater      // ahead of ExpCmdSN
-	turnNever      // outside the window, or a duplicate: ignored (RFC 7143 4.2.2.1)
-)
-
-// turnLocked finds a request's turn. For turnNow of a non-immediate request
-// ExpCmdSN has moved on.
-func (s *session) turnLocked(immediate bool, cmdSN uint32) turn {
-	switch {
-	case immediate:
-		return turnNow
-	case cmdSN == s.expCmdSN && !pdu.SNLess(s.maxCmdSN, cmdSN):
-		s.expCmdSN++
-		s.publishLocked()
-		return turnNow
-	case pdu.SNLess(cmdSN, s.expCmdSN), pdu.SNLess(s.maxCmdSN, cmdSN):
-		return turnNever
-	}
-	_, found := s.findPendingLocked(cmdSN)
-	if found {
-		return turnNever
-	}
-	return turnLater
-}
-
-func (s *session) findPendingLocked(cmdSN uint32) (int, bool) {
-	return slices.BinarySearchFunc(s.pending, cmdSN, func(r *request, sn uint32) int { return int(int32(r.cmdSN - sn)) })
-}
-
-func (s *session) addPendingLocked(r *request) {
-	i, _ := s.findPendingLocked(r.cmdSN)
-	s.pending = slices.Insert(s.pending, i, r)
-}
-
-// nextPendingLocked takes the pending request whose turn has come, nil if the
-// gap before it is still open.
-func (s *session) nextPendingLocked() *request {
-	if len(s.pending) == 0 || s.pending[0].cmdSN != s.expCmdSN {
-		return nil
-	}
-	r := s.pending[0]
-	s.pending = slices.Delete(s.pending, 0, 1)
-	s.expCmdSN++
-	s.publishLocked()
-	return r
-}
-
-// runPending handles the pending requests whose turn has come.
-func (s *session) runPending() {
+// runWaiting handles the waiting requests whose turn has come.
+func (s *session) runWaiting() {
 	for {
 		s.mu.Lock()
-		r := s.nextPendingLocked()
-		if r == nil {
+		next, ok := s.window.Next()
+		if !ok {
 			s.mu.Unlock()
 			return
 		}
-		if r.plug {
+		r := next.Request
+		switch {
+		case next.Skip:
 			s.openWindowLocked()
 			s.mu.Unlock()
 			continue
-		}
-		if r.task != nil {
+		case r.task != nil:
 			run := s.deliverLocked(r.task)
 			s.mu.Unlock()
 			s.proceed(r.task, run)
-		} else {
+		default:
+			s.openWindowLocked()
 			s.mu.Unlock()
-			var data []byte
-			if r.data != nil {
-				data = r.data.B
-			}
-			if err := r.conn.process(&r.bhs, data); err != nil {
-				r.conn.close(err)
-			}
-			r.data.Release()
+			r.process()
 		}
 		r.conn.out.flush()
 	}
 }
 
+// process handles a waiting request other than a SCSI command.
+func (r *request) process() {
+	var data []byte
+	if r.data != nil {
+		data = r.data.B
+	}
+	if err := r.conn.process(&r.bhs, data); err != nil {
+		r.conn.close(err)
+	}
+	r.data.Release()
+}
+
 // sequence handles a request other than a SCSI command in its turn.
 func (c *conn) sequence(h *pdu.BHS, data []byte) error {
 	s := c.sess
-	cmdSN := h.CmdSN()
 	s.mu.Lock()
-	switch s.turnLocked(h.Immediate(), cmdSN) {
-	case turnNever:
+	switch s.window.Admit(h.Immediate(), h.CmdSN()) {
+	case sequence.Never:
 		s.mu.Unlock()
 		return nil
-	case turnLater:
-		r := &request{conn: c, bhs: *h, cmdSN: cmdSN}
+	case sequence.Later:
+		r := &request{conn: c, bhs: *h}
 		if len(data) > 0 {
 			r.data = c.node.pool.Get(len(data))
 			copy(r.data.B, data)
 		}
-		s.addPendingLocked(r)
+		s.window.Keep(h.CmdSN(), r)
 		s.mu.Unlock()
 		return nil
 	}
 	if !h.Immediate() {
 		s.openWindowLocked()
 	}
-	more := len(s.pending) > 0
+	more := s.window.Len() > 0
 	s.mu.Unlock()
 	err := c.process(h, data)
 	if more {
-		s.runPending()
+		s.runWaiting()
 	}
 	return err
 }
@@ -297,7 +231,7 @@ func (s *session) connectionLost(c *conn) {
 	}
 	s.mu.Lock()
 	s.abortLocked(func(t *task) bool { return t.conn == c }, nil)
-	s.dropPendingLocked(c)
+	s.dropWaitingLocked(c)
 	for s.runningOnLocked(c) {
 		s.idle.Wait()
 	}
@@ -321,9 +255,9 @@ func (s *session) runningOnLocked(c *conn) bool {
 	return false
 }
 
-// dropPendingLocked forgets the pending requests of a connection.
-func (s *session) dropPendingLocked(c *conn) {
-	s.pending = slices.DeleteFunc(s.pending, func(r *request) bool {
+// dropWaitingLocked forgets the waiting requests of a connection.
+func (s *session) dropWaitingLocked(c *conn) {
+	s.window.Drop(func(r *request) bool {
 		if r.conn != c {
 			return false
 		}

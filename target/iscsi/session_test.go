@@ -384,14 +384,23 @@ func TestRejects(t *testing.T) {
 	}
 	c.send(read10(7, 3, 0, 1), nil)
 	reject("a task tag in use", pdu.TaskInProgress)
+	// One that is ahead of its turn is rejected at once, and uses up its CmdSN
+	// later. One whose CmdSN has been used up is ignored.
+	c.send(read10(7, 5, 0, 1), nil)
+	reject("a task tag in use, ahead of its turn", pdu.TaskInProgress)
+	c.send(read10(7, 3, 0, 1), nil)
 	// A Data-Out out of sequence fails its command and nothing else.
 	c.send(&pdu.DataOut{Final: true, DataLength: 8192, LUN: lun1, InitiatorTaskTag: 7, TargetTransferTag: 1, DataSN: 4}, make([]byte, 8192))
 	if p, _ := c.receive(); p.(*pdu.SCSIResponse).Status != uint8(scsi.CheckCondition) {
 		t.Errorf("%v", p)
 	}
-	c.send(read10(8, 4, 0, 1), nil)
-	if p, _ := c.receive(); !p.(*pdu.DataIn).HasStatus {
-		t.Errorf("%v", p)
+	for itt, cmdSN := range map[uint32]uint32{8: 4, 9: 6} {
+		c.send(read10(itt, cmdSN, 0, 1), nil)
+	}
+	for range 2 {
+		if p, _ := c.receive(); !p.(*pdu.DataIn).HasStatus {
+			t.Errorf("%v", p)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
@@ -166,10 +167,10 @@ func (s *session) snapshot() SessionState {
 	defer s.mu.Unlock()
 	st := SessionState{
 		TSIH: s.tsih, ISID: s.isid, Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), Group: s.group,
-		Params: s.params, Started: s.born.UnixNano(), ExpCmdSN: s.expCmdSN, MaxCmdSN: s.maxCmdSN,
-		LastTTT: s.lastTTT, Arrivals: s.arrivals, Text: s.text, Ending: s.ending, Resetting: s.resetting, Leave: s.leave,
+		Params: s.params, Started: s.born.UnixNano(), LastTTT: s.window.LastTag(), Arrivals: s.arrivals, Text: s.text, Ending: s.ending, Resetting: s.resetting, Leave: s.leave,
 		Account: []byte(s.account),
 	}
+	st.ExpCmdSN, st.MaxCmdSN = s.window.Numbers()
 	st.Address, _ = s.address.MarshalBinary() // never fails
 	for _, c := range s.conns {
 		st.Ending = st.Ending || c.lost()
@@ -179,14 +180,16 @@ func (s *session) snapshot() SessionState {
 			st.Tasks = append(st.Tasks, t.snapshot())
 		}
 	}
-	for _, r := range s.pending {
-		if r.conn != nil && r.conn.closed.Load() {
+	for q := range s.window.All() {
+		if q.Skip {
+			st.Pending = append(st.Pending, PendingState{CmdSN: q.CmdSN, Plug: true})
 			continue
 		}
-		p := PendingState{CmdSN: r.cmdSN, BHS: r.bhs, Task: r.task != nil, Plug: r.plug}
-		if r.conn != nil {
-			p.CID = r.conn.cid
+		r := q.Request
+		if r.conn.closed.Load() {
+			continue
 		}
+		p := PendingState{CmdSN: q.CmdSN, BHS: r.bhs, CID: r.conn.cid, Task: r.task != nil}
 		if r.data != nil {
 			p.Data = r.data.B
 		}
@@ -254,9 +257,8 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 	if err := s.address.UnmarshalBinary(st.Address); err != nil {
 		return fmt.Errorf("iscsi: the address of the session of %s: %w", st.Initiator, err)
 	}
-	s.expCmdSN, s.maxCmdSN, s.lastTTT, s.arrivals = st.ExpCmdSN, st.MaxCmdSN, st.LastTTT, st.Arrivals
+	s.arrivals = st.Arrivals
 	s.text, s.ending, s.resetting, s.leave = st.Text, st.Ending, st.Resetting, st.Leave
-	s.publishLocked()
 	if st.Target != "" {
 		if s.target = target(st.Target); s.target == nil {
 			return fmt.Errorf("iscsi: no target %q for the session of %s", st.Target, st.Initiator)
@@ -338,24 +340,40 @@ func (n *Node) restoreTasks(st *SessionState) error {
 			return err
 		}
 	}
+	waiting := make([]sequence.Waiting[*request], 0, len(st.Pending))
 	for i := range st.Pending {
 		p := &st.Pending[i]
-		r := &request{conn: s.conns[p.CID], bhs: p.BHS, cmdSN: p.CmdSN, plug: p.Plug}
-		if r.conn == nil && !p.Plug {
-			return fmt.Errorf("iscsi: a pending request of %s has no connection", s.initiator)
-		}
-		if p.Task {
-			if r.task = s.tasks[p.BHS.InitiatorTaskTag()]; r.task == nil {
-				return fmt.Errorf("iscsi: a pending command of %s has no task", s.initiator)
+		q := sequence.Waiting[*request]{CmdSN: p.CmdSN, Skip: p.Plug}
+		if !p.Plug {
+			r, err := s.restoreRequest(p)
+			if err != nil {
+				return err
 			}
+			q.Request = r
 		}
-		if len(p.Data) > 0 {
-			r.data = n.pool.Get(len(p.Data))
-			copy(r.data.B, p.Data)
-		}
-		s.pending = append(s.pending, r)
+		waiting = append(waiting, q)
+	}
+	if err := s.window.Restore(st.ExpCmdSN, st.MaxCmdSN, st.LastTTT, waiting); err != nil {
+		return fmt.Errorf("iscsi: the command window of %s: %w", s.initiator, err)
 	}
 	return nil
+}
+
+func (s *session) restoreRequest(p *PendingState) (*request, error) {
+	r := &request{conn: s.conns[p.CID], bhs: p.BHS}
+	if r.conn == nil {
+		return nil, fmt.Errorf("iscsi: a pending request of %s has no connection", s.initiator)
+	}
+	if p.Task {
+		if r.task = s.tasks[p.BHS.InitiatorTaskTag()]; r.task == nil {
+			return nil, fmt.Errorf("iscsi: a pending command of %s has no task", s.initiator)
+		}
+	}
+	if len(p.Data) > 0 {
+		r.data = s.node.pool.Get(len(p.Data))
+		copy(r.data.B, p.Data)
+	}
+	return r, nil
 }
 
 // restoreTask brings a task back to where it was.

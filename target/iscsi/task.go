@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -139,50 +140,60 @@ func (c *conn) handleCommand(h *pdu.BHS, data []byte) error {
 	t := c.node.newTask(c)
 	t.req.Decode(h)
 	s.mu.Lock()
-	if s.tasks[t.req.InitiatorTaskTag] != nil || t.req.InitiatorTaskTag == pdu.ReservedTag {
-		return c.refuse(t, h, pdu.TaskInProgress)
-	}
-	if t.req.Immediate && s.immediate >= maxImmediate {
-		return c.refuse(t, h, pdu.ImmediateCmdReject)
-	}
-	when := s.turnLocked(t.req.Immediate, t.req.CmdSN)
-	if when == turnNever || s.ending {
+	when := s.window.Admit(t.req.Immediate, t.req.CmdSN)
+	if when == sequence.Never || s.ending {
 		s.mu.Unlock()
 		t.release(c.node)
 		return nil
+	}
+	if reason, ok := s.mayEnterLocked(&t.req); !ok {
+		return c.refuse(t, h, when, reason)
 	}
 	s.tasks[t.req.InitiatorTaskTag] = t
 	if t.req.Immediate {
 		s.immediate++
 	}
 	c.takeImmediateData(t, data)
-	if when == turnLater {
+	if when == sequence.Later {
 		t.keepData(&c.node.pool)
-		s.addPendingLocked(&request{conn: c, bhs: *h, cmdSN: t.req.CmdSN, task: t})
+		s.window.Keep(t.req.CmdSN, &request{conn: c, bhs: *h, task: t})
 		s.mu.Unlock()
 		return nil
 	}
 	run := s.deliverLocked(t)
-	more := len(s.pending) > 0
+	more := s.window.Len() > 0
 	s.mu.Unlock()
 	s.proceed(t, run)
 	if more {
-		s.runPending()
+		s.runWaiting()
 	}
 	return nil
 }
 
-// refuse rejects a command that can't enter the task set. A non-immediate one
-// has used up its CmdSN all the same. The caller holds the session's mutex.
-func (c *conn) refuse(t *task, h *pdu.BHS, reason pdu.RejectReason) error {
-	s := c.sess
-	if !t.req.Immediate && s.turnLocked(false, t.req.CmdSN) == turnNow {
-		s.openWindowLocked()
+// mayEnterLocked reports whether the task set has a place for a command, or else
+// why it is rejected.
+func (s *session) mayEnterLocked(req *pdu.SCSICommand) (pdu.RejectReason, bool) {
+	switch {
+	case s.tasks[req.InitiatorTaskTag] != nil, req.InitiatorTaskTag == pdu.ReservedTag:
+		return pdu.TaskInProgress, false
+	case req.Immediate && s.immediate >= maxImmediate:
+		return pdu.ImmediateCmdReject, false
 	}
+	return 0, true
+}
+
+// refuse rejects a command that can't enter the task set. It uses up its CmdSN
+// all the same, in its turn. The caller holds the session's mutex.
+func (c *conn) refuse(t *task, h *pdu.BHS, when sequence.Turn, reason pdu.RejectReason) error {
+	s := c.sess
+	if when == sequence.Later {
+		s.window.Skip(t.req.CmdSN)
+	}
+	s.openWindowLocked()
 	s.mu.Unlock()
 	t.release(c.node)
 	c.reject(reason, h)
-	s.runPending()
+	s.runWaiting()
 	return nil
 }
 

@@ -84,7 +84,7 @@ func (c *conn) respondTextLocked(part []byte, final bool) {
 	}
 	x.Open = !final
 	if !final {
-		x.TTT = c.sess.newTTTLocked()
+		x.TTT = c.sess.window.NewTag()
 		p.TargetTransferTag = x.TTT
 	}
 	b := c.node.pool.Get(len(part))

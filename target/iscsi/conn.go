@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 )
@@ -48,7 +49,7 @@ type conn struct {
 
 	in      input
 	readFn  func(uintptr) bool // in.read, bound once
-	login   *login             // nil in full feature phase
+	login   *login.Login       // nil in full feature phase
 	inLogin atomic.Bool        // login != nil, for others to look at
 
 	sess         *session // nil during login
@@ -74,9 +75,9 @@ func newConn(n *Node, sock *socket.Socket, group uint16) *conn {
 	c := &conn{
 		node: n, sock: sock, group: group, born: time.Now(),
 		remote:       sock.Remote(),
-		sendLimit:    defaultMRDSL,
-		receiveLimit: defaultMRDSL,
-		login:        new(login),
+		sendLimit:    login.DefaultSegment,
+		receiveLimit: login.DefaultSegment,
+		login:        new(login.Login),
 		done:         make(chan struct{}),
 	}
 	c.readFn = c.read
@@ -228,12 +229,10 @@ func (c *conn) dispatch(h *pdu.BHS, data []byte) error {
 		if op != pdu.OpLoginReq {
 			// RFC 7143 6.3: anything else during login ends the connection;
 			// the response says so.
-			c.loginFailed(pdu.InvalidDuringLogin, nil)
+			c.refuseLogin(login.Errorf(pdu.InvalidDuringLogin, "opcode %#x", uint8(op)), nil)
 			return protocolErrorf("opcode %#x during login", uint8(op))
 		}
-		var req pdu.LoginRequest
-		req.Decode(h)
-		return c.handleLogin(&req, data)
+		return c.handleLogin(h, data)
 	}
 	if c.loggingOut.Load() {
 		return nil // RFC 7143 11.14: nothing counts after a logout request

@@ -170,7 +170,7 @@ func (s *session) checkLiveness(now time.Time) {
 	if s.target != nil {
 		limits = s.target.Limits
 	}
-	limits = limits.withDefaults()
+	limits = limits.WithDefaults()
 	if limits.NOPInterval < 0 {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/mem"
 )
@@ -360,7 +361,7 @@ func (o *output) settle() []byte {
 	}
 	// Room for the data, and for headers if segments are not very short: to grow
 	// it in steps would take twice as long, and initiators wait.
-	all := make([]byte, 0, o.bytes+o.bytes/defaultMRDSL*(pdu.BHSLen+2*pdu.DigestLen)+pdu.BHSLen*(len(o.queue)-o.head+1))
+	all := make([]byte, 0, o.bytes+o.bytes/login.DefaultSegment*(pdu.BHSLen+2*pdu.DigestLen)+pdu.BHSLen*(len(o.queue)-o.head+1))
 	for o.batch != nil || o.encode() {
 		b := o.batch
 		for _, v := range b.iov[b.sent:b.n] {

@@ -2,20 +2,6 @@
 
 package iscsi
 
-import (
-	"net/netip"
-
-	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
-)
-
-// A Peer is an initiator as the rules of a target know it.
-type Peer struct {
-	Addr      netip.Addr // that its session's first connection came from, in a login its own
-	Initiator string     // iSCSI name
-	Account   string     // CHAP name that it has proved to be; "" for none
-	Unproven  bool       // it will have to prove one, or another session of it will
-}
-
 func (t *Target) allows(p Peer) (bool, string) {
 	if t.Allowed == nil {
 		return true, ""
@@ -31,11 +17,6 @@ func (t *Target) masked(p Peer) []uint16 {
 	return t.Masked(p)
 }
 
-// peer is who logs in.
-func (l *login) peer(c *conn) Peer {
-	return Peer{Addr: c.remote.Addr(), Initiator: l.Initiator, Account: string(l.Account), Unproven: l.auth.Required() && !l.Verified}
-}
-
 func (s *session) peer() Peer {
 	return Peer{Addr: s.address, Initiator: s.initiator, Account: s.account}
 }
@@ -47,15 +28,18 @@ func (s *session) isOthers(account string) bool {
 	return s.account != "" && account != "" && s.account != account
 }
 
-// admit decides at the end of a login, when the account is known.
-func (l *login) admit(c *conn) error {
-	if l.target == nil {
-		return nil
+// reachedThrough reports whether the target is served by a portal group. A
+// target without groups is served by all.
+func (t *Target) reachedThrough(group uint16) bool {
+	if len(t.Groups) == 0 {
+		return true
 	}
-	if ok, reason := l.target.allows(l.peer(c)); !ok {
-		return loginErrorf(pdu.AuthorizationFailure, "%s", reason)
+	for _, g := range t.Groups {
+		if g == group {
+			return true
+		}
 	}
-	return c.node.refusal(l.target.Name, l.Initiator)
+	return false
 }
 
 // maskRestored gives the sessions of a snapshot the view that they have now.

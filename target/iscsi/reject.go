@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 )
 
@@ -61,7 +62,7 @@ func (n *Node) refusal(target, initiator string) error {
 		return nil
 	}
 	left := time.Until(time.Unix(0, n.rejections[i].Until)).Round(time.Second)
-	return loginErrorf(pdu.ServiceUnavailable, "the initiator is rejected for another %v, as its session was ended", left)
+	return login.Errorf(pdu.ServiceUnavailable, "the initiator is rejected for another %v, as its session was ended", left)
 }
 
 // Rejections returns those that have not expired.

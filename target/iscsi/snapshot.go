@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
@@ -87,21 +88,21 @@ type PendingState struct {
 // ConnectionState is a connection. Its socket travels beside it: the n-th
 // state belongs to the n-th socket.
 type ConnectionState struct {
-	TSIH         uint16 `cbor:"1,keyasint"` // 0 during login
-	CID          uint16 `cbor:"2,keyasint"`
-	Group        uint16 `cbor:"3,keyasint"`
-	Born         int64  `cbor:"4,keyasint"` // nanoseconds since 1970
-	HeaderDigest bool   `cbor:"5,keyasint"`
-	DataDigest   bool   `cbor:"6,keyasint"`
-	SendLimit    int    `cbor:"7,keyasint"`
-	ReceiveLimit int    `cbor:"8,keyasint"`
-	StatSN       uint32 `cbor:"9,keyasint"`
-	LoggingOut   bool   `cbor:"10,keyasint"`
-	Last         bool   `cbor:"11,keyasint"`
-	Login        *login `cbor:"12,keyasint"`
-	In           []byte `cbor:"13,keyasint"` // read from the socket, without effect so far
-	Out          []byte `cbor:"14,keyasint"` // for the socket, not taken by the kernel so far
-	Heard        uint32 `cbor:"15,keyasint"`
+	TSIH         uint16       `cbor:"1,keyasint"` // 0 during login
+	CID          uint16       `cbor:"2,keyasint"`
+	Group        uint16       `cbor:"3,keyasint"`
+	Born         int64        `cbor:"4,keyasint"` // nanoseconds since 1970
+	HeaderDigest bool         `cbor:"5,keyasint"`
+	DataDigest   bool         `cbor:"6,keyasint"`
+	SendLimit    int          `cbor:"7,keyasint"`
+	ReceiveLimit int          `cbor:"8,keyasint"`
+	StatSN       uint32       `cbor:"9,keyasint"`
+	LoggingOut   bool         `cbor:"10,keyasint"`
+	Last         bool         `cbor:"11,keyasint"`
+	Login        *login.Login `cbor:"12,keyasint"`
+	In           []byte       `cbor:"13,keyasint"` // read from the socket, without effect so far
+	Out          []byte       `cbor:"14,keyasint"` // for the socket, not taken by the kernel so far
+	Heard        uint32       `cbor:"15,keyasint"`
 }
 
 // Bulk yields where the state holds data: what has arrived for write commands, and what the
@@ -318,9 +319,7 @@ func (c *conn) restoreLogin(st *ConnectionState) error {
 	c.login = st.Login
 	c.out.restore(bytes.Clone(st.Out))
 	c.node.conns[c] = struct{}{}
-	if c.login.Identified {
-		c.login.refused = c.login.resolve(c, &c.login.First)
-	}
+	c.login.Resume(loginNode{c})
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
 	"github.com/gotgtd/gotgtd/target/mem"
@@ -33,7 +34,7 @@ const (
 )
 
 // maxR2T is the most R2Ts of one task that are open at a time.
-const maxR2T = 8
+const maxR2T = login.MaxR2T
 
 // task is one SCSI command. Its fields are protected by the session's mutex
 // until it runs; then they belong to whoever runs it, and at last to the

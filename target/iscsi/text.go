@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 )
 
@@ -100,13 +101,7 @@ func (c *conn) answerText(pairs []pdu.Pair) []byte {
 			out = c.appendTargets(out, p.Value)
 			continue
 		}
-		// RFC 7143 13: no other key may be negotiated in full feature phase
-		// but MaxRecvDataSegmentLength, which initiators leave as it is.
-		answer := valueNotUnderstood
-		if isSessionKey(p.Key) || p.Key == "HeaderDigest" || p.Key == "DataDigest" || p.Key == "MaxRecvDataSegmentLength" {
-			answer = valueReject
-		}
-		out = pdu.AppendText(out, pdu.Pair{Key: p.Key, Value: answer})
+		out = pdu.AppendText(out, pdu.Pair{Key: p.Key, Value: login.Unexpected(p.Key)})
 	}
 	return out
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package iscsi
+package login
 
 import (
 	"bytes"
@@ -76,11 +76,11 @@ const (
 	challengeLength = 32
 )
 
-// errAuth is an authentication that failed; what it says is for the log, the
+// failedAuth is an authentication that failed; what it says is for the log, the
 // initiator only learns the status.
-type errAuth struct{ what string }
-
-func (e errAuth) Error() string { return e.what }
+func failedAuth(format string, args ...any) error {
+	return Errorf(pdu.AuthenticationFailure, format, args...)
+}
 
 // offer answers CHAP_A with the first algorithm that both sides know and a
 // fresh challenge.
@@ -105,7 +105,7 @@ func (s *chapState) offer(value string, auth *Auth, random io.Reader) ([]pdu.Pai
 			{Key: "CHAP_C", Value: "0x" + hex.EncodeToString(s.Challenge)},
 		}, nil
 	}
-	return nil, errAuth{fmt.Sprintf("no CHAP algorithm in common: the initiator offers %q", value)}
+	return nil, failedAuth("no CHAP algorithm in common: the initiator offers %q", value)
 }
 
 func (a *Auth) permits(name string) bool {
@@ -146,11 +146,11 @@ func (s *chapState) verify(keys map[string]string, auth *Auth, initiator string)
 	challenge := s.Challenge
 	s.Challenge = nil
 	if challenge == nil {
-		return nil, errAuth{"CHAP response without a challenge"}
+		return nil, failedAuth("CHAP response without a challenge")
 	}
 	got, err := decodeBinary(keys["CHAP_R"])
 	if err != nil {
-		return nil, errAuth{"CHAP_R: " + err.Error()}
+		return nil, failedAuth("CHAP_R: %v", err)
 	}
 	name, matched, proved := keys["CHAP_N"], 0, 0
 	for i := range auth.Users {
@@ -162,9 +162,9 @@ func (s *chapState) verify(keys map[string]string, auth *Auth, initiator string)
 	}
 	switch {
 	case proved == 1 && matched != 1:
-		return nil, errAuth{fmt.Sprintf("account %q is not for initiators of this name", name)}
+		return nil, failedAuth("account %q is not for initiators of this name", name)
 	case matched != 1:
-		return nil, errAuth{fmt.Sprintf("wrong CHAP name or secret for %q", name)}
+		return nil, failedAuth("wrong CHAP name or secret for %q", name)
 	}
 	return s.prove(keys, auth, challenge)
 }
@@ -177,21 +177,21 @@ func (s *chapState) prove(keys map[string]string, auth *Auth, own []byte) ([]pdu
 	case !hasID && !hasC:
 		return nil, nil
 	case !hasID || !hasC:
-		return nil, errAuth{"one of CHAP_I and CHAP_C is missing"}
+		return nil, failedAuth("one of CHAP_I and CHAP_C is missing")
 	case auth.Outgoing == nil:
-		return nil, errAuth{"the initiator wants the target to authenticate, which has no outgoing account"}
+		return nil, failedAuth("the initiator wants the target to authenticate, which has no outgoing account")
 	}
 	n, ok := number(id, 0, 255)
 	if !ok {
-		return nil, errAuth{"CHAP_I is no number up to 255"}
+		return nil, failedAuth("CHAP_I is no number up to 255")
 	}
 	theirs, err := decodeBinary(c)
 	if err != nil {
-		return nil, errAuth{"CHAP_C: " + err.Error()}
+		return nil, failedAuth("CHAP_C: %v", err)
 	}
 	// RFC 7143 12.1.3: a challenge sent back to its author proves nothing.
 	if bytes.Equal(theirs, own) {
-		return nil, errAuth{"the initiator sent the target's own challenge back"}
+		return nil, failedAuth("the initiator sent the target's own challenge back")
 	}
 	return []pdu.Pair{
 		{Key: "CHAP_N", Value: auth.Outgoing.User},

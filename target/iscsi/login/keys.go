@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package iscsi
+package login
 
 import (
 	"slices"
@@ -10,9 +10,13 @@ import (
 )
 
 const (
-	// defaultMRDSL is MaxRecvDataSegmentLength before it is declared, and
+	// DefaultSegment is MaxRecvDataSegmentLength before it is declared, and
 	// what holds during login (RFC 7143 13.12), bytes.
-	defaultMRDSL = 8192
+	DefaultSegment = 8192
+
+	// MaxR2T is the most R2Ts of one task that are open at a time, whatever is
+	// negotiated.
+	MaxR2T = 8
 
 	maxSegment     = 1<<24 - 1 // largest value of the three length keys, bytes
 	minSegment     = 512
@@ -39,7 +43,8 @@ type Limits struct {
 	NOPTimeout               time.Duration // further silence before the connection is closed; 10 s
 }
 
-func (l Limits) withDefaults() Limits {
+// WithDefaults returns l with the defaults for its zero fields.
+func (l Limits) WithDefaults() Limits {
 	set := func(v *uint32, d uint32) {
 		if *v == 0 {
 			*v = d
@@ -51,8 +56,8 @@ func (l Limits) withDefaults() Limits {
 	if l.MaxConnections == 0 || l.MaxConnections > maxConnections {
 		l.MaxConnections = maxConnections
 	}
-	if l.MaxOutstandingR2T == 0 || l.MaxOutstandingR2T > maxR2T {
-		l.MaxOutstandingR2T = maxR2T
+	if l.MaxOutstandingR2T == 0 || l.MaxOutstandingR2T > MaxR2T {
+		l.MaxOutstandingR2T = MaxR2T
 	}
 	if len(l.HeaderDigest) == 0 {
 		l.HeaderDigest = []string{"None", "CRC32C"}
@@ -186,6 +191,22 @@ func (n *negotiation) operational(key, value string, l *Limits, leading, normal 
 	return valueNotUnderstood, true
 }
 
+// Unexpected answers a key of a text request in full feature phase, where none
+// may be negotiated (RFC 7143 13) but MaxRecvDataSegmentLength, which initiators
+// leave as it is.
+func Unexpected(key string) string {
+	if isOperational(key) {
+		return valueReject
+	}
+	return valueNotUnderstood
+}
+
+// isOperational tells the keys of the operational negotiation.
+func isOperational(key string) bool {
+	return isSessionKey(key) || key == "HeaderDigest" || key == "DataDigest" || key == "MaxRecvDataSegmentLength"
+}
+
+// isSessionKey tells those that are about the session, and not one connection.
 func isSessionKey(key string) bool {
 	switch key {
 	case "MaxConnections", "MaxOutstandingR2T", "MaxBurstLength", "FirstBurstLength", "InitialR2T", "ImmediateData",

@@ -180,7 +180,6 @@ func (s *Server) newServed(conf *config.Target) (*served, error) {
 	t := &served{conf: conf}
 	device, err := scsi.NewDevice(scsi.DeviceOptions{
 		Name: conf.Name, TID: conf.TID, StateDir: s.options.StateDir, Log: s.log, Observe: s.options.Observe,
-		AbortTasks: func(victim scsi.NexusID, lun scsi.LUN) { s.node.AbortTasks(t.device, victim, lun) },
 	})
 	if err != nil {
 		return nil, err

@@ -38,40 +38,33 @@ func (c *conn) handleNOPOut(h *pdu.BHS, data []byte) error {
 func (c *conn) handleLogout(h *pdu.BHS) error {
 	var req pdu.LogoutRequest
 	req.Decode(h)
-	s := c.sess
-	respond := func(code uint8) {
-		c.out.send(header(&pdu.LogoutResponse{
-			Response: code, InitiatorTaskTag: req.InitiatorTaskTag,
-			Time2Wait: s.params.DefaultTime2Wait, Time2Retain: 0,
-		}), true)
-	}
 	switch {
 	case req.Reason == pdu.RemoveForRecovery:
-		respond(pdu.LogoutNoRecovery) // RFC 7143 11.15.1: needs ErrorRecoveryLevel 2
+		c.respondLogout(pdu.LogoutNoRecovery, req.InitiatorTaskTag) // RFC 7143 11.15.1: needs ErrorRecoveryLevel 2
 	case req.Reason == pdu.CloseConnection:
-		s.logoutConnection(c, req.CID, respond)
+		c.logoutConnection(&req)
 	case req.Reason == pdu.CloseSession:
-		s.logoutSession(c, respond)
+		c.logoutSession(&req)
 	default:
 		c.reject(pdu.ProtocolError, h)
 	}
 	return nil
 }
 
-// logoutSession ends the session at its initiator's wish, through c.
-func (s *session) logoutSession(c *conn, respond func(uint8)) {
-	m := newManagement(func() {
-		if s.nexus != nil {
-			s.nexus.Close()
-		}
-		respond(pdu.LogoutSuccess)
-		c.out.finish()
-		c.out.flushNow()
-	})
+func (c *conn) respondLogout(code uint8, tag uint32) {
+	c.out.send(header(&pdu.LogoutResponse{
+		Response: code, InitiatorTaskTag: tag,
+		Time2Wait: c.sess.params.DefaultTime2Wait, Time2Retain: 0,
+	}), true)
+}
+
+// logoutSession ends the session at its initiator's wish.
+func (c *conn) logoutSession(req *pdu.LogoutRequest) {
+	s, d := c.sess, newDeferred(toLogout, c, req.InitiatorTaskTag)
 	s.mu.Lock()
 	s.ending = true
 	conns := s.connsLocked()
-	s.abortLocked(func(*task) bool { return true }, m)
+	s.abortLocked(func(*task) bool { return true }, d)
 	s.mu.Unlock()
 	for _, o := range conns {
 		o.loggingOut.Store(true)
@@ -79,38 +72,31 @@ func (s *session) logoutSession(c *conn, respond func(uint8)) {
 			o.close(errLoggedOut)
 		}
 	}
-	m.release()
+	d.release()
 }
 
 // logoutConnection ends one connection of the session.
-func (s *session) logoutConnection(c *conn, cid uint16, respond func(uint8)) {
+func (c *conn) logoutConnection(req *pdu.LogoutRequest) {
+	s := c.sess
 	s.mu.Lock()
-	o := s.conns[cid]
+	o := s.conns[req.CID]
 	last := o != nil && len(s.conns) == 1
 	s.mu.Unlock()
 	switch {
 	case o == nil:
-		respond(pdu.LogoutCIDNotFound)
+		c.respondLogout(pdu.LogoutCIDNotFound, req.InitiatorTaskTag)
 		return
 	case last:
-		s.logoutSession(c, respond)
+		c.logoutSession(req)
 		return
 	}
-	m := newManagement(func() {
-		respond(pdu.LogoutSuccess)
-		if o == c {
-			c.out.finish()
-		}
-		c.out.flushNow()
-		if o != c {
-			o.close(errLoggedOut)
-		}
-	})
+	d := newDeferred(toConnectionLogout, c, req.InitiatorTaskTag)
+	d.ends = o
 	o.loggingOut.Store(true)
 	s.mu.Lock()
-	s.abortLocked(func(t *task) bool { return t.conn == o }, m)
+	s.abortLocked(func(t *task) bool { return t.conn == o }, d)
 	s.mu.Unlock()
-	m.release()
+	d.release()
 }
 
 // errSilent ends a connection whose initiator does not answer.

@@ -135,9 +135,9 @@ func (w *scheduler) run(t *task) {
 	s, c := t.sess, t.conn
 	s.mu.Lock()
 	if t.aborted {
-		managers := s.finishAbortLocked(t)
+		waiting := s.finishAbortLocked(t)
 		s.mu.Unlock()
-		releaseAll(managers)
+		releaseAll(waiting)
 	} else {
 		t.state, t.started = taskRunning, time.Now()
 		s.mu.Unlock()

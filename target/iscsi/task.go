@@ -64,7 +64,7 @@ type task struct {
 	broken      uint16 // the transport error to report instead of executing, 0 for none
 
 	aborted  bool
-	managers []*management // wait for this task to stop running
+	deferred []*deferred // responses that wait for this task to stop running
 
 	// Data-in, the flusher's.
 	inSent       int
@@ -97,7 +97,7 @@ func (t *task) release(n *Node) {
 	t.sess, t.conn, t.state, t.order = nil, nil, taskEarly, 0
 	t.buf, t.want, t.received, t.unsolicited, t.outSN = nil, 0, 0, false, 0
 	t.asked, t.openR2Ts, t.r2tSN, t.filling, t.memoryWait, t.broken = 0, 0, 0, false, false, 0
-	t.aborted, t.managers, t.inSent, t.dataSN = false, t.managers[:0], 0, 0
+	t.aborted, t.deferred, t.inSent, t.dataSN = false, t.deferred[:0], 0, 0
 	n.tasks.Put(t)
 }
 
@@ -369,9 +369,9 @@ func (t *task) setOut() {
 func (s *session) schedule(t *task) {
 	s.mu.Lock()
 	if t.aborted {
-		managers := s.finishAbortLocked(t)
+		waiting := s.finishAbortLocked(t)
 		s.mu.Unlock()
-		releaseAll(managers)
+		releaseAll(waiting)
 		return
 	}
 	t.state = taskReady
@@ -379,16 +379,24 @@ func (s *session) schedule(t *task) {
 	s.mu.Unlock()
 }
 
-// complete takes a task that has run out of the task set and queues its
-// response.
+// complete ends a task that has run.
 func (s *session) complete(t *task) {
 	t.buf.Release()
 	t.buf, t.cmd.Out = nil, nil
+	if len(t.cmd.Preempted) > 0 {
+		s.node.abortPreempted(t)
+		return
+	}
+	s.answer(t)
+}
+
+// answer takes a task that has run out of the task set and queues its response.
+func (s *session) answer(t *task) {
 	s.mu.Lock()
 	if t.aborted {
-		managers := s.finishAbortLocked(t)
+		waiting := s.finishAbortLocked(t)
 		s.mu.Unlock()
-		releaseAll(managers)
+		releaseAll(waiting)
 		return
 	}
 	s.leaveLocked(t)

@@ -71,6 +71,10 @@ type Command struct {
 	InLength uint32      // data-in bytes that the device server has for the CDB, before the cut at InExpected
 	Status   Status
 	Sense    []byte // sense data when Status is CheckCondition, backed by senseBuf
+	// Preempted are the I_T nexuses that a PREEMPT AND ABORT has preempted. The
+	// transport aborts their tasks on the logical unit, and tells Status when
+	// none of them runs any more (SPC-4 5.13.11.2.6). nil for other commands.
+	Preempted []NexusID
 
 	done     bool
 	senseBuf [252]byte
@@ -99,7 +103,7 @@ func (c *Command) Reset() {
 	c.OutExpected, c.InExpected = 0, 0
 	c.Direction, c.Length = NoData, 0
 	c.Out, c.In, c.InLength = nil, nil, 0
-	c.Status, c.Sense = Good, nil
+	c.Status, c.Sense, c.Preempted = Good, nil, nil
 	c.done = false
 	c.exec = execState{}
 }

@@ -21,12 +21,6 @@ type DeviceOptions struct {
 	StateDir string       // folder for reservations that persist through power loss (APTPL); "" means that they can't
 	Log      *slog.Logger // nil means slog.Default()
 
-	// AbortTasks aborts every task of the victim on the logical unit and
-	// returns once none is left: the transport's part of PREEMPT AND ABORT.
-	// It is called on the goroutine that executes the command. nil means that
-	// there is nothing to abort.
-	AbortTasks func(victim NexusID, lun LUN)
-
 	// Observe, if set, is told of each command when it has ended, and how long
 	// that took since Prepare. It is called on the goroutine that ended the
 	// command, must be quick, and must not keep c.

@@ -185,12 +185,7 @@ func (h *host) prOut(want string, action, kind byte, key, serviceKey uint64) {
 }
 
 func TestPersistentReservations(t *testing.T) {
-	var aborted []scsi.NexusID
-	d := newDevice(t, scsi.DeviceOptions{AbortTasks: func(n scsi.NexusID, lun scsi.LUN) {
-		if lun == scsi.MakeLUN(1) {
-			aborted = append(aborted, n)
-		}
-	}})
+	d := newDevice(t, scsi.DeviceOptions{})
 	attach(t, d, 1, scsi.LogicalUnitOptions{Removable: true})
 	h, other := openHost(t, d, "a").settle(), openHost(t, d, "b").settle()
 	h.prOut(good, 0, 0, 0, 11)
@@ -218,8 +213,8 @@ func TestPersistentReservations(t *testing.T) {
 
 	h.want(good, []byte{0x1e, 4: 1, 5: 0}, nil, 0)
 	other.prOut(good, 5, 3, 22, 11) // PREEMPT AND ABORT, exclusive access
-	if !slices.Equal(aborted, []scsi.NexusID{hostID("a")}) {
-		t.Errorf("aborted the tasks of %v", aborted)
+	if got := other.cmd.Preempted; !slices.Equal(got, []scsi.NexusID{hostID("a")}) {
+		t.Errorf("the tasks of %v are to be aborted", got)
 	}
 	if d.LogicalUnit(1).Info().PreventRemoval {
 		t.Error("the preempted nexus still prevents removal")

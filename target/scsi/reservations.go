@@ -107,7 +107,10 @@ func runPersistentOut(c *Command) {
 	}
 	unit := c.exec.unit
 	for _, victim := range r.Abort {
-		unit.dev.abort(unit, NexusID(victim))
+		c.Preempted = append(c.Preempted, NexusID(victim))
+		if nx, ok := unit.dev.Lookup(NexusID(victim)); ok {
+			nx.setPrevent(unit, false) // SPC-4 5.13.11.2.6
+		}
 	}
 	for _, at := range r.Attention {
 		if nx, ok := unit.dev.Lookup(NexusID(at.Nexus)); ok {
@@ -139,15 +142,4 @@ func (c *Command) persistentDone(r reservation.Result) bool {
 		return false
 	}
 	return true
-}
-
-// abort ends the tasks of a nexus on a logical unit, and its prevention of
-// removal (SPC-4 5.13.11.2.6).
-func (d *Device) abort(unit *attachment, victim NexusID) {
-	if nx, ok := d.Lookup(victim); ok {
-		nx.setPrevent(unit, false)
-	}
-	if d.opts.AbortTasks != nil {
-		d.opts.AbortTasks(victim, MakeLUN(unit.number))
-	}
 }

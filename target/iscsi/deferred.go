@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+)
+
+// deferredTo is the request that a deferred response is to.
+type deferredTo uint8
+
+const (
+	toManagement       deferredTo = iota // a task management function (RFC 7143 11.5)
+	toLogout                             // of the session (11.14)
+	toConnectionLogout                   // of one connection
+	toCommand                            // PREEMPT AND ABORT
+)
+
+// deferred is a response that goes out when the tasks that its request has
+// aborted have stopped running. What it waits for is in the tasks, and what is
+// to happen then is here as data.
+type deferred struct {
+	waiting atomic.Int32 // running tasks, and one for the request itself
+
+	to   deferredTo
+	conn *conn  // the response goes out on
+	tag  uint32 // InitiatorTaskTag of the request
+	code uint8  // of the response
+	cold bool   // toManagement: the sessions of the target end afterwards
+	ends *conn  // toConnectionLogout: the connection that logs out
+	task *task  // toCommand
+}
+
+func newDeferred(to deferredTo, c *conn, tag uint32) *deferred {
+	d := &deferred{to: to, conn: c, tag: tag}
+	d.waiting.Store(1)
+	return d
+}
+
+// release ends one of the waits. After the last one the response goes out. The
+// caller holds no lock.
+func (d *deferred) release() {
+	if d.waiting.Add(-1) > 0 {
+		return
+	}
+	c := d.conn
+	switch d.to {
+	case toManagement:
+		c.out.send(header(&pdu.TaskManagementResponse{Response: d.code, InitiatorTaskTag: d.tag}), true)
+		c.out.flushNow()
+		if d.cold {
+			c.node.dropSessions(c.sess.target)
+		}
+	case toLogout:
+		if c.sess.nexus != nil {
+			c.sess.nexus.Close()
+		}
+		c.respondLogout(pdu.LogoutSuccess, d.tag)
+		c.out.finish()
+		c.out.flushNow()
+	case toConnectionLogout:
+		c.respondLogout(pdu.LogoutSuccess, d.tag)
+		if d.ends == c {
+			c.out.finish()
+		}
+		c.out.flushNow()
+		if d.ends != c {
+			d.ends.close(errLoggedOut)
+		}
+	case toCommand:
+		d.task.sess.answer(d.task)
+		c.out.flush()
+	}
+}
+
+// abortLocked aborts the tasks that match: they get no answer. Those running
+// end later and then release d, which may be nil.
+func (s *session) abortLocked(match func(*task) bool, d *deferred) {
+	for _, t := range s.tasks {
+		if !match(t) || t.aborted {
+			continue
+		}
+		t.aborted = true
+		switch {
+		case t.state == taskEarly:
+			// Its CmdSN still has to be used up: deliverLocked drops it.
+		case t.state == taskRunning, t.state == taskReady && !s.node.work.remove(t):
+			if d != nil {
+				d.waiting.Add(1)
+				t.deferred = append(t.deferred, d)
+			}
+		default:
+			s.dropLocked(t)
+		}
+	}
+}
+
+// dropLocked ends a task that does not run, without an answer.
+func (s *session) dropLocked(t *task) {
+	if t.memoryWait {
+		s.node.memory.drop(func(w *memoryWaiter) bool { return w.task == t })
+	}
+	if i := slices.Index(s.blocked, t); i >= 0 {
+		s.blocked = slices.Delete(s.blocked, i, i+1)
+	}
+	s.leaveLocked(t)
+	if !t.filling {
+		t.release(s.node)
+	}
+}
+
+// finishAbortLocked ends an aborted task that has stopped running. The caller
+// releases what it returns once it holds no lock.
+func (s *session) finishAbortLocked(t *task) []*deferred {
+	list := t.deferred
+	t.deferred = nil
+	s.leaveLocked(t)
+	t.release(s.node)
+	return list
+}
+
+func releaseAll(list []*deferred) {
+	for _, d := range list {
+		d.release()
+	}
+}

@@ -47,27 +47,25 @@ type conn struct {
 	group  uint16 // tag of the portal group it came in through
 	born   time.Time
 
-	in      input
-	readFn  func(uintptr) bool // in.read, bound once
-	login   *login.Login       // nil in full feature phase
-	inLogin atomic.Bool        // login != nil, for others to look at
+	in     input
+	readFn func(uintptr) bool // in.read, bound once
+	login  *login.Login       // nil in full feature phase
 
 	sess         *session // nil during login
 	cid          uint16
 	headerDigest bool
 	dataDigest   bool
-	sendLimit    int         // the initiator's MaxRecvDataSegmentLength, bytes
-	receiveLimit int         // ours
-	loggingOut   atomic.Bool // a logout request has come; nothing counts after it
+	sendLimit    int // the initiator's MaxRecvDataSegmentLength, bytes
+	receiveLimit int // ours
 
 	out output // has its own lock
 
-	heard  atomic.Uint32 // PDUs received, for liveness
-	ping   pingState     // belongs to the liveness loop
-	closed atomic.Bool
-	ended  error         // why; set once, before closed
-	once   sync.Once     // guards ended
-	done   chan struct{} // closed when nothing of the connection runs any more
+	heard atomic.Uint32 // PDUs received, for liveness
+	ping  pingState     // belongs to the liveness loop
+	phase atomic.Uint32 // a connPhase
+	ended error         // why it is closed; set once, before
+	once  sync.Once     // guards ended
+	done  chan struct{} // closed when nothing of the connection runs any more
 }
 
 // newConn returns a connection that takes sock over.
@@ -81,7 +79,6 @@ func newConn(n *Node, sock *socket.Socket, group uint16) *conn {
 		done:         make(chan struct{}),
 	}
 	c.readFn = c.read
-	c.inLogin.Store(true)
 	c.out.init(c)
 	return c
 }
@@ -91,8 +88,8 @@ func newConn(n *Node, sock *socket.Socket, group uint16) *conn {
 func (c *conn) close(why error) {
 	c.once.Do(func() {
 		c.ended = why
-		c.closed.Store(true)
-		if !c.node.foreign.Load() {
+		c.move(connClosed)
+		if !c.node.is(nodeForeign) {
 			// The reading goroutine closes it later, and another process may hold
 			// the socket too while a handoff fails: this sends the FIN.
 			c.sock.Shutdown()
@@ -108,7 +105,7 @@ func (c *conn) run() {
 	for {
 		err := c.serve()
 		if errors.Is(err, errFrozen) {
-			if c.node.freeze.park(c) {
+			if c.node.park(c) {
 				continue // thawed
 			}
 			c.retire()
@@ -138,7 +135,7 @@ func (c *conn) letGo() {
 func (c *conn) retire() {
 	c.once.Do(func() {
 		c.ended = errFrozen
-		c.closed.Store(true)
+		c.move(connClosed)
 	})
 	c.dropBulk()
 	c.letGo()
@@ -183,9 +180,9 @@ func (c *conn) serve() error {
 // if they may.
 func (c *conn) stopped() error {
 	switch {
-	case c.node.frozen.Load():
+	case c.node.stopped():
 		return errFrozen
-	case c.closed.Load():
+	case c.is(connClosed):
 		return c.ended
 	}
 	return nil
@@ -194,9 +191,9 @@ func (c *conn) stopped() error {
 // readError says what a failed read means.
 func (c *conn) readError(err error) error {
 	switch {
-	case c.closed.Load():
+	case c.is(connClosed):
 		return c.ended
-	case errors.Is(err, io.EOF) && c.loggingOut.Load():
+	case errors.Is(err, io.EOF) && c.is(connLeaving):
 		return errLoggedOut // the initiator has read the answer and was faster
 	case errors.Is(err, io.EOF):
 		return errors.New("closed by the initiator")
@@ -207,7 +204,7 @@ func (c *conn) readError(err error) error {
 // handleInput handles the whole PDUs that are in the buffer.
 func (c *conn) handleInput() error {
 	for {
-		if c.node.frozen.Load() {
+		if c.node.stopped() {
 			return errFrozen
 		}
 		if err := c.out.throttle(); err != nil {
@@ -234,7 +231,7 @@ func (c *conn) dispatch(h *pdu.BHS, data []byte) error {
 		}
 		return c.handleLogin(h, data)
 	}
-	if c.loggingOut.Load() {
+	if !c.is(connFull) {
 		return nil // RFC 7143 11.14: nothing counts after a logout request
 	}
 	switch op {

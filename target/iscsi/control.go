@@ -62,12 +62,12 @@ func (c *conn) respondLogout(code uint8, tag uint32) {
 func (c *conn) logoutSession(req *pdu.LogoutRequest) {
 	s, d := c.sess, newDeferred(toLogout, c, req.InitiatorTaskTag)
 	s.mu.Lock()
-	s.ending = true
+	s.moveLocked(sessionEnding)
 	conns := s.connsLocked()
 	s.abortLocked(func(*task) bool { return true }, d)
 	s.mu.Unlock()
 	for _, o := range conns {
-		o.loggingOut.Store(true)
+		o.move(connLeaving)
 		if o != c {
 			o.close(errLoggedOut)
 		}
@@ -92,7 +92,7 @@ func (c *conn) logoutConnection(req *pdu.LogoutRequest) {
 	}
 	d := newDeferred(toConnectionLogout, c, req.InitiatorTaskTag)
 	d.ends = o
-	o.loggingOut.Store(true)
+	o.move(connLeaving)
 	s.mu.Lock()
 	s.abortLocked(func(t *task) bool { return t.conn == o }, d)
 	s.mu.Unlock()
@@ -125,7 +125,7 @@ func (n *Node) liveness() {
 			return
 		case now := <-tick.C:
 			n.beats.Add(1)
-			if n.frozen.Load() {
+			if n.stopped() {
 				continue
 			}
 			n.outside(func() {
@@ -141,7 +141,7 @@ func (n *Node) liveness() {
 // expireLogins ends the connections whose login takes too long.
 func (n *Node) expireLogins(now time.Time) {
 	for _, c := range n.connList() {
-		if c.inLogin.Load() && now.Sub(c.born) > n.opt.LoginTimeout {
+		if c.is(connLogin) && now.Sub(c.born) > n.opt.LoginTimeout {
 			c.close(fmt.Errorf("login not complete after %v", n.opt.LoginTimeout))
 		}
 	}

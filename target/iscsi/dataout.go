@@ -24,7 +24,7 @@ func (c *conn) handleDataOut(h *pdu.BHS, data []byte) error {
 		return nil
 	}
 	run, inPlace := false, c.in.filledLocked(t)
-	if s.takeDataLocked(t, &p, data, inPlace) && t.state != taskEarly {
+	if s.takeDataLocked(t, &p, data, inPlace) && t.phase != taskEarly {
 		run = s.continueLocked(t)
 	}
 	s.mu.Unlock()
@@ -36,7 +36,7 @@ func (c *conn) handleDataOut(h *pdu.BHS, data []byte) error {
 // broken. It reports whether the task may go on. inPlace says that data is in
 // the task's buffer already.
 func (s *session) takeDataLocked(t *task, p *pdu.DataOut, data []byte, inPlace bool) bool {
-	if t.state > taskData {
+	if t.phase > taskData {
 		return false // data for a task that has all of its data
 	}
 	if code := s.checkDataLocked(t, p); code != 0 && t.broken == 0 {
@@ -164,7 +164,7 @@ func (s *session) reserveDataOut(c *conn, h *pdu.BHS, length int) (*task, []byte
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.tasks[p.InitiatorTaskTag]
-	if t == nil || t.conn != c || t.state != taskData || t.buf == nil || t.aborted ||
+	if t == nil || t.conn != c || t.phase != taskData || t.buf == nil || t.aborted ||
 		p.BufferOffset != t.received || int(t.received)+length > len(t.buf.B) {
 		return nil, nil
 	}
@@ -212,13 +212,13 @@ func (c *conn) dataDigestError(h *pdu.BHS) error {
 	s.mu.Lock()
 	t := s.tasks[p.InitiatorTaskTag]
 	run := false
-	if t != nil && t.conn == c && t.state <= taskData {
+	if t != nil && t.conn == c && t.phase <= taskData {
 		c.in.filledLocked(t)
 		if t.broken == 0 {
 			t.broken = scsi.ProtocolServiceCRCError
 		}
 		s.advanceSequenceLocked(t, &p)
-		if t.state != taskEarly {
+		if t.phase != taskEarly {
 			run = s.continueLocked(t)
 		}
 	}
@@ -282,7 +282,7 @@ func (q *memoryQueue) first() *memoryWaiter {
 // serve lets waiting commands ask for their data as far as memory allows.
 // The caller holds no lock.
 func (q *memoryQueue) serve(n *Node) {
-	for q.waiting.Load() > 0 && !n.memoryShort() && !n.frozen.Load() {
+	for q.waiting.Load() > 0 && !n.memoryShort() && !n.stopped() {
 		w := q.first()
 		if w == nil {
 			return

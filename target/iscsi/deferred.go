@@ -85,9 +85,9 @@ func (s *session) abortLocked(match func(*task) bool, d *deferred) {
 		}
 		t.aborted = true
 		switch {
-		case t.state == taskEarly:
+		case t.phase == taskEarly:
 			// Its CmdSN still has to be used up: deliverLocked drops it.
-		case t.state == taskRunning, t.state == taskReady && !s.node.work.remove(t):
+		case t.phase == taskRunning, t.phase == taskReady && !s.node.work.remove(t):
 			if d != nil {
 				d.waiting.Add(1)
 				t.deferred = append(t.deferred, d)
@@ -106,7 +106,7 @@ func (s *session) dropLocked(t *task) {
 	if i := slices.Index(s.blocked, t); i >= 0 {
 		s.blocked = slices.Delete(s.blocked, i, i+1)
 	}
-	s.leaveLocked(t)
+	s.leaveLocked(t, taskEnded)
 	if !t.filling {
 		t.release(s.node)
 	}
@@ -117,7 +117,7 @@ func (s *session) dropLocked(t *task) {
 func (s *session) finishAbortLocked(t *task) []*deferred {
 	list := t.deferred
 	t.deferred = nil
-	s.leaveLocked(t)
+	s.leaveLocked(t, taskEnded)
 	t.release(s.node)
 	return list
 }

@@ -22,7 +22,7 @@ func (n *Node) Dismiss(tsih uint16, grace time.Duration) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed {
+	if n.is(nodeEnding) {
 		return
 	}
 	n.wg.Add(1)

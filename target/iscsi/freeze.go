@@ -10,59 +10,45 @@ import (
 	"time"
 )
 
-// freezer brings all goroutines of a Node to a stop and back.
-//
-//	running ──Freeze──► frozen ──Thaw──► running
-//	                      └──Retire──► retired
+// freezer brings all goroutines of a Node to a stop and back. The Node's mutex
+// protects its fields but for outside.
 type freezer struct {
 	outside sync.RWMutex // held for writing while frozen; see Node.outside
 
-	mu      sync.Mutex         // protects the fields below
-	change  sync.Cond          // signalled when parked changes
+	change  sync.Cond          // signalled when parked or the Node's connections change
 	parked  map[*conn]struct{} // whose readers this freeze has stopped
 	begun   chan struct{}      // closed while frozen
 	release chan struct{}      // closed at the end of the freeze
-	frozen  bool
-	retired bool
 }
 
-func (f *freezer) init() {
-	f.change.L = &f.mu
+func (f *freezer) init(mu *sync.Mutex) {
+	f.change.L = mu
 	f.parked = make(map[*conn]struct{})
 	f.begun = make(chan struct{})
 	f.release = make(chan struct{})
 }
 
-// started returns a channel that is closed while the Node is frozen.
-func (f *freezer) started() <-chan struct{} {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.begun
+// freezing returns a channel that is closed while the Node is frozen.
+func (n *Node) freezing() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.freeze.begun
 }
 
 // park holds a reading goroutine until the freeze ends. It reports whether
 // the connection is still this process's.
-func (f *freezer) park(c *conn) bool {
-	f.mu.Lock()
-	if !f.frozen {
-		defer f.mu.Unlock()
-		return !f.retired
+func (n *Node) park(c *conn) bool {
+	n.mu.Lock()
+	if n.is(set(nodeFrozen)) {
+		n.freeze.parked[c] = struct{}{}
+		n.freeze.change.Broadcast()
+		release := n.freeze.release
+		n.mu.Unlock()
+		<-release
+	} else {
+		n.mu.Unlock()
 	}
-	f.parked[c] = struct{}{}
-	f.change.Broadcast()
-	release := f.release
-	f.mu.Unlock()
-	<-release
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return !f.retired
-}
-
-// gone notes that a connection has ended on its own.
-func (f *freezer) gone() {
-	f.mu.Lock()
-	f.change.Broadcast()
-	f.mu.Unlock()
+	return !n.is(nodeForeign)
 }
 
 // Freeze stops the Node: no byte is read from or written to a connection and
@@ -71,25 +57,31 @@ func (f *freezer) gone() {
 // goes on as before, and the error names the commands that were in the way.
 // No connection may be given to [Node.Serve] meanwhile. Thaw or Retire end the freeze.
 func (n *Node) Freeze(ctx context.Context) error {
-	n.freeze.mu.Lock()
-	n.freeze.frozen = true
-	close(n.freeze.begun)
-	n.freeze.mu.Unlock()
-	n.frozen.Store(true)
 	n.freeze.outside.Lock()
+	n.mu.Lock()
+	if !n.moveLocked(nodeFrozen) {
+		n.mu.Unlock()
+		n.freeze.outside.Unlock()
+		return ErrClosed
+	}
+	close(n.freeze.begun)
+	n.mu.Unlock()
 	for _, c := range n.connList() {
 		c.sock.Wake()
 		c.out.wake()
 	}
 	stop := context.AfterFunc(ctx, func() {
-		n.freeze.mu.Lock()
+		n.mu.Lock()
 		n.freeze.change.Broadcast()
-		n.freeze.mu.Unlock()
+		n.mu.Unlock()
 	})
 	defer stop()
 	if n.awaitParked(ctx) && n.work.quiesce(ctx.Done()) {
 		for _, c := range n.connList() {
 			c.out.writer.Wait()
+		}
+		if !n.is(set(nodeFrozen)) {
+			return ErrClosed
 		}
 		return nil
 	}
@@ -100,27 +92,24 @@ func (n *Node) Freeze(ctx context.Context) error {
 
 // awaitParked waits until every connection's reader stands still or is gone.
 func (n *Node) awaitParked(ctx context.Context) bool {
-	f := &n.freeze
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for {
-		f.mu.Unlock()
-		missing := false
-		conns := n.connList()
-		f.mu.Lock()
-		for _, c := range conns {
-			if _, ok := f.parked[c]; !ok {
-				missing = true
-			}
-		}
-		if !missing {
-			return true
-		}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for !n.allParkedLocked() {
 		if ctx.Err() != nil {
 			return false
 		}
-		f.change.Wait()
+		n.freeze.change.Wait()
 	}
+	return true
+}
+
+func (n *Node) allParkedLocked() bool {
+	for c := range n.conns {
+		if _, ok := n.freeze.parked[c]; !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // running describes the commands that are executing, for the report of a
@@ -130,7 +119,7 @@ func (n *Node) running() string {
 	for _, s := range n.sessionList() {
 		s.mu.Lock()
 		for _, t := range s.tasks {
-			if t.state != taskRunning {
+			if t.phase != taskRunning {
 				continue
 			}
 			what := fmt.Sprintf("target %s LUN %v opcode %#02x", s.targetName(), t.cmd.LUN, t.req.CDB[0])
@@ -157,29 +146,25 @@ func (n *Node) running() string {
 // Thaw lets a frozen Node go on as if nothing had been. It does nothing to a
 // Node that is not frozen.
 func (n *Node) Thaw() {
-	if !n.unfreeze(false) {
-		return
+	n.mu.Lock()
+	thawed := n.is(set(nodeFrozen)) && n.moveLocked(nodeServing)
+	if thawed {
+		n.freeze.endLocked()
 	}
-	n.work.resume()
-	n.memory.serve(n)
+	n.mu.Unlock()
+	if thawed {
+		n.work.resume()
+		n.memory.serve(n)
+	}
 }
 
-// unfreeze ends the freeze and releases the readers.
-func (n *Node) unfreeze(retire bool) bool {
-	f := &n.freeze
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.frozen {
-		return false
-	}
-	f.frozen, f.retired = false, retire
+// endLocked releases the readers, in the phase that the Node is in by now.
+func (f *freezer) endLocked() {
 	f.begun = make(chan struct{})
-	n.frozen.Store(retire) // a retired Node stays still
-	clear(f.parked)        // from here on they run, as soon as they may
+	clear(f.parked) // from here on they run, as soon as they may
 	close(f.release)
 	f.release = make(chan struct{})
 	f.outside.Unlock()
-	return true
 }
 
 // outside runs f, which does something to sessions from a goroutine that a
@@ -188,7 +173,7 @@ func (n *Node) unfreeze(retire bool) bool {
 func (n *Node) outside(f func()) {
 	n.freeze.outside.RLock()
 	defer n.freeze.outside.RUnlock()
-	if !n.foreign.Load() {
+	if !n.is(nodeForeign) {
 		f()
 	}
 }
@@ -198,14 +183,10 @@ func (n *Node) outside(f func()) {
 // nothing of the Node runs any more.
 func (n *Node) Retire() {
 	n.mu.Lock()
-	n.closed = true
-	select {
-	case <-n.stop:
-	default:
-		close(n.stop)
+	if n.is(set(nodeFrozen)) && n.moveLocked(nodeRetired) {
+		n.freeze.endLocked()
 	}
 	n.mu.Unlock()
-	n.foreign.Store(true)
-	n.unfreeze(true)
+	n.halt()
 	n.join()
 }

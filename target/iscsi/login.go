@@ -120,7 +120,7 @@ func (c *conn) fullFeature() {
 	c.headerDigest, c.dataDigest = agreed.HeaderDigest, agreed.DataDigest
 	c.sendLimit, c.receiveLimit = agreed.SendLimit, agreed.ReceiveLimit
 	c.login = nil
-	c.inLogin.Store(false)
+	c.move(connFull)
 	_ = c.node.sys.bound(c.sock) // fails if the connection is gone, as the next read says
 	c.sess.join(c)
 	c.node.logLimit.Log(c.node.log, slog.LevelInfo, "logged in", "initiator", c.sess.initiator, "remote", c.remote.String(),
@@ -162,7 +162,12 @@ func (c *conn) openSession(req *pdu.LoginRequest) error {
 	s.mu.Lock()
 	s.nexus = nexus
 	s.openWindowLocked()
+	opened := s.moveLocked(sessionOpen)
 	s.mu.Unlock()
+	if !opened {
+		s.finish()
+		return login.Errorf(pdu.ServiceUnavailable, "the session was ended while it was opened")
+	}
 	c.sess, c.cid = s, req.CID
 	return nil
 }
@@ -176,13 +181,12 @@ func (c *conn) joinSession(req *pdu.LoginRequest) error {
 	}
 	s.mu.Lock()
 	old, n := s.conns[req.CID], len(s.conns)
-	ending := s.ending
-	opening := s.nexus == nil
+	phase := s.phase
 	s.mu.Unlock()
 	switch {
-	case opening: // nobody can have been told the TSIH
+	case phase == sessionOpening: // nobody can have been told the TSIH
 		return login.NoSession(req.TSIH)
-	case ending:
+	case phase != sessionOpen:
 		return login.Errorf(pdu.SessionDoesNotExist, "the session is ending")
 	case s.isOthers(string(l.Account)):
 		return login.Errorf(pdu.AuthorizationFailure, "account %q would join session %d of account %q", l.Account, s.tsih, s.account)
@@ -213,7 +217,7 @@ func (n *Node) await(done <-chan struct{}) error {
 	select {
 	case <-done:
 		return nil
-	case <-n.freeze.started():
+	case <-n.freezing():
 		return errFrozen
 	case <-timeout.C:
 		return login.Errorf(pdu.ServiceUnavailable, "commands of the session before it are still running")

@@ -82,7 +82,7 @@ func (s *session) abort(req *pdu.TaskManagementRequest, match func(*task) bool, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.abortLocked(func(t *task) bool {
-		return match(t) && (t.state != taskEarly || pdu.SNLess(t.req.CmdSN, req.CmdSN))
+		return match(t) && (t.phase != taskEarly || pdu.SNLess(t.req.CmdSN, req.CmdSN))
 	}, d)
 }
 
@@ -146,7 +146,7 @@ func (n *Node) dropSessions(t *Target) {
 func (n *Node) endReset() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed {
+	if n.is(nodeEnding) {
 		return
 	}
 	n.wg.Add(1)

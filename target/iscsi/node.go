@@ -119,15 +119,14 @@ type Node struct {
 	sessions map[uint16]*session
 	conns    map[*conn]struct{}
 	lastTSIH uint16
-	closed   bool
 
 	rejections []Rejection // at most maxRejections
 
-	frozen   atomic.Bool // readers stop at the next PDU, workers take no new task
-	foreign  atomic.Bool // the connections belong to another process: not yet, or no longer ours
+	phase    atomic.Uint32 // a nodePhase; changes with mu held
 	freeze   freezer
 	wg       sync.WaitGroup // connections, workers, the liveness loop
 	stop     chan struct{}
+	stopOnce sync.Once
 	logLimit *limit.Limiter // of lines that initiators can cause
 	beats    atomic.Uint64  // rounds of the liveness loop
 }
@@ -151,7 +150,7 @@ func NewNode(o Options) *Node {
 	n.log = n.opt.Log
 	n.tasks.New = func() any { return new(task) }
 	n.work.init(n, n.opt.Workers)
-	n.freeze.init()
+	n.freeze.init(&n.mu)
 	n.wg.Add(1)
 	go n.liveness()
 	return n
@@ -205,12 +204,12 @@ func (n *Node) Serve(nc *net.TCPConn, group uint16) error {
 func (n *Node) addConn(c *conn) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed {
+	if n.is(nodeEnding) {
 		return ErrClosed
 	}
 	logins := 0
 	for o := range n.conns {
-		if o.inLogin.Load() {
+		if o.is(connLogin) {
 			logins++
 		}
 	}
@@ -228,8 +227,8 @@ func (n *Node) addConn(c *conn) error {
 func (n *Node) removeConn(c *conn) {
 	n.mu.Lock()
 	delete(n.conns, c)
+	n.freeze.change.Broadcast()
 	n.mu.Unlock()
-	n.freeze.gone()
 	n.wg.Done()
 }
 
@@ -250,7 +249,7 @@ func (n *Node) newTSIHLocked() uint16 {
 func (n *Node) addSession(s *session) (*session, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed {
+	if n.is(nodeEnding) {
 		return nil, ErrClosed
 	}
 	if old := n.findSessionLocked(s); s.target != nil && old != nil {
@@ -316,9 +315,7 @@ func (n *Node) memoryShort() bool { return n.pool.Used() > n.opt.MemoryLimit }
 // Shutdown asks every initiator to log out, waits for that until ctx ends,
 // then closes what is left. Commands under way finish.
 func (n *Node) Shutdown(ctx context.Context) {
-	n.mu.Lock()
-	n.closed = true
-	n.mu.Unlock()
+	n.beginClosing()
 	for _, s := range n.sessionList() {
 		s.requestLogout()
 	}
@@ -331,23 +328,37 @@ func (n *Node) Shutdown(ctx context.Context) {
 	n.Close()
 }
 
+// beginClosing lets nothing new begin. A Node whose connections are another
+// process's leaves them alone.
+func (n *Node) beginClosing() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	frozen := n.is(set(nodeFrozen))
+	if !n.moveLocked(nodeClosing) {
+		n.moveLocked(nodeRetired)
+	}
+	if frozen {
+		for c := range n.conns {
+			c.close(errShutdown) // before its reader goes on
+		}
+		n.freeze.endLocked()
+	}
+}
+
 // Close ends every connection and waits until all goroutines of the Node are
 // gone.
 func (n *Node) Close() {
-	n.mu.Lock()
-	n.closed = true
-	select {
-	case <-n.stop:
-	default:
-		close(n.stop)
-	}
-	n.mu.Unlock()
+	n.beginClosing()
+	n.halt()
 	for _, c := range n.connList() {
 		c.close(errShutdown)
 	}
-	n.Thaw()
+	n.work.resume()
 	n.join()
 }
+
+// halt ends what runs besides the connections.
+func (n *Node) halt() { n.stopOnce.Do(func() { close(n.stop) }) }
 
 // join waits until nothing of a closed Node runs any more, and closes what is
 // left open.

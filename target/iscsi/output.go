@@ -149,10 +149,10 @@ func (o *output) throttle() error {
 	defer o.mu.Unlock()
 	defer func() { o.gathering = true }()
 	for o.fullLocked() && !o.dead {
-		if o.c.node.frozen.Load() {
+		if o.c.node.stopped() {
 			return errFrozen
 		}
-		if o.c.closed.Load() {
+		if o.c.is(connClosed) {
 			return o.c.ended
 		}
 		o.room.Wait()

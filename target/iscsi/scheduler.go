@@ -83,7 +83,7 @@ func (w *scheduler) listLocked(s *session) {
 }
 
 func (w *scheduler) startLocked() {
-	if w.active < w.max && len(w.ring) > 0 && !w.node.frozen.Load() {
+	if w.active < w.max && len(w.ring) > 0 && !w.node.stopped() {
 		w.active++
 		w.node.wg.Add(1)
 		go w.worker()
@@ -92,7 +92,7 @@ func (w *scheduler) startLocked() {
 
 // next takes the first task of the session whose turn it is.
 func (w *scheduler) nextLocked() *task {
-	for len(w.ring) > 0 && !w.node.frozen.Load() {
+	for len(w.ring) > 0 && !w.node.stopped() {
 		s := w.ring[0]
 		w.ring = slices.Delete(w.ring, 0, 1)
 		q := &s.queue
@@ -139,7 +139,8 @@ func (w *scheduler) run(t *task) {
 		s.mu.Unlock()
 		releaseAll(waiting)
 	} else {
-		t.state, t.started = taskRunning, time.Now()
+		t.moveLocked(taskRunning)
+		t.started = time.Now()
 		s.mu.Unlock()
 		s.execute(t)
 	}

@@ -3,6 +3,7 @@
 package iscsi
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"sync"
@@ -39,7 +40,6 @@ type session struct {
 	group     uint16 // portal group tag
 	params    Params
 	born      time.Time
-	finished  sync.Once     // guards the end of the session
 	gone      chan struct{} // closed when the session has ended
 
 	mu        sync.Mutex                // protects the fields below
@@ -52,10 +52,10 @@ type session struct {
 	ordered   int                       // ORDERED tasks in the task set
 	arrivals  uint64                    // tasks delivered so far
 	text      textExchange              // the text negotiation under way
-	ending    bool                      // no task starts any more
-	endReason error                     // why
-	resetting bool                      // ends soon, because of TARGET COLD RESET
-	leave     int64                     // when it ends unless it has logged out, as it was asked to: nanoseconds since 1970; 0 if it was not
+	phase     sessionPhase
+	endReason error // why it is ending
+	resetting bool  // ends soon, because of TARGET COLD RESET
+	leave     int64 // when it ends unless it has logged out, as it was asked to: nanoseconds since 1970; 0 if it was not
 
 	queue queue // tasks for workers; belongs to the scheduler
 }
@@ -187,18 +187,22 @@ func (c *conn) process(h *pdu.BHS, data []byte) error {
 	}
 }
 
-// join adds a connection that has finished its login.
+// join adds a connection that has finished its login. If the session has ended
+// meanwhile, the connection ends too.
 func (s *session) join(c *conn) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.conns[c.cid] = c
-	s.mu.Unlock()
+	if s.phase != sessionOpen {
+		c.close(cmp.Or(s.endReason, errSessionLost))
+	}
 }
 
 // end stops the session: no task starts any more and every connection closes.
 // [session.gone] closes when that is done.
 func (s *session) end(why error) {
 	s.mu.Lock()
-	s.ending = true
+	s.moveLocked(sessionEnding)
 	if s.endReason == nil {
 		s.endReason = why
 	}
@@ -219,7 +223,7 @@ func (s *session) connsLocked() []*conn {
 
 // lost reports whether a connection has ended in a way that ends its session.
 func (c *conn) lost() bool {
-	return c.closed.Load() && c.ended != errLoggedOut && c.ended != errReplaced
+	return c.is(connClosed) && c.ended != errLoggedOut && c.ended != errReplaced
 }
 
 // connectionLost takes a closed connection out of the session and ends the
@@ -239,7 +243,9 @@ func (s *session) connectionLost(c *conn) {
 		delete(s.conns, c.cid)
 	}
 	last := len(s.conns) == 0
-	s.ending = s.ending || last
+	if last {
+		s.moveLocked(sessionEnding)
+	}
 	s.mu.Unlock()
 	if last {
 		s.finish()
@@ -248,7 +254,7 @@ func (s *session) connectionLost(c *conn) {
 
 func (s *session) runningOnLocked(c *conn) bool {
 	for _, t := range s.tasks {
-		if t.conn == c && t.state == taskRunning {
+		if t.conn == c && t.phase == taskRunning {
 			return true
 		}
 	}
@@ -271,13 +277,18 @@ func (s *session) dropWaitingLocked(c *conn) {
 
 // finish ends a session that has no connection and no task left.
 func (s *session) finish() {
-	s.finished.Do(func() {
-		if s.nexus != nil {
-			s.nexus.Close()
-		}
-		s.node.removeSession(s)
-		close(s.gone)
-	})
+	s.mu.Lock()
+	s.moveLocked(sessionEnding)
+	first := s.moveLocked(sessionGone)
+	s.mu.Unlock()
+	if !first {
+		return
+	}
+	if s.nexus != nil {
+		s.nexus.Close()
+	}
+	s.node.removeSession(s)
+	close(s.gone)
 }
 
 // requestLogout asks the initiator to log out (RFC 7143 11.9.1, event 1).

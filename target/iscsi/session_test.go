@@ -271,6 +271,19 @@ func TestLookWhileLoggingIn(t *testing.T) {
 	}
 }
 
+// TestEndedWhileOpening ends a session while its login opens it: the login fails,
+// and nothing is left to wait for.
+func TestEndedWhileOpening(t *testing.T) {
+	r := newRig(t, Limits{}, Auth{})
+	end := sync.OnceFunc(func() { r.node.sessionList()[0].end(errDismissed) })
+	r.target.Masked = func(Peer) []uint16 { end(); return nil }
+	r.node.SetTargets([]*Target{r.target}, announced, Auth{})
+	o := initiator.Options{ISID: pdu.ISID{0x80, 1}}
+	r.refused(o, pdu.ServiceUnavailable)
+	r.none()
+	r.dial(o)
+}
+
 // TestConnections uses eight connections in one session, closes one, and
 // reads through the others.
 func TestConnections(t *testing.T) {

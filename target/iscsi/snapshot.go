@@ -59,7 +59,7 @@ type SessionState struct {
 type TaskState struct {
 	BHS         pdu.BHS   `cbor:"1,keyasint"`
 	CID         uint16    `cbor:"2,keyasint"`
-	State       taskState `cbor:"3,keyasint"`
+	State       taskPhase `cbor:"3,keyasint"`
 	Order       uint64    `cbor:"4,keyasint"`
 	Data        []byte    `cbor:"5,keyasint"` // data-out that has arrived
 	Received    uint32    `cbor:"6,keyasint"`
@@ -141,7 +141,7 @@ func (n *Node) Snapshot() (*NodeState, []*socket.Socket) {
 	}
 	var socks []*socket.Socket
 	for _, c := range n.connList() {
-		if c.closed.Load() {
+		if c.is(connClosed) {
 			continue
 		}
 		st.Connections = append(st.Connections, c.snapshot())
@@ -153,7 +153,7 @@ func (n *Node) Snapshot() (*NodeState, []*socket.Socket) {
 func (c *conn) snapshot() ConnectionState {
 	st := ConnectionState{
 		CID: c.cid, Group: c.group, Born: c.born.UnixNano(), HeaderDigest: c.headerDigest, DataDigest: c.dataDigest,
-		SendLimit: c.sendLimit, ReceiveLimit: c.receiveLimit, LoggingOut: c.loggingOut.Load(),
+		SendLimit: c.sendLimit, ReceiveLimit: c.receiveLimit, LoggingOut: c.is(connLeaving),
 		Login: c.login, In: c.in.bytes(), Out: c.out.settle(), Heard: c.heard.Load(),
 	}
 	st.StatSN, st.Last = c.out.statSN, c.out.last
@@ -168,7 +168,7 @@ func (s *session) snapshot() SessionState {
 	defer s.mu.Unlock()
 	st := SessionState{
 		TSIH: s.tsih, ISID: s.isid, Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), Group: s.group,
-		Params: s.params, Started: s.born.UnixNano(), LastTTT: s.window.LastTag(), Arrivals: s.arrivals, Text: s.text, Ending: s.ending, Resetting: s.resetting, Leave: s.leave,
+		Params: s.params, Started: s.born.UnixNano(), LastTTT: s.window.LastTag(), Arrivals: s.arrivals, Text: s.text, Ending: s.phase >= sessionEnding, Resetting: s.resetting, Leave: s.leave,
 		Account: []byte(s.account),
 	}
 	st.ExpCmdSN, st.MaxCmdSN = s.window.Numbers()
@@ -177,7 +177,7 @@ func (s *session) snapshot() SessionState {
 		st.Ending = st.Ending || c.lost()
 	}
 	for _, t := range slices.SortedFunc(maps.Values(s.tasks), func(a, b *task) int { return int(int64(a.order - b.order)) }) {
-		if !t.conn.closed.Load() {
+		if !t.conn.is(connClosed) {
 			st.Tasks = append(st.Tasks, t.snapshot())
 		}
 	}
@@ -187,7 +187,7 @@ func (s *session) snapshot() SessionState {
 			continue
 		}
 		r := q.Request
-		if r.conn.closed.Load() {
+		if r.conn.is(connClosed) {
 			continue
 		}
 		p := PendingState{CmdSN: q.CmdSN, BHS: r.bhs, CID: r.conn.cid, Task: r.task != nil}
@@ -201,7 +201,7 @@ func (s *session) snapshot() SessionState {
 
 func (t *task) snapshot() TaskState {
 	st := TaskState{
-		CID: t.conn.cid, State: t.state, Order: t.order, Received: t.received, Unsolicited: t.unsolicited,
+		CID: t.conn.cid, State: t.phase, Order: t.order, Received: t.received, Unsolicited: t.unsolicited,
 		OutSN: t.outSN, Asked: t.asked, R2Ts: t.r2ts[:t.openR2Ts], R2TSN: t.r2tSN, Broken: t.broken, Aborted: t.aborted,
 		Done: t.cmd.Done(), Status: uint8(t.cmd.Status), Sense: t.cmd.Sense,
 	}
@@ -229,8 +229,7 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 	}
 	// Until Start nothing runs, and what goes wrong must not hurt the
 	// connections, which are the other process's.
-	n.frozen.Store(true)
-	n.foreign.Store(true)
+	n.phase.Store(uint32(nodeRestoring))
 	n.lastTSIH, n.rejections = st.LastTSIH, slices.Clone(st.Rejections[:min(len(st.Rejections), maxRejections)])
 	for i := range st.Sessions {
 		if err := n.restoreSession(&st.Sessions[i], target); err != nil {
@@ -259,7 +258,11 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 		return fmt.Errorf("iscsi: the address of the session of %s: %w", st.Initiator, err)
 	}
 	s.arrivals = st.Arrivals
-	s.text, s.ending, s.resetting, s.leave = st.Text, st.Ending, st.Resetting, st.Leave
+	s.text, s.resetting, s.leave = st.Text, st.Resetting, st.Leave
+	s.phase = sessionOpen
+	if st.Ending {
+		s.phase = sessionEnding
+	}
 	if st.Target != "" {
 		if s.target = target(st.Target); s.target == nil {
 			return fmt.Errorf("iscsi: no target %q for the session of %s", st.Target, st.Initiator)
@@ -287,7 +290,6 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 	c := newConn(n, sock, st.Group)
 	c.born, c.cid, c.headerDigest, c.dataDigest = time.Unix(0, st.Born), st.CID, st.HeaderDigest, st.DataDigest
 	c.sendLimit, c.receiveLimit = st.SendLimit, st.ReceiveLimit
-	c.loggingOut.Store(st.LoggingOut)
 	c.heard.Store(st.Heard)
 	c.out.statSN, c.out.last = st.StatSN, st.Last
 	c.in.preload(&n.pool, st.In)
@@ -300,7 +302,10 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 	}
 	c.out.restore(bytes.Clone(st.Out))
 	c.login = nil
-	c.inLogin.Store(false)
+	c.move(connFull)
+	if st.LoggingOut {
+		c.move(connLeaving)
+	}
 	c.sess.conns[c.cid] = c
 	if !c.sess.address.IsValid() { // from a process that did not tell it
 		c.sess.address = c.remote.Addr()
@@ -378,12 +383,12 @@ func (s *session) restoreRequest(p *PendingState) (*request, error) {
 // restoreTask brings a task back to where it was.
 func (s *session) restoreTask(st *TaskState) error {
 	c := s.conns[st.CID]
-	if c == nil || len(st.R2Ts) > maxR2T {
-		return fmt.Errorf("iscsi: a task of %s has no connection or too many R2Ts", s.initiator)
+	if c == nil || len(st.R2Ts) > maxR2T || st.State >= taskRunning {
+		return fmt.Errorf("iscsi: a task of %s has no connection, too many R2Ts, or a phase that does not move", s.initiator)
 	}
 	t := s.node.newTask(c)
 	t.req.Decode(&st.BHS)
-	t.state, t.order, t.received, t.unsolicited, t.outSN = st.State, st.Order, st.Received, st.Unsolicited, st.OutSN
+	t.phase, t.order, t.received, t.unsolicited, t.outSN = st.State, st.Order, st.Received, st.Unsolicited, st.OutSN
 	t.asked, t.r2tSN, t.broken, t.aborted = st.Asked, st.R2TSN, st.Broken, st.Aborted
 	t.openR2Ts = copy(t.r2ts[:], st.R2Ts)
 	s.tasks[t.req.InitiatorTaskTag] = t
@@ -391,7 +396,7 @@ func (s *session) restoreTask(st *TaskState) error {
 		s.immediate++
 	}
 	t.cmd.Out = st.Data
-	if t.state != taskEarly {
+	if t.phase != taskEarly {
 		s.rearm(t, st)
 	}
 	t.keepData(&s.node.pool)
@@ -401,7 +406,7 @@ func (s *session) restoreTask(st *TaskState) error {
 	if t.buf == nil && t.openR2Ts > 0 {
 		t.buf = s.node.pool.Get(int(t.want))
 	}
-	switch t.state {
+	switch t.phase {
 	case taskReady:
 		s.node.work.add(t)
 	case taskBlocked:
@@ -428,8 +433,12 @@ func (s *session) rearm(t *task, st *TaskState) {
 // Start lets a restored Node run: everything goes on where it stopped. Call
 // it exactly once, and only when the other process is done with the sockets.
 func (n *Node) Start() {
-	n.foreign.Store(false)
-	n.frozen.Store(false)
+	n.mu.Lock()
+	started := n.moveLocked(nodeServing)
+	n.mu.Unlock()
+	if !started {
+		return
+	}
 	// Before any reader runs: readers end sessions as well, and send what is
 	// queued here when they begin.
 	resetting := false
@@ -469,12 +478,12 @@ func (n *Node) revive(s *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.conns {
-		if s.ending && !c.loggingOut.Load() {
+		if s.phase == sessionEnding && !c.is(connLeaving) {
 			c.close(errSessionLost)
 		}
 	}
 	for _, t := range s.tasks {
-		if t.state == taskData && t.broken == 0 && !t.cmd.Done() && t.openR2Ts == 0 && !t.unsolicited {
+		if t.phase == taskData && t.broken == 0 && !t.cmd.Done() && t.openR2Ts == 0 && !t.unsolicited {
 			s.askLocked(t)
 		}
 	}

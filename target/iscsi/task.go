@@ -13,26 +13,6 @@ import (
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
-// taskState is where a SCSI command is on its way.
-//
-//	early ──► data ──► ready ──► running ──► (answered)
-//	  │         │        │ ▲
-//	  │         │        ▼ │
-//	  │         │      blocked
-//	  └─────────┴────────┴──────► (aborted: no answer)
-//
-// A command in its turn starts at data, or at ready if nothing is to come. An
-// abort of a running task takes effect when it stops running.
-type taskState uint8
-
-const (
-	taskEarly   taskState = iota // ahead of ExpCmdSN
-	taskData                     // Data-Out still to come
-	taskReady                    // with the scheduler
-	taskBlocked                  // behind tasks that it must not overtake
-	taskRunning                  // in the device server
-)
-
 // maxR2T is the most R2Ts of one task that are open at a time.
 const maxR2T = login.MaxR2T
 
@@ -44,7 +24,7 @@ type task struct {
 	req     pdu.SCSICommand
 	sess    *session
 	conn    *conn
-	state   taskState
+	phase   taskPhase
 	order   uint64    // place in the order of delivery
 	started time.Time // when a worker began to run it; zero on a reader
 
@@ -94,7 +74,7 @@ func (t *task) release(n *Node) {
 	t.cmd.Reset()
 	req := &t.req
 	*req = pdu.SCSICommand{}
-	t.sess, t.conn, t.state, t.order = nil, nil, taskEarly, 0
+	t.sess, t.conn, t.phase, t.order = nil, nil, taskEarly, 0
 	t.buf, t.want, t.received, t.unsolicited, t.outSN = nil, 0, 0, false, 0
 	t.asked, t.openR2Ts, t.r2tSN, t.filling, t.memoryWait, t.broken = 0, 0, 0, false, false, 0
 	t.aborted, t.deferred, t.inSent, t.dataSN = false, t.deferred[:0], 0, 0
@@ -142,7 +122,7 @@ func (c *conn) handleCommand(h *pdu.BHS, data []byte) error {
 	t.req.Decode(h)
 	s.mu.Lock()
 	when := s.window.Admit(t.req.Immediate, t.req.CmdSN)
-	if when == sequence.Never || s.ending {
+	if when == sequence.Never || s.phase != sessionOpen {
 		s.mu.Unlock()
 		t.release(c.node)
 		return nil
@@ -226,7 +206,7 @@ func (t *task) keepData(pool *mem.Pool) {
 		return
 	}
 	size := int(max(t.want, min(t.received, t.req.ExpectedDataTransferLength)))
-	if t.state == taskEarly && t.unsolicited {
+	if t.phase == taskEarly && t.unsolicited {
 		size = max(size, int(min(t.sess.params.FirstBurstLength, t.req.ExpectedDataTransferLength)))
 	}
 	if size == 0 || t.buf != nil && size <= len(t.buf.B) {
@@ -245,7 +225,7 @@ func (s *session) deliverLocked(t *task) (run bool) {
 	r := &t.req
 	t.order = s.arrivals
 	s.arrivals++
-	t.state = taskData
+	t.moveLocked(taskData)
 	t.address()
 	if r.Attribute == pdu.Ordered {
 		s.ordered++
@@ -289,11 +269,11 @@ func (s *session) continueLocked(t *task) (run bool) {
 	}
 	if s.mustWaitLocked(t) {
 		t.keepData(&s.node.pool)
-		t.state = taskBlocked
+		t.moveLocked(taskBlocked)
 		s.blocked = append(s.blocked, t)
 		return false
 	}
-	t.state = taskRunning
+	t.moveLocked(taskRunning)
 	return true
 }
 
@@ -315,7 +295,7 @@ func (s *session) mustWaitLocked(t *task) bool {
 		return false
 	}
 	for _, o := range s.tasks {
-		if o.order < t.order && o.state != taskEarly && o.req.LUN == t.req.LUN &&
+		if o.order < t.order && o.phase != taskEarly && o.req.LUN == t.req.LUN &&
 			(t.req.Attribute == pdu.Ordered || o.req.Attribute == pdu.Ordered) {
 			return true
 		}
@@ -374,7 +354,7 @@ func (s *session) schedule(t *task) {
 		releaseAll(waiting)
 		return
 	}
-	t.state = taskReady
+	t.moveLocked(taskReady)
 	s.node.work.add(t)
 	s.mu.Unlock()
 }
@@ -399,22 +379,23 @@ func (s *session) answer(t *task) {
 		releaseAll(waiting)
 		return
 	}
-	s.leaveLocked(t)
+	s.leaveLocked(t, taskAnswered)
 	// Queued under the lock: an abort that finds the task gone is answered
 	// behind its response.
 	t.conn.out.sendTask(t)
 	s.mu.Unlock()
 }
 
-// leaveLocked takes a task out of the task set.
-func (s *session) leaveLocked(t *task) {
+// leaveLocked takes a task out of the task set, answered or ended.
+func (s *session) leaveLocked(t *task, to taskPhase) {
 	delete(s.tasks, t.req.InitiatorTaskTag)
 	if t.req.Immediate {
 		s.immediate--
 	}
-	if t.req.Attribute == pdu.Ordered && t.state != taskEarly {
+	if t.req.Attribute == pdu.Ordered && t.phase != taskEarly {
 		s.ordered--
 	}
+	t.moveLocked(to)
 	s.openWindowLocked()
 	s.idle.Broadcast()
 	if len(s.blocked) > 0 {
@@ -429,7 +410,7 @@ func (s *session) unblockLocked() {
 		if s.mustWaitLocked(t) {
 			return false
 		}
-		t.state = taskReady
+		t.moveLocked(taskReady)
 		s.node.work.add(t)
 		return true
 	})

@@ -121,6 +121,9 @@ type portal struct {
 type PortalAddress struct {
 	Address netip.AddrPort // unspecified for every address that no other portal has
 	Group   uint16         // its portal group tag
+
+	// Announce is what discovery tells instead of Address; none: Address.
+	Announce []string
 }
 
 // group is the portal group that a connection to a local address belongs to.
@@ -292,13 +295,17 @@ func (s *Server) publish() {
 }
 
 func addPortal(groups []iscsi.PortalGroup, at PortalAddress) []iscsi.PortalGroup {
-	for i := range groups {
-		if groups[i].Tag == at.Group {
-			groups[i].Portals = append(groups[i].Portals, at.Address)
-			return groups
-		}
+	i := slices.IndexFunc(groups, func(g iscsi.PortalGroup) bool { return g.Tag == at.Group })
+	if i < 0 {
+		i = len(groups)
+		groups = append(groups, iscsi.PortalGroup{Tag: at.Group})
 	}
-	return append(groups, iscsi.PortalGroup{Tag: at.Group, Portals: []netip.AddrPort{at.Address}})
+	if g := &groups[i]; len(at.Announce) > 0 {
+		g.Announced = append(g.Announced, at.Announce...)
+	} else {
+		g.Portals = append(g.Portals, at.Address)
+	}
+	return groups
 }
 
 func (p *portal) address() netip.AddrPort { return unmapped(p.listener.Addr()) }
@@ -311,7 +318,7 @@ func (s *Server) AddPortal(l net.Listener, group uint16, name string) error {
 	if !ok {
 		return fmt.Errorf("can't serve iSCSI on %v: not a TCP socket", l.Addr())
 	}
-	return s.AddPortals(tl, name, PortalAddress{unmapped(tl.Addr()), group})
+	return s.AddPortals(tl, name, PortalAddress{Address: unmapped(tl.Addr()), Group: group})
 }
 
 // AddPortals is AddPortal of a listener that is several portals: it accepts what
@@ -383,7 +390,7 @@ func (s *Server) portalStatus() []PortalStatus {
 	list := []PortalStatus{}
 	for _, p := range s.portals {
 		for _, at := range p.places {
-			list = append(list, PortalStatus{Group: at.Group, Address: at.Address, Name: p.name})
+			list = append(list, PortalStatus{Group: at.Group, Address: at.Address, Name: p.name, Announce: at.Announce})
 		}
 	}
 	return list

@@ -29,6 +29,8 @@ type PortalStatus struct {
 	Group   uint16         `json:"group"` // portal group tag
 	Address netip.AddrPort `json:"address"`
 	Name    string         `json:"name,omitempty"` // of a passed socket
+
+	Announce []string `json:"announce,omitempty"` // what discovery tells instead of Address
 }
 
 // TargetStatus is a target with its logical units.

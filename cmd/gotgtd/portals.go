@@ -51,6 +51,17 @@ type passedSocket struct {
 	portals  []target.PortalAddress
 }
 
+// add adds a portal at the socket. Two that are the same there, such as all
+// addresses of IPv4 and all of IPv6, are one with what both announce.
+func (s *passedSocket) add(p target.PortalAddress) {
+	i := slices.IndexFunc(s.portals, func(q target.PortalAddress) bool { return q.Address == p.Address && q.Group == p.Group })
+	if i < 0 {
+		s.portals = append(s.portals, p)
+		return
+	}
+	s.portals[i].Announce = append(slices.Clone(s.portals[i].Announce), p.Announce...)
+}
+
 // openPortals gives the server its portals: the sockets that a service
 // manager passed, and those of the configuration that are not among them. With
 // neither it listens where a first try would look.
@@ -107,12 +118,9 @@ func (o *opener) open(ctx context.Context, tag uint16, portal config.Portal) err
 	if l := o.find(portal); l != nil {
 		at, err := netip.ParseAddrPort(portal.Address)
 		if err != nil || at.Addr().IsUnspecified() { // a name, or all that the socket has
-			bound := l.listener.Addr().(*net.TCPAddr).AddrPort()
-			at = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
+			at = bound(l.listener)
 		}
-		if p := (target.PortalAddress{Address: at, Group: tag}); !slices.Contains(l.portals, p) {
-			l.portals = append(l.portals, p)
-		}
+		l.add(target.PortalAddress{Address: at, Group: tag, Announce: portal.Announce})
 		return nil
 	}
 	if portal.Socket != "" {
@@ -124,7 +132,18 @@ func (o *opener) open(ctx context.Context, tag uint16, portal config.Portal) err
 	if err != nil {
 		return fmt.Errorf("can't listen on portal %s: %w", portal.Address, err)
 	}
-	return o.server.AddPortal(l, tag, "")
+	tl, ok := l.(*net.TCPListener)
+	if !ok {
+		return fmt.Errorf("can't listen on portal %s: it is a %T", portal.Address, l)
+	}
+	return o.server.AddPortals(tl, "", target.PortalAddress{Address: bound(tl), Group: tag, Announce: portal.Announce})
+}
+
+// bound is the address of a listener, without the form that IPv4 has in an
+// IPv6 socket.
+func bound(l *net.TCPListener) netip.AddrPort {
+	at := l.Addr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
 // find returns the passed socket that a portal is at, nil if there is none. A

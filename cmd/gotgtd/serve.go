@@ -418,6 +418,9 @@ func (d *daemon) EndSession(ctx context.Context, tsih uint16, rejectFor time.Dur
 func (d *daemon) Running() *plan.Running {
 	r := d.server.Running()
 	r.Overlay = d.overlay
+	if len(d.options.listen) == 0 {
+		r.Portals = plan.Portals(d.conf)
+	}
 	return r
 }
 

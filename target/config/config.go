@@ -62,10 +62,23 @@ type PortalGroup struct {
 	Portals []Portal
 }
 
-// Portal is one place to listen. Exactly one of its fields is set.
+// Portal is one place to listen: exactly one of Address and Socket is set.
 type Portal struct {
 	Address string // IP address and TCP port, as in "192.0.2.1:3260" or "[2001:db8::1]:3260"
 	Socket  string // name of a listening socket that the service manager passes (LISTEN_FDNAMES)
+
+	// Announce are the addresses that discovery tells in place of the portal's
+	// own, each an IP address or host name and a TCP port. They are where
+	// initiators reach it through address translation.
+	Announce []string
+}
+
+// At is where the portal listens: its address, or the name of its socket.
+func (p *Portal) At() string {
+	if p.Socket != "" {
+		return "socket " + p.Socket
+	}
+	return p.Address
 }
 
 // Auth says who may log in and how either side proves who it is (CHAP,

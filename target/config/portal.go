@@ -3,9 +3,13 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
 )
 
 // DefaultPort is the TCP port of iSCSI (RFC 7143 4.2.7.1 and IANA).
@@ -36,4 +40,43 @@ func ParsePortal(s string) (string, error) {
 		return "", fmt.Errorf("%q is not an IP address with a port, such as 192.0.2.1:3260 or [2001:db8::1]:3260", s)
 	}
 	return netip.AddrPortFrom(addr, DefaultPort).String(), nil
+}
+
+// hostName is a name as DNS has it. The last label has a letter, or a mistyped
+// address would be taken for a name.
+var hostName = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+
+const maxHostName = 253 // bytes, RFC 1035 2.3.4
+
+// ParseAnnounced checks an address that initiators are told to reach a portal
+// at (TargetAddress, RFC 7143 13.8) and completes it: "203.0.113.5",
+// "[2001:db8::1]:3260" and "storage.example.com:860" are good. Without a port it
+// is [DefaultPort]. One that no initiator can connect to is an error.
+func ParseAnnounced(s string) (string, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = s, strconv.Itoa(DefaultPort)
+		if n := len(s); n > 2 && s[0] == '[' && s[n-1] == ']' {
+			host = s[1 : n-1]
+		}
+	}
+	addr, notIP := netip.ParseAddr(host)
+	n, badPort := strconv.ParseUint(port, 10, 16)
+	switch {
+	case notIP == nil && addr.IsUnspecified(), host == "" && s != "", host == "*":
+		return "", fmt.Errorf("%q is every address, which no initiator can connect to: give the address that initiators use", s)
+	case notIP == nil && addr.Zone() != "":
+		return "", fmt.Errorf("%q has a zone index, which is a name that only this machine knows", s)
+	case notIP == nil && addr.IsMulticast():
+		return "", fmt.Errorf("%q is a multicast address, which no initiator can connect to", s)
+	case notIP != nil && (len(host) > maxHostName || !hostName.MatchString(host)):
+		return "", fmt.Errorf("%q is not an address with a port, such as 203.0.113.5:3260, [2001:db8::1]:3260 or storage.example.com:3260", s)
+	case errors.Is(badPort, strconv.ErrRange) || n == 0 && badPort == nil:
+		return "", fmt.Errorf("%q: the port must be a number from 1 to 65535", s)
+	case badPort != nil:
+		return "", fmt.Errorf("%q: %q is not a port: give a number from 1 to 65535", s, port)
+	case notIP != nil:
+		return net.JoinHostPort(strings.ToLower(host), port), nil
+	}
+	return netip.AddrPortFrom(addr.Unmap(), uint16(n)).String(), nil
 }

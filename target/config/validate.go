@@ -100,7 +100,7 @@ func (v *validator) before(path string) string {
 }
 
 func (v *validator) portalGroups() {
-	tags, portals := map[uint16]string{}, map[Portal]string{}
+	tags, portals, announced := map[uint16]string{}, map[string]string{}, map[string]announcement{}
 	for i, g := range v.cfg.PortalGroups {
 		at := fmt.Sprintf("portal-groups[%d]", i)
 		switch first, twice := tags[g.Tag]; {
@@ -115,12 +115,14 @@ func (v *validator) portalGroups() {
 			v.missing(at + ".portals")
 		}
 		for j, p := range g.Portals {
-			v.portal(p, fmt.Sprintf("%s.portals[%d]", at, j), portals)
+			at := fmt.Sprintf("%s.portals[%d]", at, j)
+			v.portal(p, at, portals)
+			v.announce(p, g.Tag, at, announced)
 		}
 	}
 }
 
-func (v *validator) portal(p Portal, at string, known map[Portal]string) {
+func (v *validator) portal(p Portal, at string, known map[string]string) {
 	if (p.Address == "") == (p.Socket == "") {
 		v.fail(at, "must have an address or the name of a socket, one of the two")
 		return
@@ -137,11 +139,36 @@ func (v *validator) portal(p Portal, at string, known map[Portal]string) {
 	if len(p.Socket) > 255 || strings.ContainsAny(p.Socket, ":\x00\n") {
 		v.fail(at+".socket", "%q can't be the name of a passed socket", p.Socket)
 	}
-	if first, twice := known[p]; twice {
+	if first, twice := known[p.At()]; twice {
 		v.fail(at, "is the same portal as at %s", v.before(first))
 		return
 	}
-	known[p] = at
+	known[p.At()] = at
+}
+
+// announcement is where an address is announced first, and for which group.
+type announcement struct {
+	group uint16
+	at    string
+}
+
+// announce checks the addresses that stand for a portal in discovery. One that
+// were in two portal groups would tell initiators that a session may have
+// connections in both.
+func (v *validator) announce(p Portal, group uint16, at string, known map[string]announcement) {
+	for i, s := range p.Announce {
+		path := fmt.Sprintf("%s.announce[%d]", at, i)
+		addr, err := ParseAnnounced(s)
+		if err != nil {
+			v.fail(path, "%w", err)
+			continue
+		}
+		if first, twice := known[addr]; twice && first.group != group {
+			v.fail(path, "%s is announced for portal group %d already at %s: an address is in one portal group", addr, first.group, v.before(first.at))
+			continue
+		}
+		known[addr] = announcement{group, path}
+	}
 }
 
 func (v *validator) limits() {

@@ -253,6 +253,33 @@ func TestParsePortal(t *testing.T) {
 	}
 }
 
+func TestParseAnnounced(t *testing.T) {
+	for text, want := range map[string]string{
+		"203.0.113.5": "203.0.113.5:3260", "203.0.113.5:860": "203.0.113.5:860", "2001:db8::1": "[2001:db8::1]:3260", "[2001:db8::1]": "[2001:db8::1]:3260",
+		"[2001:db8::1]:860": "[2001:db8::1]:860", "[::ffff:203.0.113.5]:860": "203.0.113.5:860",
+		"SAN": "san:3260", "a-1.example.com:860": "a-1.example.com:860", "127.0.0.1:3999": "127.0.0.1:3999",
+	} {
+		got, err := ParseAnnounced(text)
+		if err != nil || got != want {
+			t.Errorf("%q becomes %q, %v", text, got, err)
+		}
+		if again, err := ParseAnnounced(got); err != nil || again != got {
+			t.Errorf("%q becomes %q, %v", got, again, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"0.0.0.0": "every address", "0.0.0.0:3260": "every address", "[::]:3260": "every address", "::": "every address", ":3260": "every address", "*:3260": "every address", "": "not an address",
+		"fe80::1%eth0": "zone index", "[fe80::1%eth0]:3260": "zone index", "224.0.0.1": "multicast",
+		"203.0.113.5:0": "from 1 to 65535", "203.0.113.5:65536": "from 1 to 65535", "san:iscsi": "from 1 to 65535", "203.0.113.5:": "from 1 to 65535", "san:-1": "from 1 to 65535",
+		"203.0.113.500": "not an address", "-a": "not an address", "a_b:3260": "not an address", "a b": "not an address", "203.0.113.5,1": "not an address", "2001:db8::1:": "not an address",
+		"2001:db8::1]:3260": "not an address", "a.example.": "not an address",
+	} {
+		if got, err := ParseAnnounced(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q becomes %q, error %v, want one with %q", text, got, err, want)
+		}
+	}
+}
+
 func TestFormat(t *testing.T) {
 	for text, want := range map[string]fileFormat{
 		"":                               formatYAML,

@@ -101,6 +101,11 @@ func (b *builder) portalGroup(f filePortalGroup, at string) PortalGroup {
 			b.fail(fmt.Sprintf("%s.portals[%d].address", at, i), err)
 			portal.Address = addr
 		}
+		for j, s := range p.Announce {
+			addr, err := ParseAnnounced(s)
+			b.fail(fmt.Sprintf("%s.portals[%d].announce[%d]", at, i, j), err)
+			portal.Announce = append(portal.Announce, addr)
+		}
 		g.Portals = append(g.Portals, portal)
 	}
 	return g

@@ -28,8 +28,9 @@ type filePortalGroup struct {
 }
 
 type filePortal struct {
-	Address string `yaml:"address,omitempty"`
-	Socket  string `yaml:"socket,omitempty"`
+	Address  string   `yaml:"address,omitempty"`
+	Socket   string   `yaml:"socket,omitempty"`
+	Announce []string `yaml:"announce,omitempty"`
 }
 
 type fileAuth struct {

@@ -24,6 +24,7 @@ portal-groups:
     portals:
       - address: 192.0.2.1
       - address: "[2001:db8::1]:3261"
+        announce: [Storage.example.com, "2001:db8::7", "203.0.113.5:3261"]
   - tag: 2
     portals:
       - socket: iscsi
@@ -123,7 +124,7 @@ func TestYAMLEverything(t *testing.T) {
 	want := &Config{
 		IgnoreErrors: true,
 		PortalGroups: []PortalGroup{
-			{Tag: 1, Portals: []Portal{{Address: "192.0.2.1:3260"}, {Address: "[2001:db8::1]:3261"}}},
+			{Tag: 1, Portals: []Portal{{Address: "192.0.2.1:3260"}, {Address: "[2001:db8::1]:3261", Announce: []string{"storage.example.com:3260", "[2001:db8::7]:3260", "203.0.113.5:3261"}}}},
 			{Tag: 2, Portals: []Portal{{Socket: "iscsi"}}},
 		},
 		Discovery: Auth{
@@ -274,6 +275,11 @@ func TestYAMLErrors(t *testing.T) {
 			"2:68: portal-groups[0].portals[2].socket: \"a:b\" can't be",
 			"3:11: portal-groups[1].tag: portal group 1 is defined already at FILE:2:11",
 			"3:44: portal-groups[1].portals[1]: is the same portal as at FILE:3:24",
+		}},
+		{"portal-groups:\n  - tag: 1\n    portals:\n      - {address: '1.2.3.4:0', announce: ['0.0.0.0:3260', 5.6.7.8]}\n      - {address: 1.2.3.5, announce: [5.6.7.8]}\n  - {tag: 2, portals: [{socket: x, announce: ['5.6.7.8:3260', '']}]}\n", []string{
+			"4:43: portal-groups[0].portals[0].announce[0]: \"0.0.0.0:3260\" is every address",
+			"6:47: portal-groups[1].portals[0].announce[0]: 5.6.7.8:3260 is announced for portal group 1 already at FILE:5:39",
+			"6:63: portal-groups[1].portals[0].announce[1]: \"\" is not an address",
 		}},
 		{"targets:\n  - {luns: [], tid: 1}\n  - name: iqn.2001-04.example\n    tid: 1\n  - name: eui.123\n  - name: naa.4000000000000000\n  - name: disk\n", []string{
 			"2:5: targets[0].name: is missing",

@@ -97,6 +97,10 @@ type Target struct {
 type PortalGroup struct {
 	Tag     uint16
 	Portals []netip.AddrPort // as bound; an unspecified address stands for the one that the initiator used
+
+	// Announced are more addresses, as TargetAddress has them (RFC 7143 13.8).
+	// They are told to everybody as they are, for portals behind address translation.
+	Announced []string
 }
 
 // A Node serves the targets of one daemon.

@@ -150,10 +150,9 @@ func (c *conn) appendTarget(out []byte, t *Target) []byte {
 		if !t.reachedThrough(g.Tag) {
 			continue
 		}
-		for _, p := range g.Portals {
-			addr, ok := reachable(p, c.sock.Local())
+		for _, addr := range g.addresses(c.sock.Local()) {
 			value := fmt.Sprintf("%s,%d", addr, g.Tag)
-			if ok && !slices.Contains(seen, value) {
+			if !slices.Contains(seen, value) {
 				seen = append(seen, value)
 				out = pdu.AppendText(out, pdu.Pair{Key: "TargetAddress", Value: value})
 			}
@@ -163,6 +162,17 @@ func (c *conn) appendTarget(out []byte, t *Target) []byte {
 		out = pdu.AppendText(out, pdu.Pair{Key: "TargetAddress", Value: fmt.Sprintf("%s,%d", withoutZone(c.sock.Local()), c.group)})
 	}
 	return out
+}
+
+// addresses are what an initiator is told of a group that has reached us at local.
+func (g *PortalGroup) addresses(local netip.AddrPort) []string {
+	var list []string
+	for _, p := range g.Portals {
+		if addr, ok := reachable(p, local); ok {
+			list = append(list, addr.String())
+		}
+	}
+	return append(list, g.Announced...)
 }
 
 // reachable turns a portal's address into one that this initiator can use: an

@@ -18,8 +18,9 @@ const RecentIO = time.Minute
 
 // Change is one difference between what runs and what is wanted.
 type Change struct {
-	Op      string   `json:"op"` // "+", "~" or "-"
-	Target  string   `json:"target"`
+	Op      string   `json:"op"`     // "+", "~" or "-"
+	Target  string   `json:"target"` // empty where it is a portal
+	Portal  string   `json:"portal,omitempty"`
 	LUN     *uint16  `json:"lun,omitempty"`
 	What    string   `json:"what"`              // for people
 	Sees    string   `json:"sees,omitempty"`    // what the initiators that are logged in are told
@@ -44,6 +45,7 @@ func Make(running *Running, desired *config.Config, look Looks) *Plan {
 		p.running = &Running{}
 	}
 	p.index()
+	p.portals(Portals(desired))
 	wanted := make(map[string]bool)
 	for i := range desired.Targets {
 		t := &desired.Targets[i]
@@ -112,7 +114,10 @@ func (p *Plan) Check() error {
 }
 
 func (c *Change) subject() string {
-	if c.LUN == nil {
+	switch {
+	case c.Portal != "":
+		return "portal " + c.Portal
+	case c.LUN == nil:
 		return "target " + c.Target
 	}
 	return fmt.Sprintf("target %s LUN %d", c.Target, *c.LUN)

@@ -58,6 +58,15 @@ func oneTarget(luns ...config.LUN) *config.Config {
 	return c
 }
 
+// withPortals gives a configuration portals.
+func withPortals(c *config.Config) *config.Config {
+	c.PortalGroups = []config.PortalGroup{
+		{Tag: 1, Portals: []config.Portal{{Address: "192.0.2.1:3260", Announce: []string{"b:3260", "c:3260"}}, {Socket: "x"}}},
+		{Tag: 2, Portals: []config.Portal{{Address: "192.0.2.1:0"}, {Address: "192.0.2.2:3260", Announce: []string{"d:3260"}}}},
+	}
+	return c
+}
+
 func TestPlan(t *testing.T) {
 	d := disks{"/a": {"file:1", 64 << 20}, "/b": {"file:2", 64 << 20}, "/link": {"file:1", 64 << 20}, "/small": {"file:1", 1 << 20}}
 	a := config.LUN{Number: 1, Path: "/a"}
@@ -72,6 +81,13 @@ func TestPlan(t *testing.T) {
 		refused []string // parts of the refusals, when the session is there; none without it
 	}{
 		{"nothing", nil, oneTarget(a, b), nil, nil},
+		{"portals", func(r *Running) {
+			r.Portals = []Portal{{1, "192.0.2.1:3260", nil}, {1, "socket x", []string{"a:3260"}}, {2, "192.0.2.1:0", nil}, {2, "192.0.2.1:0", nil}, {3, "192.0.2.3:3260", nil}}
+		}, withPortals(oneTarget(a, b)), []string{
+			"~ portal 192.0.2.1:3260 of group 1: announced as b:3260, c:3260 instead of under its own address", "~ portal socket x of group 1: announced under its own address instead of as a:3260",
+			"+ portal 192.0.2.2:3260 of group 2: announced as d:3260", "- portal 192.0.2.1:0 of group 2: ", "- portal 192.0.2.3:3260 of group 3: ",
+		}, nil},
+		{"portals of a process that does not tell", nil, withPortals(oneTarget(a, b)), nil, nil},
 		{"a disk more", nil, oneTarget(a, b, config.LUN{Number: 3, Path: "/a"}), []string{"+ target " + name + " LUN 3: file /a, 64 MiB"}, nil},
 		{"exchanged", nil, oneTarget(with(a, func(l *config.LUN) { l.Path = "/b" }), with(b, func(l *config.LUN) { l.Path = "/a" })),
 			[]string{"LUN 1: backing store /b instead of /a, now that of target " + name + " LUN 2", "LUN 2: "}, []string{"LUN 1: ", "LUN 2: "}},

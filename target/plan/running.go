@@ -24,6 +24,10 @@ type Running struct {
 	Targets  []Target  `json:"targets"`
 	Sessions []Session `json:"sessions"`
 
+	// Portals are those of the configuration. A process that does not tell, or
+	// whose command line says where it listens, leaves them out.
+	Portals []Portal `json:"portals,omitzero"`
+
 	// Overlay is what tgtadm has changed: it is on top of whatever is wanted next.
 	Overlay *overlay.Overlay `json:"overlay,omitempty"`
 }

@@ -32,6 +32,9 @@ func StartGotgtd(ctx context.Context, program string, o Options) (*Gotgtd, error
 	g := &Gotgtd{program: program, control: filepath.Join(o.Dir, "control.sock")}
 	args := []string{"serve", "--config", config, "--control", g.control, "--state-dir", o.Dir}
 	for range max(o.Portals, 1) {
+		if o.OwnPortals {
+			break
+		}
 		args = append(args, "--listen", "127.0.0.1:0")
 	}
 	var err error

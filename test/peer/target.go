@@ -34,6 +34,8 @@ type Options struct {
 	Address string
 	// Portals is how many loopback portals it has; zero means one.
 	Portals int
+	// OwnPortals leaves the portals to YAML, which says where they are.
+	OwnPortals bool
 	// Env are variables, NAME=VALUE, that gotgtd gets beside this process's.
 	Env []string
 }

@@ -145,6 +145,29 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
+// TestAnnouncedPortal asks a portal that is announced under another address, and
+// libiscsi logs in there, not where it asked.
+func TestAnnouncedPortal(t *testing.T) {
+	t.Parallel()
+	if *onTgt {
+		t.Fatal("tgt announces the address that it was asked at, always")
+	}
+	inside, err := peer.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(inside, ":")
+	outside := "127.0.0.9:" + port
+	start(t, peer.Options{OwnPortals: true, YAML: fmt.Sprintf(
+		"portal-groups: [{tag: 3, portals: [{address: '0.0.0.0:%s', announce: ['%s']}]}]\ntargets: [{name: '%s', luns: [{lun: 1, backend: ram, size: 16MiB}]}]\n",
+		port, outside, peer.IQN)})
+	out := must(t, "iscsi-ls", "-s", "iscsi://"+inside)
+	contains(t, out, "Target:"+peer.IQN+" Portal:"+outside+",3", "Lun:1", "DIRECT_ACCESS")
+	if strings.Contains(out, inside) {
+		t.Errorf("the address inside is told as well:\n%s", out)
+	}
+}
+
 // TestInquiry reads the standard INQUIRY data and every VPD page that is offered.
 func TestInquiry(t *testing.T) {
 	t.Parallel()

@@ -41,6 +41,13 @@ func passSocket(t *testing.T, address string) (pass func(*exec.Cmd), addr net.Ad
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
+	return passFile(t, file), listener.Addr()
+}
+
+// passFile returns what makes a command get a file named iscsi from its service
+// manager.
+func passFile(t *testing.T, file *os.File) (pass func(*exec.Cmd)) {
+	t.Helper()
 	sh, err := exec.LookPath("sh")
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +58,7 @@ func passSocket(t *testing.T, address string) (pass func(*exec.Cmd), addr net.Ad
 		// LISTEN_PID and WATCHDOG_PID are the process's own, which only it knows.
 		c.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ WATCHDOG_PID=$$ exec "$0" "$@"`}, c.Args...)
 		c.Path = sh
-	}, listener.Addr()
+	}
 }
 
 // TestDirectlyUnderSystemd follows the main process as systemd does, without

@@ -66,18 +66,11 @@ func (s *passedSocket) add(p target.PortalAddress) {
 // manager passed, and those of the configuration that are not among them. With
 // neither it listens where a first try would look.
 func openPortals(ctx context.Context, p *supervisor.Process, s *target.Server, groups []config.PortalGroup) error {
-	passed, err := p.Listeners()
+	passed, err := takePassed(p)
 	if err != nil {
-		return fmt.Errorf("can't use the sockets passed: %w", err)
+		return err
 	}
-	o := &opener{process: p, server: s, count: make(map[string]int)}
-	for _, l := range passed {
-		tl, ok := l.Listener.(*net.TCPListener)
-		if !ok {
-			return fmt.Errorf("the socket %q that was passed, %v, is no TCP socket: portals need ListenStream= with a port", l.Name, l.Addr())
-		}
-		o.passed = append(o.passed, passedSocket{name: l.Name, listener: tl})
-	}
+	o := &opener{process: p, server: s, passed: passed, count: make(map[string]int)}
 	if len(groups) == 0 && len(passed) == 0 {
 		groups = []config.PortalGroup{{Tag: 1, Portals: []config.Portal{{Address: defaultListen}}}}
 	}

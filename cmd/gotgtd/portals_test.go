@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"net"
 	"os"
 	"os/exec"
@@ -11,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/target/config"
 )
@@ -47,6 +50,52 @@ func TestExampleUnderSocketUnit(t *testing.T) {
 	}
 	if len(portals) != len(want) {
 		t.Errorf("portals %v, want %v", portals, want)
+	}
+}
+
+// TestPassedByMistake passes what can't be a portal.
+func TestPassedByMistake(t *testing.T) {
+	socket := func(domain, kind int, address unix.Sockaddr) *os.File {
+		t.Helper()
+		fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC, 0)
+		if err == nil && address != nil {
+			err = unix.Bind(fd, address)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return os.NewFile(uintptr(fd), "socket")
+	}
+	dir := t.TempDir()
+	unixSocket := socket(unix.AF_UNIX, unix.SOCK_STREAM, &unix.SockaddrUnix{Name: filepath.Join(dir, "a.sock")})
+	if err := unix.Listen(int(unixSocket.Fd()), 1); err != nil {
+		t.Fatal(err)
+	}
+	regular, err := os.Create(filepath.Join(dir, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loopback := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	for what, tc := range map[string]struct {
+		file *os.File
+		want string
+	}{
+		"a bound TCP socket":      {socket(unix.AF_INET, unix.SOCK_STREAM, loopback), "the TCP socket does not listen; who passes it has to call listen(2) first"},
+		"a TCP socket of IPv6":    {socket(unix.AF_INET6, unix.SOCK_STREAM, nil), "the TCP socket does not listen"},
+		"a UDP socket":            {socket(unix.AF_INET, unix.SOCK_DGRAM, loopback), "it is no TCP socket; portals need ListenStream="},
+		"a Unix socket":           {socket(unix.AF_UNIX, unix.SOCK_STREAM, nil), "it is no TCP socket"},
+		"a listening Unix socket": {unixSocket, filepath.Join(dir, "a.sock") + " is no TCP socket"},
+		"a file":                  {regular, "it is no socket"},
+	} {
+		defer tc.file.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		c := asMain(exec.CommandContext(ctx, os.Args[0], "serve", "--disk", filepath.Join(dir, "disk.img")+",size=1MiB", "--control", filepath.Join(dir, "c.sock"), "--listen", "127.0.0.1:0"))
+		passFile(t, tc.file)(c)
+		out, err := c.CombinedOutput()
+		if want := `can't serve on "iscsi", which was passed: ` + tc.want; err == nil || ctx.Err() != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v, want %q in:\n%s", what, err, want, out)
+		}
 	}
 }
 

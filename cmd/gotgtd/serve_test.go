@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -226,10 +227,7 @@ func TestServe(t *testing.T) {
 	if out := d.output(t, "sessions", "--json"); strings.TrimSpace(out) != "[]" {
 		t.Errorf("sessions --json prints:\n%s", out)
 	}
-	other := filepath.Join(d.dir, "other.img") + ",size=1MiB"
-	if out := d.fail(t, "serve", "--disk", other, "--listen", "127.0.0.1:0"); !strings.Contains(out, "another daemon listens on the control socket") {
-		t.Errorf("a second daemon says:\n%s", out)
-	}
+	d.wantInUse(t, st.PID)
 	if err := d.cmd.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -251,6 +249,17 @@ func TestServeAnnounces(t *testing.T) {
 	}
 	want := "serving iqn.2026-11.test:b LUN 1 (" + disk + ", 1.0 GiB) on " + portals[1].Address.String()
 	d.waitFor(t, want) // that of the first has been read
+}
+
+// wantInUse starts a second daemon with the same control socket, which names
+// the first.
+func (d *daemonProcess) wantInUse(t *testing.T, pid int) {
+	t.Helper()
+	other := filepath.Join(d.dir, "other.img") + ",size=1MiB"
+	want := fmt.Sprintf("the control socket %q is in use: gotgtd (PID %d) listens on it", d.socket, pid)
+	if out := d.fail(t, "serve", "--disk", other, "--listen", "127.0.0.1:0"); !strings.Contains(out, want) {
+		t.Errorf("a second daemon says:\n%s\nwant %s", out, want)
+	}
 }
 
 // TestUpgradeMovesOn upgrades twice on the command line; the old process ends
@@ -276,6 +285,7 @@ func TestUpgradeMovesOn(t *testing.T) {
 	if out := d.output(t, "show"); !strings.HasPrefix(out, "Upgrades:\n") || strings.Count(out, "Target 1: ") != 1 {
 		t.Errorf("show prints:\n%s", out)
 	}
+	d.wantInUse(t, st.PID) // not the process that opened the socket, which is gone
 	stopOther(t, st.PID)
 	d.checkSocketGone(t)
 }

@@ -3,6 +3,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +30,48 @@ func defaultSocket(uid int, runtimeDir string) string {
 		return filepath.Join(runtimeDir, "gotgtd", "gotgtd.sock")
 	}
 	return filepath.Join(os.TempDir(), "gotgtd-"+strconv.Itoa(uid), "gotgtd.sock")
+}
+
+// holderTimeout bounds each question to who listens on a socket.
+const holderTimeout = time.Second
+
+// holder names who listens on a socket that c is connected to. The kernel knows
+// who began to listen; after an upgrade that is a process that is gone, and the
+// daemon itself says who it is.
+func holder(path string, c net.Conn) string {
+	pid := peerPID(c)
+	ctx, cancel := context.WithTimeout(context.Background(), holderTimeout)
+	defer cancel()
+	if st, err := NewClient(path).Status(ctx); err == nil && st.Generation > 1 {
+		pid = st.PID
+	}
+	if pid <= 0 {
+		return "another process" // in a PID namespace that can't be seen from here
+	}
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return fmt.Sprintf("PID %d", pid)
+	}
+	return fmt.Sprintf("%s (PID %d)", strings.TrimSpace(string(name)), pid)
+}
+
+// peerPID is the process that called listen(2) on the socket that c is
+// connected to, 0 if that is unknown (SO_PEERCRED, unix(7)).
+func peerPID(c net.Conn) int {
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	err = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	if err != nil {
+		return 0
+	}
+	return pid
 }
 
 // Clear makes way for a socket at path: its folder is made if it is missing,
@@ -55,10 +99,10 @@ func Clear(path string) error {
 	case info.Mode().Type() != fs.ModeSocket:
 		return fmt.Errorf("can't use %q for the control socket: it is something else", path)
 	}
-	c, err := net.DialTimeout("unix", path, time.Second)
+	c, err := net.DialTimeout("unix", path, holderTimeout)
 	if err == nil {
-		_ = c.Close()
-		return fmt.Errorf("another daemon listens on the control socket %q", path)
+		defer c.Close()
+		return fmt.Errorf("the control socket %q is in use: %s listens on it; stop that first, have it go on with another binary or configuration by `gotgtd upgrade`, or give this daemon a socket of its own with --control", path, holder(path, c))
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) {
 		return fmt.Errorf("can't tell whether the control socket is in use: %w", err)

@@ -204,18 +204,18 @@ func (s *Server) build(i int) (*served, error) {
 	conf := &o.Config.Targets[i]
 	t, err := s.newServed(conf)
 	if err != nil {
-		return nil, fmt.Errorf("%v: target %s: %w", conf.Pos, conf.Name, err)
+		return nil, conf.Pos.Errorf("target %s: %w", conf.Name, err)
 	}
 	var errs []error
 	for j := range conf.LUNs {
 		if err := s.attach(o, t, j); err != nil {
 			place := o.Config.Where(fmt.Sprintf("targets[%d].luns[%d].path", i, j))
-			errs = append(errs, fmt.Errorf("%v: target %s LUN %d: %w", place, conf.Name, conf.LUNs[j].Number, err))
+			errs = append(errs, place.Errorf("target %s LUN %d: %w", conf.Name, conf.LUNs[j].Number, err))
 		}
 	}
 	if t.device.LogicalUnit(0) == nil {
 		if err := attachController(t.device, s.log); err != nil {
-			errs = append(errs, fmt.Errorf("%v: target %s LUN 0: %w", conf.Pos, conf.Name, err))
+			errs = append(errs, conf.Pos.Errorf("target %s LUN 0: %w", conf.Name, err))
 		}
 	}
 	return t, errors.Join(errs...)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
+	"github.com/gotgtd/gotgtd/target/control"
 )
 
 const changedConfig = `# the storage
@@ -221,6 +222,51 @@ func TestApply(t *testing.T) {
 	}
 	wantText(t, file, next)
 	wantText(t, file+".bak", byHand)
+	stopOther(t, d.status(t).PID)
+}
+
+// TestByteOrderMark gives the daemon texts that begin with one, by every way
+// there is. The file keeps it.
+func TestByteOrderMark(t *testing.T) {
+	text := "\ufeff" + changedConfig
+	d, file := startConfigured(t, "gotgtd.yaml", text)
+	lun := 1
+	next := func() string {
+		lun++
+		text += fmt.Sprintf("      - {lun: %d, backend: ram, size: 1MiB}\n", lun)
+		return text
+	}
+	other := filepath.Join(t.TempDir(), "next.yaml")
+	if err := os.WriteFile(other, []byte(next()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.output(t, "apply", "-f", other)
+	wantText(t, file, text)
+	c := d.command("apply", "-f", "-")
+	c.Stdin = strings.NewReader(next())
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Errorf("from standard input: %v\n%s", err, out)
+	}
+	wantText(t, file, text)
+	api := control.NewClient(d.socket)
+	now, err := api.Config(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := api.Plan(t.Context(), control.Proposal{Config: next()}); err != nil || len(p.Changes) != 1 {
+		t.Errorf("POST /v1/plan: %+v, %v", p, err)
+	}
+	if _, err := api.Apply(t.Context(), control.Proposal{Config: text, Revision: now.Revision}); err != nil {
+		t.Errorf("PUT /v1/config: %v", err)
+	}
+	wantText(t, file, text)
+	d.output(t, "lun", "add", "iqn.2026-11.test:a", "backend=ram", "size=1MiB", "read-only=yes")
+	if out, err := os.ReadFile(file); err != nil || !strings.HasPrefix(string(out), text) || !strings.Contains(string(out), "read-only: true") {
+		t.Errorf("after lun add (%v):\n%s", err, out)
+	}
+	if got := len(d.status(t).Targets[0].LUNs); got != lun+2 { // LUN 0 and the one added last
+		t.Errorf("%d logical units, want %d", got, lun+2)
+	}
 	stopOther(t, d.status(t).PID)
 }
 

@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -89,6 +91,9 @@ func diskConfig(disks []string, target string) (*config.Config, error) {
 		path, size, err := parseDisk(disk)
 		if err != nil {
 			return nil, err
+		}
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && size == 0 && !strings.HasPrefix(path, "/dev/") {
+			return nil, config.Errors{{Err: fmt.Errorf("can't find %q: to have the file made, give --disk %s,size=1GiB, or how large it is to be", path, disk)}}
 		}
 		l := config.LUN{Number: uint16(i + 1), Path: path, Size: size, Create: size > 0}
 		if t.Name == defaultTarget {

@@ -49,6 +49,19 @@ func TestDiskOption(t *testing.T) {
 	}
 }
 
+// TestMissingDisk reads the advice where a file is missing.
+func TestMissingDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.img")
+	o := serveOptions{disks: []string{path}, target: defaultTarget}
+	_, err := o.configuration(nil)
+	if want := fmt.Sprintf("can't find %q: to have the file made, give --disk %s,size=1GiB", path, path); err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if exitStatus(errRun{err}) != statusConfig {
+		t.Errorf("exit status %d", exitStatus(errRun{err}))
+	}
+}
+
 func TestConfigurationOfADisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.img")
 	o := serveOptions{disks: []string{path + ",size=1MiB"}, target: "IQN.2026-11.test:Disk", listen: []string{"127.0.0.1:0", "[::1]:3261"}}

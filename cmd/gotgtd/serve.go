@@ -212,7 +212,7 @@ func unavailable(running *plan.Running, conf *config.Config) error {
 			o.InheritLock, o.Format = true, storage.FormatRaw
 			if err := storage.Check(o); err != nil {
 				place := conf.Where(fmt.Sprintf("targets[%d].luns[%d].path", i, j))
-				errs = append(errs, fmt.Errorf("%v: target %s LUN %d: %w", place, t.Name, l.Number, err))
+				errs = append(errs, place.Errorf("target %s LUN %d: %w", t.Name, l.Number, err))
 			}
 		}
 	}

@@ -51,8 +51,9 @@ type Config struct {
 	// [Config.Validate] renews them.
 	Warnings Errors
 
-	notes  Errors // warnings of the parser
-	places places
+	notes    Errors // warnings of the parser
+	places   places
+	language fileFormat
 }
 
 // PortalGroup is a set of portals that share a target portal group tag

@@ -18,16 +18,18 @@ import (
 // only if both agree.
 type Editor struct {
 	name string
-	text string // with "\n" alone
+	text string // with "\n" alone, without a byte order mark
 	crlf bool
+	mark bool // begins with a byte order mark
 }
 
 // Edit begins to change the text of the configuration file called name.
 func Edit(name string, data []byte) (*Editor, error) {
-	if format(name, data) != formatYAML {
+	text := withoutMark(data)
+	if format(name, text) != formatYAML {
 		return nil, fmt.Errorf("%s is not YAML, and commands change YAML alone: make one of it with `gotgtd config convert %s -o FILE.yaml` and start the daemon with that", name, name)
 	}
-	e := &Editor{name: name, text: string(data)}
+	e := &Editor{name: name, text: string(text), mark: len(text) < len(data)}
 	if n := strings.Count(e.text, "\r\n"); n > 0 {
 		if n != strings.Count(e.text, "\n") {
 			return nil, fmt.Errorf("%s ends some lines with CR LF and others with LF: make them one", name)
@@ -40,10 +42,14 @@ func Edit(name string, data []byte) (*Editor, error) {
 
 // Bytes returns the text as it is now.
 func (e *Editor) Bytes() []byte {
+	text := e.text
 	if e.crlf {
-		return []byte(strings.ReplaceAll(e.text, "\n", "\r\n"))
+		text = strings.ReplaceAll(text, "\n", "\r\n")
 	}
-	return []byte(e.text)
+	if e.mark {
+		text = byteOrderMark + text
+	}
+	return []byte(text)
 }
 
 func (e *Editor) parse() (*fileConfig, error) {
@@ -496,11 +502,11 @@ func assignText(field reflect.Value, text string) error {
 	case reflect.String:
 		field.SetString(text)
 	case reflect.Bool:
-		var b bool
-		if b, err = strconv.ParseBool(text); err != nil {
+		b, err := strconv.ParseBool(text)
+		if err != nil && !slices.Contains(truthWords, text) {
 			return fmt.Errorf("%q is neither true nor false", text)
 		}
-		field.SetBool(b)
+		field.SetBool(b || text == "yes" || text == "on")
 	case reflect.Slice:
 		return assignList(field, text)
 	case reflect.Struct, reflect.Map:

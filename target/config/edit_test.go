@@ -90,6 +90,7 @@ func TestEdit(t *testing.T) {
 			for ends, text := range map[string]func(string) string{
 				"LF":   func(s string) string { return s },
 				"CRLF": func(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") },
+				"mark": func(s string) string { return byteOrderMark + s },
 				"cut":  func(s string) string { return strings.TrimSuffix(s, "\n") },
 			} {
 				e := editing(t, text(edited))

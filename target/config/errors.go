@@ -25,6 +25,12 @@ func (p Pos) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 }
 
+// Errorf is an error about what was written here. The place stands before it,
+// if there is one.
+func (p Pos) Errorf(format string, args ...any) error {
+	return &Error{Pos: p, Err: fmt.Errorf(format, args...)}
+}
+
 // Error is one thing wrong with a configuration, or one warning about it.
 type Error struct {
 	Pos Pos

@@ -90,7 +90,9 @@ func Parse(name string, data []byte) (*Config, error) {
 func parse(name string, data []byte, known Numbers) (*Config, Errors) {
 	var cfg *Config
 	var errs Errors
-	switch format(name, data) {
+	data = withoutMark(data)
+	language := format(name, data)
+	switch language {
 	case formatTGT:
 		cfg, errs = parseTGT(name, data, known)
 	case formatGotgt:
@@ -98,6 +100,7 @@ func parse(name string, data []byte, known Numbers) (*Config, Errors) {
 	default:
 		cfg, errs = parseYAMLConfig(name, data)
 	}
+	cfg.language = language
 	cfg.setDefaults(known)
 	return cfg, errs
 }
@@ -156,8 +159,13 @@ func readFile(path string) ([]byte, error) {
 	case len(data) > maxFileSize:
 		return nil, errTooLarge
 	}
-	return bytes.TrimPrefix(data, []byte("\ufeff")), nil // a byte order mark, which some editors write
+	return withoutMark(data), nil
 }
+
+// byteOrderMark begins the files that some editors write.
+const byteOrderMark = "\ufeff"
+
+func withoutMark(data []byte) []byte { return bytes.TrimPrefix(data, []byte(byteOrderMark)) }
 
 // directory is the absolute path of the directory that a file is in, which
 // relative paths in the file start from.

@@ -19,7 +19,8 @@ const DefaultPort = 3260
 // "192.0.2.1:3260", "2001:db8::1" and "[2001:db8::1]:3260" are good. ":3260" is every
 // address, of IPv4 and of IPv6, and "localhost:3260" is 127.0.0.1. Without a
 // port it is [DefaultPort]; port 0 lets the system choose.
-func ParsePortal(s string) (string, error) {
+func ParsePortal(text string) (string, error) {
+	s := text
 	switch host, port, err := net.SplitHostPort(s); {
 	case s == "localhost":
 		s = "127.0.0.1"
@@ -37,7 +38,7 @@ func ParsePortal(s string) (string, error) {
 	}
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
-		return "", fmt.Errorf("%q is not an IP address with a port, such as 192.0.2.1:3260 or [2001:db8::1]:3260", s)
+		return "", fmt.Errorf("%q is not an IP address with a port, such as 192.0.2.1:3260 or [2001:db8::1]:3260", text)
 	}
 	return netip.AddrPortFrom(addr, DefaultPort).String(), nil
 }

@@ -77,6 +77,12 @@ func (v *validator) between(path string, n, lo, hi int64) {
 	}
 }
 
+// inRange fails unless n is what the key at path may be.
+func (v *validator) inRange(path string, n int64) {
+	r, _ := rangeOf(path)
+	v.between(path, n, r.least, r.most)
+}
+
 // duration fails unless d is a time that makes sense.
 func (v *validator) duration(path string, d time.Duration) {
 	if d < time.Millisecond || d > maxDuration {
@@ -105,7 +111,7 @@ func (v *validator) portalGroups() {
 		at := fmt.Sprintf("portal-groups[%d]", i)
 		switch first, twice := tags[g.Tag]; {
 		case g.Tag == 0:
-			v.fail(at+".tag", "must be a number from 1 to 65535")
+			v.inRange(at+".tag", 0)
 		case twice:
 			v.fail(at+".tag", "portal group %d is defined already at %s", g.Tag, v.before(first))
 		default:

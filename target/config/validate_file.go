@@ -4,8 +4,10 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -51,11 +53,23 @@ func (v *validator) file(t *Target, l *LUN, at string) {
 		err = v.system.check(l.StoreOptions())
 	}
 	if err != nil {
-		v.unavailable(at+".path", err)
+		v.unavailable(at+".path", v.adviseToMake(l, err))
 		return
 	}
 	v.leftOver(l, at)
 	v.unique(id, l, at)
+}
+
+// adviseToMake adds to an error about a file that is missing how to have it made.
+func (v *validator) adviseToMake(l *LUN, err error) error {
+	if !errors.Is(err, os.ErrNotExist) || l.Create || v.cfg.language != formatYAML || v.cfg.Files == nil || strings.HasPrefix(l.Path, "/dev/") {
+		return err
+	}
+	keys := "create: true"
+	if l.Size == 0 {
+		keys = "size and " + keys
+	}
+	return fmt.Errorf("%w (to have the file made, give %s)", err, keys)
 }
 
 // StoreOptions are those with which the file or device of a logical unit is

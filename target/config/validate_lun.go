@@ -33,7 +33,7 @@ func (v *validator) luns(t *Target, at string) {
 }
 
 func (v *validator) lun(l *LUN, at string) {
-	v.between(at+".lun", int64(l.Number), 0, maxLUN)
+	v.inRange(at+".lun", int64(l.Number))
 	if !validBlockSize(l.BlockSize) {
 		v.fail(at+".block-size", "%d is neither 512 nor 4096", l.BlockSize)
 	}
@@ -47,7 +47,7 @@ func (v *validator) lun(l *LUN, at string) {
 	if e := l.PhysicalBlockExponent; e != nil {
 		v.between(at+".physical-block-exponent", int64(*e), 0, 15)
 	}
-	v.between(at+".lowest-aligned-lba", int64(l.LowestAlignedLBA), 0, 1<<14-1)
+	v.inRange(at+".lowest-aligned-lba", int64(l.LowestAlignedLBA))
 	for i, p := range l.ModePages {
 		v.modePage(p, fmt.Sprintf("%s.mode-pages[%d]", at, i))
 		same := func(q ModePage) bool { return q.Page == p.Page && q.Subpage == p.Subpage }
@@ -84,8 +84,8 @@ func (v *validator) identity(l *LUN, at string) {
 // modePage checks a mode page's numbers and length: the length byte of a page
 // counts what follows it (SPC-4 7.5.7).
 func (v *validator) modePage(p ModePage, at string) {
-	v.between(at+".page", int64(p.Page), 0, 0x3E)
-	v.between(at+".subpage", int64(p.Subpage), 0, 0xFE)
+	v.inRange(at+".page", int64(p.Page))
+	v.inRange(at+".subpage", int64(p.Subpage))
 	if len(p.Data) == 0 || len(p.Data) > 255 {
 		v.fail(at+".data", "%q has %d bytes: a mode page has 1 to 255", hex.EncodeToString(p.Data), len(p.Data))
 	}
@@ -162,6 +162,8 @@ func (v *validator) path(l *LUN, at string) bool {
 // size checks a size that something is to be made with.
 func (v *validator) size(l *LUN, at string) {
 	switch {
+	case l.Size == 0 && l.Backend == "file":
+		v.fail(at+".size", "is missing: create needs to know how large the file is made")
 	case l.Size == 0:
 		v.missing(at + ".size")
 	case l.Size < 0 || l.Size > maxSize:

@@ -59,9 +59,34 @@ func TestNearMisses(t *testing.T) {
 		"targets:\n\t- name: a\n":                      "indent with spaces",
 		"targets:\n  - naem: a\n":                      `did you mean "name"?`,
 		"targets:\n  - {luns: [{read-only: 'yes'}]}\n": "must be true or false",
+
+		"targets:\n  - {luns: [{lun: 70000}]}\n":                                  "lun: 70000 is not in the range from 0 to 16383",
+		"targets:\n  - {luns: [{lun: 20000}]}\n":                                  "lun: 20000 is not in the range from 0 to 16383",
+		"targets:\n  - {luns: [{lun: -1}]}\n":                                     "lun: -1 is not in the range from 0 to 16383",
+		"targets:\n  - {portal-groups: [65536]}\n":                                "portal-groups[0]: 65536 is not in the range from 1 to 65535",
+		"portal-groups:\n  - {tag: 65536}\n":                                      "tag: 65536 is not in the range from 1 to 65535",
+		"portal-groups:\n  - {tag: 0}\n":                                          "tag: 0 is not in the range from 1 to 65535",
+		"targets:\n  - {luns: [{mode-pages: [{page: 256, subpage: 256}]}]}\n":     "page: 256 is not in the range from 0 to 62",
+		"targets:\n  - {luns: [{mode-pages: [{page: 2, subpage: 256}]}]}\n":       "subpage: 256 is not in the range from 0 to 254",
+		"targets:\n  - {luns: [{lowest-aligned-lba: 65536}]}\n":                   "lowest-aligned-lba: 65536 is not in the range from 0 to 16383",
+		"targets:\n  - {luns: [{optimal-transfer-length: 5000000000}]}\n":         "is not in the range from 0 to 4294967295",
+		"targets:\n  - {luns: [{optimal-transfer-granularity: 65536}]}\n":         "is not in the range from 0 to 65535",
+		"targets:\n  - {luns: [{path: /nowhere/a.img}]}\n":                        "(to have the file made, give size and create: true)",
+		"targets:\n  - {luns: [{path: /nowhere/a.img, size: 1M}]}\n":              "(to have the file made, give create: true)",
+		"targets:\n  - {luns: [{path: /nowhere/a.img, create: true}]}\n":          "size: is missing: create needs to know how large the file is made",
+		"portal-groups:\n  - {tag: 1, portals: [{address: ':x'}]}\n":              `":x" is not an IP address`,
+		"portal-groups:\n  - {tag: 1, portals: [{address: 'localhost:iscsi'}]}\n": `"localhost:iscsi" is not an IP address`,
 	} {
-		if _, err := Parse("a.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := LoadText("a.yaml", []byte(text), nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	for name, text := range map[string]string{
+		"a.yaml": "targets: [{name: 'iqn.2026-11.test:a', luns: [{lun: 1, path: /dev/nowhere}]}]\n",
+		"a.conf": "<target iqn.2026-11.test:a>\nbacking-store /nowhere/a.img\n</target>\n",
+	} {
+		if _, err := LoadText(name, []byte(text), nil); err == nil || !strings.Contains(err.Error(), "no such file") || strings.Contains(err.Error(), "create") {
+			t.Errorf("%s, where nothing is made: %v", name, err)
 		}
 	}
 	if got := didYouMean("frobnicate", []string{"name", "path"}); got != "" {

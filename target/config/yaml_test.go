@@ -264,10 +264,10 @@ func TestYAMLErrors(t *testing.T) {
 		{"ignore-errors: &a true\n", []string{"1:16: ignore-errors: must be true or false, but is an anchor"}},
 		{"a: 1\n---\nb: 2\n", []string{"3:2: a second document"}},
 		{"portal-groups:\n  - tag: 0\n    portals:\n      - address: host.example:3260\n  - tag: 70000\n", []string{
-			"2:10: portal-groups[0].tag: must be a number from 1 to 65535",
+			"2:10: portal-groups[0].tag: 0 is not in the range from 1 to 65535",
 			"4:18: portal-groups[0].portals[0].address: \"host.example:3260\" is not an IP address",
 			"5:5: portal-groups[1].portals: is missing",
-			"5:10: portal-groups[1].tag: 70000 is not a number from 0 to 65535",
+			"5:10: portal-groups[1].tag: 70000 is not in the range from 1 to 65535",
 		}},
 		{"portal-groups:\n  - {tag: 1, portals: [{address: 1.2.3.4, socket: x}, {}, {socket: 'a:b'}]}\n  - {tag: 1, portals: [{address: 1.2.3.4}, {address: '1.2.3.4:3260'}]}\n", []string{
 			"2:24: portal-groups[0].portals[0]: must have an address or the name of a socket",
@@ -330,7 +330,7 @@ func TestYAMLErrors(t *testing.T) {
 			"4:9: targets[0].luns[0].lun: is missing",
 			"5:9: targets[0].luns[1].path: is missing",
 			"6:15: targets[0].luns[2].lun: LUN 1 is defined already at FILE:5:15",
-			"6:24: targets[0].luns[2].path: can't find \"DIR/none.img\": no such file",
+			"6:24: targets[0].luns[2].path: can't find \"DIR/none.img\": no such file or directory (to have the file made, give size and create: true)",
 			"7:15: targets[0].luns[3].lun: 16384 is not in the range from 0 to 16383",
 			"7:28: targets[0].luns[3].path: can't serve \"DIR/empty.img\": it is empty",
 			"8:24: targets[0].luns[4].path: can't make \"DIR/no/disk.img\": no such file",

@@ -42,12 +42,12 @@ type outcome struct {
 // plan works out what the text would do, and how much of that the file would
 // do as it is.
 func (ch *change) plan() (*outcome, error) {
-	conf, err := config.LoadText(ch.file.Path, ch.text, ch.running.Numbers())
+	conf, err := config.LoadText(ch.file.Path, ch.text, ch.running.Numbers(), ch.running.NotOpen)
 	if err != nil {
 		return nil, err
 	}
 	o := &outcome{Config: ch.file.Path, Plan: planFor(ch.running, conf)}
-	if old, err := config.LoadText(ch.file.Path, ch.file.Text, ch.running.Numbers()); err == nil {
+	if old, err := config.LoadText(ch.file.Path, ch.file.Text, ch.running.Numbers(), ch.running.NotOpen); err == nil {
 		o.Pending = planFor(ch.running, old).Lines()
 	}
 	return o, nil

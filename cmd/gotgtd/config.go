@@ -138,17 +138,22 @@ func convertible(c *cobra.Command, args []string) (*config.Config, error) {
 		if err != nil {
 			return nil, err
 		}
-		return config.LoadText("running.yaml", []byte(running.Config), nil)
+		now, err := d.Running(c.Context())
+		if err != nil {
+			return nil, err
+		}
+		return config.LoadText("running.yaml", []byte(running.Config), nil, now.NotOpen)
 	}
 	var known config.Numbers
+	var late config.Late
 	if st, err := d.Status(c.Context()); err == nil && sameFile(st.Config, args[0]) {
 		running, err := d.Running(c.Context())
 		if err != nil {
 			return nil, err
 		}
-		known = running.Numbers()
+		known, late = running.Numbers(), running.NotOpen
 	}
-	return config.LoadNumbered(args[0], known)
+	return config.LoadToPlan(args[0], known, late)
 }
 
 func sameFile(a, b string) bool {

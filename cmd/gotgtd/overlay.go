@@ -23,7 +23,7 @@ func (d *daemon) lay(b *briefing, conf *config.Config) error {
 	for _, err := range d.overlay.Apply(conf) {
 		d.log.Warn("no longer fits the configuration", "operation", err)
 	}
-	return conf.Validate()
+	return conf.ValidateToPlan(b.Running.NotOpen)
 }
 
 // Change implements [control.Daemon]: the operations are planned like every
@@ -45,7 +45,7 @@ func (d *daemon) Change(ctx context.Context, ops []overlay.Operation) error {
 	if err := planFor(runs, conf).Check(); err != nil { // conf has the overlay from here on
 		return fmt.Errorf("%w: the configuration file was changed: %w", overlay.ErrInvalidRequest, err)
 	}
-	next, err := d.overlay.Add(conf, ops)
+	next, err := d.overlay.Add(conf, ops, runs.NotOpen)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func makePlan(ctx context.Context, d *control.Client, file string) (*plan.Plan, 
 	if err != nil {
 		return nil, err
 	}
-	conf, err := config.LoadNumbered(file, running.Numbers())
+	conf, err := config.LoadToPlan(file, running.Numbers(), running.NotOpen)
 	if err != nil {
 		return nil, err
 	}

@@ -21,34 +21,43 @@ func Load(path string) (*Config, error) { return LoadNumbered(path, nil) }
 
 // LoadNumbered is [Load] with the numbers that were given before. Those that
 // the configuration leaves open stay as they were.
-func LoadNumbered(path string, known Numbers) (*Config, error) { return load(path, known, false) }
+func LoadNumbered(path string, known Numbers) (*Config, error) {
+	return load(path, known, validation{})
+}
 
 // LoadToServe is LoadNumbered for a process that opens the backing stores next:
 // what is wrong with these is no error here ([Error.Unavailable]).
-func LoadToServe(path string, known Numbers) (*Config, error) { return load(path, known, true) }
+func LoadToServe(path string, known Numbers) (*Config, error) {
+	return load(path, known, validation{starting: true})
+}
 
-func load(path string, known Numbers, starting bool) (*Config, error) {
+// LoadToPlan is LoadNumbered for what a running process would do with it.
+func LoadToPlan(path string, known Numbers, late Late) (*Config, error) {
+	return load(path, known, validation{late: late})
+}
+
+func load(path string, known Numbers, how validation) (*Config, error) {
 	data, err := readFile(path)
 	if err != nil {
 		return nil, Errors{{Pos: Pos{File: path}, Err: err}}
 	}
-	return loadText(path, data, known, starting)
+	return loadText(path, data, known, how)
 }
 
-// LoadText is [LoadNumbered] of a file whose text is data, whatever is in its
+// LoadText is [LoadToPlan] of a file whose text is data, whatever is in its
 // place by now.
-func LoadText(path string, data []byte, known Numbers) (*Config, error) {
-	return loadText(path, data, known, false)
+func LoadText(path string, data []byte, known Numbers, late Late) (*Config, error) {
+	return loadText(path, data, known, validation{late: late})
 }
 
-func loadText(path string, data []byte, known Numbers, starting bool) (*Config, error) {
+func loadText(path string, data []byte, known Numbers, how validation) (*Config, error) {
 	if len(data) > maxFileSize {
 		return nil, Errors{{Pos: Pos{File: path}, Err: errTooLarge}}
 	}
 	cfg, errs := parse(path, data, known)
 	cfg.noteReadable()
-	errs = append(errs, cfg.validate(starting).without(errs)...)
-	if starting {
+	errs = append(errs, cfg.validate(how).without(errs)...)
+	if how.starting {
 		errs = slices.DeleteFunc(errs, func(e *Error) bool { return e.Unavailable })
 	}
 	if len(errs) > 0 {

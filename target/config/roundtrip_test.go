@@ -166,7 +166,7 @@ func TestExamples(t *testing.T) {
 		}
 		cfg := mustParse(t, path, string(data))
 		checkRoundTrip(t, cfg)
-		for _, e := range cfg.validate(false) {
+		for _, e := range cfg.validate(validation{}) {
 			if !strings.Contains(e.Error(), "no such file or directory") {
 				t.Error(e)
 			}

@@ -465,7 +465,7 @@ func TestTGTIncludes(t *testing.T) {
 	if pos := cfg.Where("targets[0].luns[0].path"); pos != (Pos{dir + "/conf.d/stores/a", 1, 15}) {
 		t.Errorf("a.img is at %v", pos)
 	}
-	cfg.validate(false)
+	cfg.validate(validation{})
 	if len(cfg.Warnings) != 1 || !strings.Contains(cfg.Warnings[0].Error(), "4:9: include: \""+dir+"/conf.d/a.conf\" was included before") {
 		t.Errorf("warnings %v", cfg.Warnings)
 	}

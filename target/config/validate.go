@@ -33,11 +33,28 @@ var errMissing = errors.New("is missing")
 // merely doubtful. It looks at the file system: a backing store must be there
 // and may stand behind one logical unit only.
 func (c *Config) Validate() error {
-	return c.validate(false).sorted(c.Files).orNil()
+	return c.ValidateToPlan(nil)
 }
 
-func (c *Config) validate(starting bool) Errors {
-	v := &validator{cfg: c, system: realSystem, starting: starting, naas: map[string]string{}, stores: map[store]string{}}
+// Late tells whether a logical unit of a target runs without its store already,
+// which can't be opened. That is no reason to refuse a reload: it will not be
+// ready then either. Nil: none.
+type Late func(target string, lun uint16) bool
+
+// ValidateToPlan is Validate for what a running process would do with the
+// configuration.
+func (c *Config) ValidateToPlan(late Late) error {
+	return c.validate(validation{late: late}).sorted(c.Files).orNil()
+}
+
+// validation says what for.
+type validation struct {
+	starting bool // the stores will be opened next, which finds what is wrong with them
+	late     Late
+}
+
+func (c *Config) validate(how validation) Errors {
+	v := &validator{cfg: c, system: realSystem, validation: how, naas: map[string]string{}, stores: map[store]string{}}
 	v.portalGroups()
 	v.accounts()
 	v.auth(c.Discovery, "discovery")
@@ -52,9 +69,9 @@ type validator struct {
 	errs     Errors
 	warnings Errors
 	system   system
-	starting bool              // the stores will be opened next, which finds what is wrong with them
 	naas     map[string]string // logical units by NAA identifier, as canonical paths
 	stores   map[store]string  // logical units by what is behind them, likewise
+	validation
 }
 
 func (v *validator) fail(path, format string, args ...any) {

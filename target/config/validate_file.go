@@ -53,7 +53,7 @@ func (v *validator) file(t *Target, l *LUN, at string) {
 		err = v.system.check(l.StoreOptions())
 	}
 	if err != nil {
-		v.unavailable(at+".path", v.adviseToMake(l, err))
+		v.unavailable(t, l, at+".path", v.adviseToMake(l, err))
 		return
 	}
 	v.leftOver(l, at)
@@ -93,8 +93,8 @@ func (v *validator) leftOver(l *LUN, at string) {
 }
 
 // unavailable reports a store that can't be opened.
-func (v *validator) unavailable(at string, err error) {
-	if v.cfg.IgnoreErrors {
+func (v *validator) unavailable(t *Target, l *LUN, at string, err error) {
+	if v.cfg.IgnoreErrors || v.late != nil && v.late(t.Name, l.Number) {
 		v.warn(at, "%w; the logical unit will not be ready", err)
 		return
 	}

@@ -106,7 +106,7 @@ func (v *validator) store(t *Target, l *LUN, at string) {
 			v.fail(at, "create, direct, sync, io, allow-in-use, preallocate and format have no meaning for a RAM disk")
 		}
 	case isPlugin && name != "":
-		v.plugin(l, name, at)
+		v.plugin(t, l, name, at)
 	default:
 		v.fail(at+".backend", "%q is none of file, ram, gotgt:NAME", l.Backend)
 	}
@@ -122,7 +122,7 @@ func (v *validator) store(t *Target, l *LUN, at string) {
 
 // plugin checks a plug-in: it is there, and no other logical unit has the same
 // path in it.
-func (v *validator) plugin(l *LUN, name, at string) {
+func (v *validator) plugin(t *Target, l *LUN, name, at string) {
 	if l.Create || l.Direct || l.AllowInUse || l.IO != "" || l.Preallocate || l.Format != "" {
 		v.fail(at, "create, direct, io, allow-in-use, preallocate and format have no meaning for a plug-in")
 	}
@@ -134,12 +134,12 @@ func (v *validator) plugin(l *LUN, name, at string) {
 	}
 	id, err := store{path: l.Backend + ":" + l.Path}, v.system.registered(name)
 	if err != nil {
-		v.unavailable(at+".backend", err)
+		v.unavailable(t, l, at+".backend", err)
 		return
 	}
 	if name == "file" {
 		if id, err = v.system.identify(&LUN{Path: l.Path}); err != nil {
-			v.unavailable(at+".path", err)
+			v.unavailable(t, l, at+".path", err)
 			return
 		}
 	}

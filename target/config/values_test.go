@@ -77,7 +77,7 @@ func TestNearMisses(t *testing.T) {
 		"portal-groups:\n  - {tag: 1, portals: [{address: ':x'}]}\n":              `":x" is not an IP address`,
 		"portal-groups:\n  - {tag: 1, portals: [{address: 'localhost:iscsi'}]}\n": `"localhost:iscsi" is not an IP address`,
 	} {
-		if _, err := LoadText("a.yaml", []byte(text), nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := LoadText("a.yaml", []byte(text), nil, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
@@ -85,7 +85,7 @@ func TestNearMisses(t *testing.T) {
 		"a.yaml": "targets: [{name: 'iqn.2026-11.test:a', luns: [{lun: 1, path: /dev/nowhere}]}]\n",
 		"a.conf": "<target iqn.2026-11.test:a>\nbacking-store /nowhere/a.img\n</target>\n",
 	} {
-		if _, err := LoadText(name, []byte(text), nil); err == nil || !strings.Contains(err.Error(), "no such file") || strings.Contains(err.Error(), "create") {
+		if _, err := LoadText(name, []byte(text), nil, nil); err == nil || !strings.Contains(err.Error(), "no such file") || strings.Contains(err.Error(), "create") {
 			t.Errorf("%s, where nothing is made: %v", name, err)
 		}
 	}

@@ -106,8 +106,9 @@ func (o *Overlay) Apply(c *config.Config) []error {
 }
 
 // Add returns the overlay with more operations; c is a configuration that has
-// had the overlay applied, and has the operations carried out on it.
-func (o *Overlay) Add(c *config.Config, ops []Operation) (*Overlay, error) {
+// had the overlay applied, and has the operations carried out on it. late is of the
+// process that runs.
+func (o *Overlay) Add(c *config.Config, ops []Operation, late config.Late) (*Overlay, error) {
 	next := new(Overlay)
 	a := &applier{c: c, accounts: map[string]string{}}
 	if o != nil {
@@ -128,7 +129,7 @@ func (o *Overlay) Add(c *config.Config, ops []Operation) (*Overlay, error) {
 		next.add(op)
 	}
 	c.SetDefaults()
-	if err := c.Validate(); err != nil {
+	if err := c.ValidateToPlan(late); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalidRequest, err)
 	}
 	return next, nil

@@ -25,7 +25,7 @@ func TestNobody(t *testing.T) {
 		{Operation{Mode: "target", Op: "unbind", TID: 3, Address: "192.0.2.1"}, false},
 		{Operation{Mode: "target", Op: "bind", TID: 3, Address: "ALL"}, true},
 	} {
-		next, err := o.Add(c, []Operation{tc.op})
+		next, err := o.Add(c, []Operation{tc.op}, nil)
 		if err != nil {
 			t.Fatalf("%v: %v", tc.op, err)
 		}
@@ -52,7 +52,7 @@ func TestUndone(t *testing.T) {
 		{Mode: "account", Op: "unbind", TID: 3, User: "u"},
 		{Mode: "account", Op: "delete", User: "u"},
 		{Mode: "target", Op: "delete", TID: 3},
-	})
+	}, nil)
 	if err != nil || len(o.Operations) > 0 || len(c.Targets) > 0 {
 		t.Errorf("left: %+v, %d targets, %v", o, len(c.Targets), err)
 	}
@@ -65,7 +65,7 @@ func TestFileTarget(t *testing.T) {
 		c.SetDefaults()
 		return c
 	}
-	o, err := (*Overlay)(nil).Add(load("iqn.2026-11.test:a"), []Operation{{Mode: "target", Op: "delete", TID: 1}})
+	o, err := (*Overlay)(nil).Add(load("iqn.2026-11.test:a"), []Operation{{Mode: "target", Op: "delete", TID: 1}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,6 +117,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGCHLD, syscall.SIGHUP)
+	if os.Getpid() == 1 {
+		signal.Notify(signals, forwarded...)
+	}
 	defer signal.Stop(signals)
 	hups, err := watchHangups(s.hungUp)
 	if err != nil {
@@ -220,11 +223,7 @@ func (s *Service) loop(ctx context.Context, signals <-chan os.Signal) {
 			quit = nil
 			s.quit()
 		case sig := <-signals:
-			if sig == syscall.SIGHUP {
-				s.handle(newRequest(verbReload))
-			} else {
-				s.reap()
-			}
+			s.signalled(sig)
 		case g := <-s.ended:
 			s.hasDied(g, "")
 		case d := <-s.messages:
@@ -236,6 +235,28 @@ func (s *Service) loop(ctx context.Context, signals <-chan os.Signal) {
 			s.hangUp(f)
 		case <-timer.C:
 			s.tick(time.Now())
+		}
+	}
+}
+
+// forwarded are the signals that the service gets which come to its supervisor as
+// PID 1. The first process of a container is the only one that outsiders
+// signal; elsewhere they signal whom they mean, or all.
+var forwarded = []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2}
+
+// signalled deals with a signal.
+func (s *Service) signalled(sig os.Signal) {
+	switch sig {
+	case syscall.SIGHUP:
+		s.handle(newRequest(verbReload))
+	case syscall.SIGCHLD:
+		s.reap()
+	default:
+		if s.main == nil {
+			return
+		}
+		if err := s.main.signal(sig.(syscall.Signal)); err != nil {
+			s.log.Warn("signal not forwarded", "signal", sig.String(), "pid", s.main.pid, "err", err)
 		}
 	}
 }

@@ -4,7 +4,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -67,6 +69,45 @@ func TestCheckPrintsYAML(t *testing.T) {
 	out, _, err = checkText(t, "good.yaml", goodYAML, "--print-yaml")
 	if err != nil || !strings.Contains(out, "name: iqn.2026-11.test:a") || strings.Contains(out, "short") {
 		t.Errorf("error %v, YAML:\n%s", err, out)
+	}
+}
+
+// A file that tgtd has open, whose place gotgtd is to take, does not keep the
+// configuration from being checked.
+func TestCheckWhileAnotherServes(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other := exec.CommandContext(t.Context(), "sh", "-c", "exec 3<>"+image+"; echo; read line")
+	stdin, err := other.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := other.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		stdin.Close()
+		_ = other.Wait() // its status tells of the end of its input
+	}()
+	if _, err := stdout.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	conf := "<target iqn.2026-11.test:a>\n  backing-store " + image + "\n"
+	out, errs, err := checkText(t, "targets.conf", conf+"</target>\n", "--print-yaml")
+	if err != nil || !strings.Contains(out, "path: "+image) {
+		t.Errorf("error %v, YAML:\n%s", err, out)
+	}
+	if want := fmt.Sprintf("(PID %d) has it open for writing", other.Process.Pid); !strings.Contains(errs, want) || !strings.Contains(errs, "(warning)") {
+		t.Errorf("%q is not a warning in:\n%s", want, errs)
+	}
+	if _, errs, err = checkText(t, "targets.conf", conf+"  driver iser\n</target>\n"); err == nil || !strings.Contains(errs, "driver") {
+		t.Errorf("of another error too: %v, check prints:\n%s", err, errs)
 	}
 }
 

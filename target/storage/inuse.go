@@ -18,6 +18,9 @@ import (
 // open for writing.
 var ErrInUse = errors.New("it is in use")
 
+// ErrWritten is the [ErrInUse] of a file that another program has open for writing.
+var ErrWritten = fmt.Errorf("%w", ErrInUse)
+
 // checkUse refuses what somebody else uses. The daemons that share the lock are
 // no strangers: the predecessor of this one, or, when a configuration is only
 // checked, the one that serves.
@@ -36,9 +39,9 @@ func (o *Options) checkUse(f *os.File, st *unix.Stat_t, device bool) error {
 		case w.own:
 			return nil
 		case w.name != "":
-			return fmt.Errorf("%w: %s has it open for writing: end that, or set allow-in-use", ErrInUse, w.name)
+			return fmt.Errorf("%w: %s has it open for writing: end that, or set allow-in-use", ErrWritten, w.name)
 		case try == udevTries:
-			return fmt.Errorf("%w: a program that this one can't see has it open for writing: end that, or set allow-in-use", ErrInUse)
+			return fmt.Errorf("%w: a program that this one can't see has it open for writing: end that, or set allow-in-use", ErrWritten)
 		}
 		time.Sleep(udevPause)
 	}

@@ -21,7 +21,7 @@ BENCH ?=
 # Flags of the lab's command, such as -short.
 LABFLAGS ?=
 
-.PHONY: help build run test check torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-control install clean
+.PHONY: help build run test check torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-migrate lab-control install clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,15 +53,16 @@ bench-quick: ## the same comparison in under 3 minutes
 	@test/scripts/deps.sh bench
 	@$(GO) run ./bench -quick $(BENCH)
 
-lab: ## the next three, one after the other
+lab: ## the next four, one after the other
 	@test/scripts/deps.sh lab
-	@$(GO) run ./test/cmd/lab $(LABFLAGS) systemd initiator xen
+	@$(GO) run ./test/cmd/lab $(LABFLAGS) systemd initiator xen migrate
 
 lab-systemd: ## gotgtd as a service of systemd, in an emulated machine; as root
 lab-initiator: ## the Linux kernel's initiator while gotgtd is upgraded; as root
 lab-xen: ## a guest moves between two Xen hosts while its disk's target is upgraded; as root
+lab-migrate: ## from tgt to gotgtd, with identities that stay; as root
 lab-control: ## whether the checks of lab-initiator see it when tgt is restarted instead; as root
-lab-systemd lab-initiator lab-xen lab-control:
+lab-systemd lab-initiator lab-xen lab-migrate lab-control:
 	@test/scripts/deps.sh lab
 	@$(GO) run ./test/cmd/lab $(LABFLAGS) $(@:lab-%=%)
 

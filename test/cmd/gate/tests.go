@@ -33,7 +33,9 @@ func tests(fuzzTime time.Duration) []step {
 		{"real peers", func(ctx context.Context, w io.Writer) count {
 			return goTest(ctx, w, []string{"." + peerTests[0], "." + peerTests[1]}, "-count=1", "-timeout=20m")
 		}},
-		{"lab", func(ctx context.Context, w io.Writer) count { return lab(ctx, w, "systemd", "initiator", "xen") }},
+		{"lab", func(ctx context.Context, w io.Writer) count {
+			return lab(ctx, w, "systemd", "initiator", "xen", "migrate")
+		}},
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/test/lab"
 	"github.com/gotgtd/gotgtd/test/lab/initiator"
+	"github.com/gotgtd/gotgtd/test/lab/migrate"
 	"github.com/gotgtd/gotgtd/test/lab/systemd"
 	"github.com/gotgtd/gotgtd/test/lab/xen"
 )
@@ -21,6 +22,7 @@ func main() {
 		systemd.Suite,
 		initiator.Suite,
 		xen.Suite,
+		migrate.Suite,
 		initiator.Control,
 	}))
 }

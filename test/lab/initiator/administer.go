@@ -23,7 +23,7 @@ import (
 func (t *trial) administer(ctx context.Context) {
 	m := t.machines[0]
 	const size = 4 * onlineSize << 20
-	var device, added string
+	var device, added, sid string
 	ask := func(ctx context.Context, command ...string) error {
 		return t.upgrades.exclusively(func() error {
 			_, err := t.target.Ask(ctx, command...)
@@ -41,6 +41,9 @@ func (t *trial) administer(ctx context.Context) {
 			}
 		}
 		if device, err = t.login(ctx, m, onlineTarget, 1, digests); err != nil {
+			return err
+		}
+		if sid, err = sessionID(ctx, m, onlineTarget, portal1); err != nil {
 			return err
 		}
 		return on(ctx, "mkfs.ext4 -q -F $dev; mount $dev $mnt; dd if=/dev/urandom of=$mnt/kept bs=1M count=8 conv=fsync status=none; sha256sum $mnt/kept >/run/kept.sum")
@@ -85,13 +88,16 @@ func (t *trial) administer(ctx context.Context) {
 			on(ctx, "[ ! -e "+lab.DevicePath(onlineTarget, portal1, 4)+" ]"),
 			ask(ctx, "lun", "remove", onlineTarget, "4", "--force"), rescan(ctx, m))
 		return errors.Join(err, on(ctx, "umount $mnt; e2fsck -f -n $dev"))
-	}) && t.provoke(ctx, "by command: session end, which the initiator answers with a new login", sessionEnds, func(ctx context.Context) error {
+	}) && t.provoke(ctx, "by command: session end, which the initiator answers with a new login", sessionEnds(m, sid), func(ctx context.Context) error {
 		return t.endSession(ctx, m, ask)
 	})
 }
 
-// sessionEnds is in what a machine logs of a session that its target has ended.
-var sessionEnds = regexp.MustCompile(`conn|session|iscsi`)
+// sessionEnds matches the one line that a machine logs of a session that its target has asked it
+// to end: its initiator has made it anew.
+func sessionEnds(m *lab.Machine, sid string) *regexp.Regexp {
+	return regexp.MustCompile(fmt.Sprintf(`^%[1]s: \[ *[0-9.]+\] %[1]s iscsid\[\d+\]: connection%[2]s:0 is operational after recovery \(\d+ attempts\)$`, m.Name(), sid))
+}
 
 // handle returns the TSIH of the session with a target.
 func (t *trial) handle(ctx context.Context, iqn string) (int, error) {

@@ -81,7 +81,7 @@ func (t *trial) comeAndGo(ctx context.Context) {
 	}) && t.step(ctx, "a logical unit is removed: first here, then there", func(ctx context.Context) error {
 		_, err := m.Run(ctx, fmt.Sprintf("echo 1 >/sys/block/%s/device/delete; udevadm settle", filepath.Base(device)))
 		t.serves.online = []int{1} // it was written to within the last minute
-		if err := errors.Join(err, t.upgrades.force(ctx, t.serves), rescan(ctx, m)); err != nil {
+		if err := errors.Join(err, t.upgrades.force(ctx, t.serves, onlineTarget+" LUN 2"), rescan(ctx, m)); err != nil {
 			return err
 		}
 		_, err = m.Run(ctx, fmt.Sprintf("[ ! -e %s ] && [ -e %s ]", path(2), path(1)))
@@ -97,7 +97,7 @@ func (t *trial) comeAndGo(ctx context.Context) {
 			return err
 		}
 		t.serves.online = []int{1}
-		if err := t.upgrades.force(ctx, t.serves); err != nil {
+		if err := t.upgrades.force(ctx, t.serves, onlineTarget+" LUN 3"); err != nil {
 			return err
 		}
 		if out, err := m.Run(ctx, fmt.Sprintf("dd if=%s of=/dev/null bs=4k count=1 iflag=direct", device)); err == nil {

@@ -4,6 +4,8 @@ package initiator
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -67,14 +69,22 @@ func (u *upgrades) change(ctx context.Context, s serves) error {
 	return u.nowLocked(ctx)
 }
 
-// force is change to what gotgtd refuses otherwise, as it takes away what is in use.
-func (u *upgrades) force(ctx context.Context, s serves) error {
+// force is change to what gotgtd refuses otherwise, as it takes away what is in use:
+// the refusal has to name that.
+func (u *upgrades) force(ctx context.Context, s serves, used string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err := u.target.Configure(s.config()); err != nil {
 		return err
 	}
-	_, err := u.target.Ask(ctx, "upgrade", "--force")
+	_, err := u.target.Ask(ctx, "upgrade")
+	if err == nil {
+		return fmt.Errorf("%s was taken away in use, without force", used)
+	}
+	if text := err.Error(); !strings.Contains(text, used) || !strings.Contains(text, "--force") {
+		return fmt.Errorf("what gotgtd refuses is not %s, or it does not tell of --force: %w", used, err)
+	}
+	_, err = u.target.Ask(ctx, "upgrade", "--force")
 	return err
 }
 

@@ -4,9 +4,9 @@ package iscsi
 
 import (
 	"slices"
-	"sync"
 	"sync/atomic"
 
+	"github.com/gotgtd/gotgtd/internal/ranked"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -233,7 +233,7 @@ func (c *conn) dataDigestError(h *pdu.BHS) error {
 type memoryQueue struct {
 	waiting atomic.Int32 // len(list), to look at without the lock
 
-	mu   sync.Mutex // protects list; taken inside a session's mutex
+	mu   ranked.Mutex // protects list
 	list []*memoryWaiter
 }
 

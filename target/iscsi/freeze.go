@@ -21,7 +21,7 @@ type freezer struct {
 	release chan struct{}      // closed at the end of the freeze
 }
 
-func (f *freezer) init(mu *sync.Mutex) {
+func (f *freezer) init(mu sync.Locker) {
 	f.change.L = mu
 	f.parked = make(map[*conn]struct{})
 	f.begun = make(chan struct{})

@@ -9,7 +9,9 @@
 // connections. A session owns command sequencing and the task set. A
 // connection owns its byte stream: the input belongs to its reading
 // goroutine, the output to whoever flushes it at the time. Each of the three
-// has one mutex; they nest in the order Node, session, output.
+// has one mutex; they nest in the order session, Node, output, with those of the
+// scheduler and of the queue for memory before the output's. With the build tag "ranked"
+// that is checked.
 package iscsi
 
 import (
@@ -27,6 +29,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/internal/limit"
+	"github.com/gotgtd/gotgtd/internal/ranked"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
@@ -115,7 +118,7 @@ type Node struct {
 
 	tasks sync.Pool // of *task
 
-	mu       sync.Mutex // protects the fields below
+	mu       ranked.Mutex // protects the fields below
 	targets  map[string]*Target
 	order    []*Target // targets by name, for discovery
 	groups   []PortalGroup
@@ -134,6 +137,14 @@ type Node struct {
 	logLimit *limit.Limiter // of lines that initiators can cause
 	beats    atomic.Uint64  // rounds of the liveness loop
 }
+
+// The order in which mutexes are taken.
+const (
+	rankSession ranked.Rank = iota + 1
+	rankNode
+	rankQueue // of tasks that wait for a worker, or for memory
+	rankOutput
+)
 
 // LogRate is how many log lines a second initiators can cause.
 const LogRate = 20
@@ -154,6 +165,8 @@ func NewNode(o Options) *Node {
 	n.log = n.opt.Log
 	n.tasks.New = func() any { return new(task) }
 	n.work.init(n, n.opt.Workers)
+	n.mu.SetRank(rankNode)
+	n.memory.mu.SetRank(rankQueue)
 	n.freeze.init(&n.mu)
 	n.wg.Add(1)
 	go n.liveness()

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/internal/ranked"
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/mem"
@@ -51,8 +52,8 @@ func (i *outItem) size() int {
 type output struct {
 	c *conn
 
-	mu       sync.Mutex // protects the fields up to the blank line
-	room     sync.Cond  // signalled when the queue shrinks or the connection closes
+	mu       ranked.Mutex // protects the fields up to the blank line
+	room     sync.Cond    // signalled when the queue shrinks or the connection closes
 	queue    []outItem
 	head     int // queue[:head] is sent
 	bytes    int // data bytes in queue[head:]
@@ -75,6 +76,7 @@ type output struct {
 
 func (o *output) init(c *conn) {
 	o.c = c
+	o.mu.SetRank(rankOutput)
 	o.room.L = &o.mu
 	o.writeFn = o.write
 }

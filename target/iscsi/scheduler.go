@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gotgtd/gotgtd/internal/ranked"
 )
 
 // scheduler runs the tasks that may block on a bounded number of goroutines.
@@ -16,8 +18,8 @@ type scheduler struct {
 	node *Node
 	max  int // workers
 
-	mu     sync.Mutex // protects the fields below and every session's queue; taken inside a session's mutex
-	idle   sync.Cond  // signalled when a worker ends
+	mu     ranked.Mutex // protects the fields below and every session's queue
+	idle   sync.Cond    // signalled when a worker ends
 	active int
 	ring   []*session // sessions that have a task to run, in the order of their turns
 }
@@ -32,6 +34,7 @@ type queue struct {
 
 func (w *scheduler) init(n *Node, workers int) {
 	w.node, w.max = n, workers
+	w.mu.SetRank(rankQueue)
 	w.idle.L = &w.mu
 }
 

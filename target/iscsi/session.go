@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/ranked"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
 	"github.com/gotgtd/gotgtd/target/mem"
@@ -42,7 +43,7 @@ type session struct {
 	born      time.Time
 	gone      chan struct{} // closed when the session has ended
 
-	mu        sync.Mutex                // protects the fields below
+	mu        ranked.Mutex              // protects the fields below
 	idle      sync.Cond                 // signalled when a task stops running
 	window    sequence.Window[*request] // but for its Numbers, which anyone may ask for
 	conns     map[uint16]*conn          // by CID
@@ -76,6 +77,7 @@ func newSession(n *Node) *session {
 		born:  time.Now(),
 		gone:  make(chan struct{}),
 	}
+	s.mu.SetRank(rankSession)
 	s.idle.L = &s.mu
 	return s
 }

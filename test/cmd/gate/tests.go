@@ -25,6 +25,9 @@ var peerTests = []string{"/test/peers", "/test/gotgt"}
 func tests(fuzzTime time.Duration) []step {
 	return []step{
 		{"unit tests", unitTests},
+		{"order of locks", func(ctx context.Context, w io.Writer) count {
+			return goTest(ctx, w, []string{"./internal/ranked", "./target/iscsi"}, "-tags=ranked", "-skip=Allocat") // the checks allocate
+		}},
 		{"fuzzing", func(ctx context.Context, w io.Writer) count { return fuzz(ctx, w, fuzzTime) }},
 		{"Ceph plug-in", func(ctx context.Context, w io.Writer) count {
 			return goTest(ctx, w, []string{"./target/storage/plugin"}, "-tags=ceph", "-run=^TestCeph$")

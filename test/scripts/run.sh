@@ -27,4 +27,31 @@ Xen, with the disk logged in on the host as above:
 bin/gotgtd show, in this folder, shows who is using it. Ctrl-C stops it.
 
 END
-exec "$here/../../bin/gotgtd" serve --disk "$disk" --target "$target" --listen "$listen"
+
+gotgtd=$here/../../bin/gotgtd
+
+# stop ends whichever generation serves. One that is ending already does not answer,
+# and has no second signal: that would end it at once.
+stop() {
+	while sleep 1; do
+		pid=$("$gotgtd" show --json 2>/dev/null | sed -n 's/^  "pid": \([0-9]*\),*$/\1/p')
+		[ -n "$pid" ] || return 0
+		kill "$pid" || :
+	done
+}
+
+# An upgrade ends the process that is started here, and its successor serves on with
+# the same standard output, on which none of them writes: it is at its end when all
+# of them are. Ctrl-C reaches them without help, as they are in this process group.
+{ "$gotgtd" serve --disk "$disk" --target "$target" --listen "$listen" || echo $?; } | (
+	status=$(cat)
+	exit "${status:-0}"
+) &
+served=$!
+trap : INT
+trap stop TERM HUP
+while :; do
+	status=0
+	wait "$served" || status=$?
+	kill -0 "$served" 2>/dev/null || exit "$status"
+done

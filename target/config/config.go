@@ -14,11 +14,6 @@ import (
 	"time"
 )
 
-// DefaultPortals are the addresses to listen on when neither the
-// configuration, nor the command line, nor passed sockets name any: every
-// address of the host, as tgt does.
-var DefaultPortals = []string{"0.0.0.0:3260", "[::]:3260"}
-
 // Config is a complete configuration. One that comes from [Load] has passed
 // [Config.Validate] and has every default filled in; one made in code needs
 // [Config.SetDefaults] first.
@@ -27,7 +22,7 @@ type Config struct {
 	// included ones among them.
 	Files []string
 
-	// PortalGroups say where to listen. None: see [DefaultPortals].
+	// PortalGroups say where to listen. None: the program that serves decides.
 	PortalGroups []PortalGroup
 
 	// Accounts are those that targets refer to by name; see Account.Shared.

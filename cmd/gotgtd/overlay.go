@@ -4,7 +4,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/config"
@@ -20,6 +23,9 @@ func (d *daemon) lay(b *briefing, conf *config.Config) error {
 		return nil
 	}
 	d.overlay = b.Running.Overlay
+	if err := d.explicitPortals(conf, d.overlay.Operations); err != nil {
+		return err
+	}
 	for _, err := range d.overlay.Apply(conf) {
 		d.log.Warn("no longer fits the configuration", "operation", err)
 	}
@@ -40,6 +46,12 @@ func (d *daemon) Change(ctx context.Context, ops []overlay.Operation) error {
 	conf, err := d.options.configuration(runs.Numbers())
 	if err != nil {
 		return fmt.Errorf("%w: the configuration file: %w", overlay.ErrInvalidRequest, err)
+	}
+	if err := d.passed(ops); err != nil {
+		return err
+	}
+	if err := d.explicitPortals(conf, append(slices.Clone(ops), runs.Overlay.List()...)); err != nil {
+		return err
 	}
 	// What the file has in it by now goes along. It may not hurt.
 	if err := planFor(runs, conf).Check(); err != nil { // conf has the overlay from here on
@@ -89,6 +101,42 @@ func (d *daemon) idle(ops []overlay.Operation) error {
 				return overlay.ErrTargetActive
 			case op.Mode == "logicalunit" && s.Tasks > 0:
 				return overlay.ErrLUNActive
+			}
+		}
+	}
+	return nil
+}
+
+// explicitPortals writes down where a configuration that names no portals listens, for
+// operations that add to that or take from it.
+func (d *daemon) explicitPortals(conf *config.Config, ops []overlay.Operation) error {
+	if len(conf.PortalGroups) > 0 || !slices.ContainsFunc(ops, func(o overlay.Operation) bool { return o.Mode == "portal" }) {
+		return nil
+	}
+	passed, err := d.process.Listeners()
+	for _, l := range passed {
+		err = errors.Join(err, l.Close())
+	}
+	if len(passed) == 0 {
+		conf.PortalGroups = defaultPortals()
+	}
+	return err
+}
+
+// passed refuses to open or close a portal that is a socket of the service manager's: it
+// would be there again, or still be there, with the next start.
+func (d *daemon) passed(ops []overlay.Operation) error {
+	portals := d.server.Status().Portals
+	for _, op := range ops {
+		address, err := config.ParsePortal(op.Portal)
+		want, parseErr := netip.ParseAddrPort(address)
+		if op.Mode != "portal" || err != nil || parseErr != nil {
+			continue
+		}
+		for _, p := range portals {
+			if p.Name != "" && p.Address.Port() == want.Port() && (p.Address.Addr() == want.Addr() || p.Address.Addr().IsUnspecified()) {
+				return fmt.Errorf("%w: the socket %q, which the service manager has passed, listens for %s: change its ListenStream=, or --listen of upgraded, and restart both",
+					overlay.ErrInvalidRequest, p.Name, want)
 			}
 		}
 	}

@@ -72,7 +72,7 @@ func openPortals(ctx context.Context, p *supervisor.Process, s *target.Server, g
 	}
 	o := &opener{process: p, server: s, passed: passed, count: make(map[string]int)}
 	if len(groups) == 0 && len(passed) == 0 {
-		groups = []config.PortalGroup{{Tag: 1, Portals: []config.Portal{{Address: defaultListen}}}}
+		groups = defaultPortals()
 	}
 	o.groups = groups
 	for _, g := range groups {
@@ -87,6 +87,11 @@ func openPortals(ctx context.Context, p *supervisor.Process, s *target.Server, g
 		tag = groups[0].Tag
 	}
 	return o.addPassed(tag)
+}
+
+// defaultPortals are where gotgtd listens when nothing says where.
+func defaultPortals() []config.PortalGroup {
+	return []config.PortalGroup{{Tag: 1, Portals: []config.Portal{{Address: defaultListen}}}}
 }
 
 // addPassed makes portals of the sockets passed. Those that the configuration

@@ -433,6 +433,12 @@ func (d *daemon) Status() control.Status {
 	if st.Upgrades == nil {
 		st.Upgrades = []handoff.Report{}
 	}
+	for _, u := range d.conf.Discovery.Users {
+		st.DiscoveryAccounts = append(st.DiscoveryAccounts, u.User)
+	}
+	if o := d.conf.Discovery.Outgoing; o != nil {
+		st.DiscoveryOutAccount = o.User
+	}
 	return st
 }
 

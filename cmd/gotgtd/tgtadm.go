@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -141,11 +142,10 @@ func shortOptions(set map[byte]string, arg string, args []string) ([]string, err
 
 // tgtCommand is a command line of tgtadm that makes sense.
 type tgtCommand struct {
-	mode, op  string
-	has       map[byte]string
-	tid       int
-	sid, cid  uint16
-	operation overlay.Operation // if it is a change of the overlay
+	mode, op      string
+	has           map[byte]string
+	tid           int
+	sid, cid, lun uint64
 }
 
 var tgtModes = map[string]string{
@@ -159,9 +159,12 @@ func checkTgtadm(has map[byte]string) (*tgtCommand, error) {
 	if err := c.numbers(); err != nil {
 		return nil, err
 	}
+	if kind, given := has['Y']; given && !slices.Contains([]string{"disk", "tape", "ssc", "cd", "changer", "osd", "pt"}, kind) {
+		return nil, tgtUsagef("tgtadm: unknown target type: %s", kind)
+	}
 	var ok bool
 	op, hasOp := has['o']
-	if c.op = op; hasOp && !slices.Contains([]string{"new", "delete", "bind", "unbind", "show", "update", "stat", "start", "stop"}, op) {
+	if c.op = op; hasOp && !slices.Contains(tgtOps, op) {
 		return nil, &tgtUsage{"tgtadm: unknown operation: " + op, 1}
 	}
 	mode, hasMode := has['m']
@@ -177,93 +180,123 @@ func checkTgtadm(has map[byte]string) (*tgtCommand, error) {
 	return c, c.check()
 }
 
+// numberBits is how wide the numbers of tgtadm's options are.
+var numberBits = map[byte]int{'t': 31, 's': 64, 'c': 32, 'l': 64, 'H': 32, 'C': 16}
+
 // numbers reads the values that are numbers.
 func (c *tgtCommand) numbers() error {
-	for _, o := range "tslcC" {
+	for _, o := range "tslcHC" {
 		text, given := c.has[byte(o)]
 		if !given {
 			continue
 		}
-		n, err := strconv.ParseUint(text, 0, 31)
-		if err != nil {
-			return tgtUsagef("-%c argument value '%s' invalid%s", o, text, tryHelp)
-		}
-		if o != 't' && n > 0xFFFF {
+		n, err := strconv.ParseUint(text, 0, numberBits[byte(o)])
+		switch {
+		case errors.Is(err, strconv.ErrRange), o == 'C' && n == 0xFFFF:
 			return tgtUsagef("-%c argument value '%s' out of range%s", o, text, tryHelp)
+		case err != nil:
+			return tgtUsagef("-%c argument value '%s' invalid%s", o, text, tryHelp)
 		}
 		switch o {
 		case 't':
 			c.tid = int(n)
 		case 's':
-			c.sid = uint16(n)
+			c.sid = n
 		case 'c':
-			c.cid = uint16(n)
+			c.cid = n
 		case 'l':
-			c.operation.LUN = uint16(n)
+			c.lun = n
 		}
-	}
-	if _, given := c.has['t']; given && c.tid == 0 && c.op != "show" {
-		return tgtUsagef("tgtadm: 'tid' cannot be 0")
 	}
 	return nil
 }
+
+// anyOption is what may stand with an operation that tgtadm looks at no closer.
+const anyOption = "LotmscnlvbESfyTIQupHFPBYOC"
 
 // allowed are the options of each mode and operation, as tgtadm's own tables have them.
 var allowed = map[string]string{
-	"system": "LmonvCotFdh", "target new": "LmotTC", "target delete": "LmotCF", "target show": "LmotC", "target stat": "LmotC",
+	"system delete": anyOption, "system show": anyOption, "system stat": anyOption, "system update": "LmonvC",
+	"target new": "LmotTC", "target delete": "LmotCF", "target show": "LmotC", "target stat": "LmotC",
 	"target bind": "LmotIQBHC", "target unbind": "LmotIQBHC", "target update": "LmotnvC",
-	"account": "LmoupftOC", "logicalunit new": "LmofytlbEYCS", "logicalunit delete": "LmotlC", "logicalunit stat": "LmotlC",
-	"logicalunit update": "LmofytlPC", "portal": "LmoPC", "conn": "LmotscC", "session": "LmotsC",
+	"logicalunit new": "LmofytlbEYCS", "logicalunit delete": "LmotlC", "logicalunit stat": "LmotlC", "logicalunit update": "LmofytlPC",
+	"account new": "LmoupfC", "account delete": "LmouC", "account bind": "LmoutOC", "account unbind": "LmoutOC", "account show": "LmoC",
+	"portal new": "LmoPC", "portal delete": "LmoPC", "portal show": "LmoC",
+	"lld start": "LmoC", "lld stop": "LmoC", "lld show": "LmoC",
 }
+
+// tgtOps are tgtadm's operations, by their numbers.
+var tgtOps = []string{"new", "delete", "show", "bind", "unbind", "update", "stat", "start", "stop"}
 
 // check says what the mode and the operation lack, or can't have.
 func (c *tgtCommand) check() error {
-	list, ok := allowed[c.mode+" "+c.op]
-	if !ok {
-		list, ok = allowed[c.mode]
+	if c.mode == "session" || c.mode == "conn" {
+		return nil // the daemon says
 	}
-	if !ok {
-		return tgtUsagef("tgtadm: operation %s not supported in %s mode", c.op, c.mode)
-	}
-	if err := c.needs(); err != nil {
+	if err := c.needsNumbers(); err != nil {
 		return err
 	}
+	what := c.mode + " " + c.op
+	list, ok := allowed[what]
+	switch {
+	case !ok && c.mode == "lld":
+		return tgtUsagef("tgtadm: option %d not supported in lld mode", slices.Index(tgtOps, c.op))
+	case !ok:
+		return tgtUsagef("tgtadm: operation %s not supported in %s mode", c.op, c.mode)
+	}
 	for _, o := range tgtadmOptions {
-		if _, given := c.has[o.short]; given && o.short != 'd' && !strings.ContainsRune(list, rune(o.short)) {
+		switch _, given := c.has[o.short]; {
+		case !given || o.short == 'd' || strings.ContainsRune(list, rune(o.short)):
+		case what == "portal show" || what == "logicalunit update":
+			return tgtUsagef("tgtadm: option '-%c' not supported in %s mode", o.short, c.mode)
+		default:
 			return tgtUsagef("tgtadm: %s mode: option '-%c' is not allowed/supported", c.mode, o.short)
 		}
 	}
-	return nil
+	return c.needs()
 }
 
 func (c *tgtCommand) given(o byte) bool { _, ok := c.has[o]; return ok }
 
-func (c *tgtCommand) needs() error {
-	needsTID := c.mode == "target" && c.op != "show" && c.op != "stat" || c.mode == "logicalunit" ||
-		c.mode == "account" && (c.op == "unbind" || c.op == "bind" && !c.given('O'))
-	switch {
+// needsNumbers says which number of a target or a logical unit is missing.
+func (c *tgtCommand) needsNumbers() error {
+	must := "cannot"
+	if c.mode == "logicalunit" {
+		must = "must not"
+	}
+	switch needsTID := c.mode == "target" && c.op != "show" || c.mode == "logicalunit"; {
 	case needsTID && !c.given('t'):
 		return tgtUsagef("tgtadm: 'tid' option is necessary")
+	case needsTID && c.tid == 0:
+		return tgtUsagef("tgtadm: 'tid' %s be 0", must)
+	case c.mode == "logicalunit" && !c.given('l'):
+		return tgtUsagef("tgtadm: 'lun' option is necessary")
+	}
+	return nil
+}
+
+// needs says what else is missing.
+func (c *tgtCommand) needs() error {
+	switch {
 	case c.mode == "target" && c.op == "new" && !c.given('T'):
 		return tgtUsagef("tgtadm: creating new target requires a name, use --targetname")
-	case c.mode == "target" && (c.op == "bind" || c.op == "unbind") && !c.given('I') && !c.given('Q'):
+	case c.mode == "target" && (c.op == "bind" || c.op == "unbind") && !c.given('I') && !c.given('Q') && !c.given('H') && !c.given('B'):
 		return tgtUsagef("tgtadm: %s operation requires initiator-address, initiator-nameor bus", c.op)
 	case c.op == "update" && (c.mode == "target" || c.mode == "system") && !(c.given('n') && c.given('v')):
 		return tgtUsagef("tgtadm: update operation requires 'name' and 'value' options")
 	case c.mode == "account" && c.op == "new" && !(c.given('u') && c.given('p')):
 		return tgtUsagef("tgtadm: 'user' and 'password' options are required")
-	case c.mode == "account" && c.op != "show" && !c.given('u'):
+	case c.mode == "account" && (c.op == "bind" || c.op == "unbind") && !c.given('u'):
 		return tgtUsagef("tgtadm: 'user' option is necessary")
-	case c.mode == "logicalunit" && !c.given('l') && c.op != "stat":
-		return tgtUsagef("tgtadm: 'lun' option is necessary")
+	case c.mode == "portal" && c.op != "show" && !c.given('P'):
+		return tgtUsagef("tgtadm: you must specify --param portal=<portal>")
 	}
 	return nil
 }
 
 // change makes the operation that the daemon is asked for.
 func (c *tgtCommand) change() overlay.Operation {
-	o := c.operation
-	o.Mode, o.Op, o.TID, o.Force, o.Outgoing = c.mode, c.op, c.tid, c.given('F'), c.given('O')
+	o := overlay.Operation{Mode: c.mode, Op: c.op, TID: c.tid, LUN: uint16(c.lun), Force: c.given('F'), Outgoing: c.given('O')}
 	o.Target, o.Address, o.Initiator, o.User, o.Password = strings.ToLower(c.has['T']), c.has['I'], c.has['Q'], c.has['u'], c.has['p']
 	switch {
 	case c.mode == "target" && c.op == "update":
@@ -279,6 +312,8 @@ func (c *tgtCommand) change() overlay.Operation {
 		}
 	case c.mode == "logicalunit" && c.op == "update":
 		o.Params = splitParams(c.has['P'])
+	case c.mode == "portal":
+		o.Portal, _ = strings.CutPrefix(c.has['P'], "portal=")
 	}
 	return o
 }
@@ -328,18 +363,32 @@ func tgtadmMain(ctx context.Context, args []string, out, errs io.Writer) int {
 
 // run carries the command out.
 func (c *tgtCommand) run(ctx context.Context, d *control.Client, out, errs io.Writer) int {
-	var err error
-	switch {
-	case c.op == "show" || c.op == "stat":
-		err = c.show(ctx, d, out)
-	case c.mode == "conn" && c.op == "delete":
-		err = c.endSession(ctx, d)
-	case c.mode == "target", c.mode == "logicalunit", c.mode == "account" && (c.tid > 0 || c.op == "new" || c.op == "delete"):
-		err = d.Change(ctx, c.change())
-	default:
-		err = overlay.ErrInvalidRequest
+	st, err := d.Status(ctx)
+	if err == nil {
+		err = c.runOn(ctx, d, st, out)
 	}
 	return tgtStatus(err, errs)
+}
+
+// runOn carries the command out on a daemon that has a status.
+func (c *tgtCommand) runOn(ctx context.Context, d *control.Client, st *control.Status, out io.Writer) error {
+	switch lld, given := c.has['L']; {
+	case given && lld != "iscsi":
+		return overlay.ErrNoDriver
+	case c.op == "show" || c.op == "stat":
+		return c.show(st, out)
+	case c.mode == "conn" && c.op == "delete":
+		return c.endSession(ctx, d, st)
+	case c.mode == "account" && c.given('t') && c.tid == 0:
+		return overlay.ErrNoTarget
+	case c.lun > 0xFFFF && c.op == "new":
+		return fmt.Errorf("%w: LUN %d is more than there can be", overlay.ErrInvalidRequest, c.lun)
+	case c.lun > 0xFFFF:
+		return overlay.ErrNoLUN
+	case c.mode == "target", c.mode == "logicalunit", c.mode == "account", c.mode == "portal":
+		return d.Change(ctx, c.change())
+	}
+	return overlay.ErrInvalidRequest
 }
 
 // tgtStatus says what was wrong in tgt's words, and returns the exit status. What is

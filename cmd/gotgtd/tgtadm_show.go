@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/gotgtd/gotgtd/target"
@@ -15,11 +16,7 @@ import (
 )
 
 // show prints what tgtadm shows.
-func (c *tgtCommand) show(ctx context.Context, d *control.Client, out io.Writer) error {
-	st, err := d.Status(ctx)
-	if err != nil {
-		return err
-	}
+func (c *tgtCommand) show(st *control.Status, out io.Writer) error {
 	var t *target.TargetStatus
 	for i := range st.Targets {
 		if st.Targets[i].TID == c.tid {
@@ -34,7 +31,7 @@ func (c *tgtCommand) show(ctx context.Context, d *control.Client, out io.Writer)
 	case c.op == "stat":
 		writeStat(&b, st, c.tid)
 	case c.mode == "system":
-		b.WriteString(tgtSystem)
+		writeSystem(&b, st)
 	case c.mode == "portal":
 		for _, p := range st.Portals {
 			fmt.Fprintf(&b, "Portal: %s,%d\n", p.Address, p.Group)
@@ -43,7 +40,7 @@ func (c *tgtCommand) show(ctx context.Context, d *control.Client, out io.Writer)
 		if len(st.Accounts) > 0 {
 			b.WriteString("Account list:\n")
 		}
-		for _, a := range st.Accounts {
+		for _, a := range slices.Backward(st.Accounts) { // the latest first, as in tgt
 			fmt.Fprintf(&b, "    %s\n", a)
 		}
 	case c.mode == "conn" && t != nil:
@@ -57,29 +54,27 @@ func (c *tgtCommand) show(ctx context.Context, d *control.Client, out io.Writer)
 	default:
 		return overlay.ErrInvalidRequest
 	}
-	_, err = io.WriteString(out, b.String())
+	_, err := io.WriteString(out, b.String())
 	return err
 }
 
-// tgtSystem is what tgt says of itself, with what gotgtd has of it.
-const tgtSystem = `System:
-    State: ready
-    debug: off
-LLDs:
-    iscsi: ready
-    iser: error
-Backing stores:
-    rdwr (bsoflags sync:direct)
-    aio
-Device types:
-    disk
-    controller
-iSNS:
-    iSNS=Off
-    iSNSServerIP=
-    iSNSServerPort=3205
-    iSNSAccessControl=Off
-`
+// writeSystem prints what tgt says of itself, with what gotgtd has of it.
+func writeSystem(b *strings.Builder, st *control.Status) {
+	b.WriteString("System:\n    State: ready\n    debug: off\n" + tgtDrivers +
+		"Backing stores:\n    rdwr (bsoflags sync:direct)\n    aio\nDevice types:\n    disk\n    controller\n")
+	if len(st.DiscoveryAccounts) > 0 || st.DiscoveryOutAccount != "" {
+		b.WriteString("    Account information:\n\n")
+	}
+	for _, a := range st.DiscoveryAccounts {
+		fmt.Fprintf(b, "    %s\n", a)
+	}
+	if a := st.DiscoveryOutAccount; a != "" {
+		fmt.Fprintf(b, "    %s (outgoing)\n", a)
+	}
+	b.WriteString("iSNS:\n    iSNS=Off\n    iSNSServerIP=\n    iSNSServerPort=3205\n    iSNSAccessControl=Off\n")
+}
+
+const tgtDrivers = "LLDs:\n    iscsi: ready\n    iser: error\n"
 
 func writeStat(b *strings.Builder, st *control.Status, tid int) {
 	b.WriteString("tgt lun sid rd_subm(bytes,cmds) rd_done(bytes,cmds) wr_subm(bytes,cmds) wr_done(bytes,cmds) errs\n")
@@ -120,11 +115,7 @@ func writeTargetParams(b *strings.Builder, st *control.Status, name string) {
 }
 
 // endSession closes a session's connection: with the last one goes the session.
-func (c *tgtCommand) endSession(ctx context.Context, d *control.Client) error {
-	st, err := d.Status(ctx)
-	if err != nil {
-		return err
-	}
+func (c *tgtCommand) endSession(ctx context.Context, d *control.Client, st *control.Status) error {
 	name := ""
 	for _, t := range st.Targets {
 		if t.TID == c.tid {
@@ -135,8 +126,8 @@ func (c *tgtCommand) endSession(ctx context.Context, d *control.Client) error {
 		return overlay.ErrNoTarget
 	}
 	for _, s := range st.Sessions {
-		if s.TSIH == c.sid && s.Target == name {
-			_, err := d.EndSession(ctx, c.sid, 0)
+		if uint64(s.TSIH) == c.sid && s.Target == name {
+			_, err := d.EndSession(ctx, s.TSIH, 0)
 			if err != nil && control.TgtWords(err) == "" {
 				err = errors.Join(overlay.ErrInvalidRequest, err)
 			}

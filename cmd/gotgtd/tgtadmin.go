@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -93,7 +94,47 @@ func (r *tgtAdminRun) run() error {
 	if r.conf, err = config.Load(r.file); err != nil {
 		return fmt.Errorf("%w: %w", overlay.ErrInvalidRequest, err)
 	}
+	if err := r.change(discoveryOperations(&r.conf.Discovery, st)...); err != nil && !r.ignoreErrors {
+		return err
+	}
 	return r.configure()
+}
+
+// discoveryOperations are those that make the accounts of discovery that are not there.
+func discoveryOperations(auth *config.Auth, st *control.Status) []overlay.Operation {
+	b := newBinder(st.Accounts)
+	for i := range auth.Users {
+		if a := &auth.Users[i]; !slices.Contains(st.DiscoveryAccounts, a.User) {
+			b.bind(0, a, false)
+		}
+	}
+	if auth.Outgoing != nil && st.DiscoveryOutAccount == "" {
+		b.bind(0, auth.Outgoing, true)
+	}
+	return b.ops
+}
+
+// binder makes the operations that bind accounts.
+type binder struct {
+	ops   []overlay.Operation
+	known map[string]bool // accounts that there are by then
+}
+
+func newBinder(accounts []string) *binder {
+	b := &binder{known: map[string]bool{}}
+	for _, a := range accounts {
+		b.known[a] = true
+	}
+	return b
+}
+
+// bind binds an account to the target with a number, 0 for discovery.
+func (b *binder) bind(tid int, a *config.Account, outgoing bool) {
+	if !b.known[a.User] {
+		b.ops = append(b.ops, overlay.Operation{Mode: "account", Op: "new", User: a.User, Password: string(a.Secret)})
+	}
+	b.known[a.User] = true
+	b.ops = append(b.ops, overlay.Operation{Mode: "account", Op: "bind", TID: tid, User: a.User, Outgoing: outgoing})
 }
 
 // each does something with the target, or the targets, that an argument names.
@@ -208,23 +249,14 @@ func targetOperations(t *config.Target, tid int, accounts []string) []overlay.Op
 	for i := range t.LUNs {
 		ops = append(ops, overlay.Operation{Mode: "logicalunit", Op: "new", TID: tid, LUN: t.LUNs[i].Number, Params: lunParams(&t.LUNs[i], t.TID)})
 	}
-	known := map[string]bool{}
-	for _, a := range accounts {
-		known[a] = true
-	}
-	bind := func(a *config.Account, outgoing bool) {
-		if !known[a.User] {
-			ops = append(ops, overlay.Operation{Mode: "account", Op: "new", User: a.User, Password: string(a.Secret)})
-		}
-		known[a.User] = true
-		ops = append(ops, overlay.Operation{Mode: "account", Op: "bind", TID: tid, User: a.User, Outgoing: outgoing})
-	}
+	b := newBinder(accounts)
 	for i := range t.Auth.Users {
-		bind(&t.Auth.Users[i], false)
+		b.bind(tid, &t.Auth.Users[i], false)
 	}
 	if t.Auth.Outgoing != nil {
-		bind(t.Auth.Outgoing, true)
+		b.bind(tid, t.Auth.Outgoing, true)
 	}
+	ops = append(ops, b.ops...)
 	if t.Access.All {
 		ops = append(ops, overlay.Operation{Mode: "target", Op: "bind", TID: tid, Address: "ALL"})
 	}

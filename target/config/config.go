@@ -54,8 +54,8 @@ type Config struct {
 // PortalGroup is a set of portals that share a target portal group tag
 // (RFC 7143 4.4.1). A session's connections stay within one portal group.
 type PortalGroup struct {
-	Tag     uint16 // unique, at least 1
-	Portals []Portal
+	Tag     uint16   // unique, at least 1
+	Portals []Portal // nil is an error; an empty list is a group that listens nowhere
 }
 
 // Portal is one place to listen: exactly one of Address and Socket is set.

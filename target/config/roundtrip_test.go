@@ -33,6 +33,7 @@ func TestRoundTripYAML(t *testing.T) {
 	write(t, filepath.Join(dir, "host-b.secret"), "secret-of-host-b")
 	checkRoundTrip(t, mustParse(t, filepath.Join(dir, "a.yaml"), everything))
 	checkRoundTrip(t, mustParse(t, "a.yaml", ""))
+	checkRoundTrip(t, mustParse(t, "a.yaml", "portal-groups:\n  - {tag: 1, portals: []}\n")) // tgtadm has deleted the last one
 }
 
 // Every directive that is honoured survives the change of format.

@@ -104,3 +104,31 @@ func (a *Access) Unbind(s string, isName bool) bool {
 	}
 	return i >= 0
 }
+
+// AddPortal adds a portal to the first portal group, and reports whether it is new.
+func (c *Config) AddPortal(address string) bool {
+	for _, g := range c.PortalGroups {
+		if slices.ContainsFunc(g.Portals, func(p Portal) bool { return p.Address == address }) {
+			return false
+		}
+	}
+	if len(c.PortalGroups) == 0 {
+		c.PortalGroups = []PortalGroup{{Tag: 1}}
+	}
+	g := &c.PortalGroups[0]
+	g.Portals = append(g.Portals, Portal{Address: address})
+	return true
+}
+
+// RemovePortal takes a portal away, and reports whether it was there. A group
+// that has none left stays, since targets may name it.
+func (c *Config) RemovePortal(address string) bool {
+	for i := range c.PortalGroups {
+		g := &c.PortalGroups[i]
+		if at := slices.IndexFunc(g.Portals, func(p Portal) bool { return p.Address == address }); at >= 0 {
+			g.Portals = slices.Delete(g.Portals, at, at+1)
+			return true
+		}
+	}
+	return false
+}

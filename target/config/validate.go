@@ -134,7 +134,7 @@ func (v *validator) portalGroups() {
 		default:
 			tags[g.Tag] = at + ".tag"
 		}
-		if len(g.Portals) == 0 {
+		if g.Portals == nil {
 			v.missing(at + ".portals")
 		}
 		for j, p := range g.Portals {

@@ -94,6 +94,9 @@ func (b *builder) reference(f fileAccount, at string) Account {
 
 func (b *builder) portalGroup(f filePortalGroup, at string) PortalGroup {
 	g := PortalGroup{Tag: f.Tag}
+	if f.Portals != nil {
+		g.Portals = []Portal{}
+	}
 	for i, p := range f.Portals {
 		portal := Portal{Socket: p.Socket}
 		if p.Address != "" {

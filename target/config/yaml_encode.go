@@ -54,6 +54,9 @@ func (e *yamlEncoder) entry(key string, v reflect.Value, indent string) {
 		e.out.WriteString("\n" + inner)
 		e.fields(v, inner)
 	case reflect.Slice:
+		if v.Len() == 0 {
+			e.out.WriteString(" []")
+		}
 		e.out.WriteString("\n")
 		for i := range v.Len() {
 			e.out.WriteString(inner + "- ")

@@ -41,7 +41,7 @@ type yamlWriter struct {
 func (w *yamlWriter) config(c *Config) *fileConfig {
 	f := &fileConfig{IgnoreErrors: c.IgnoreErrors, Discovery: w.auth(c.Discovery), Limits: w.limits(c.Limits)}
 	for _, g := range c.PortalGroups {
-		fg := filePortalGroup{Tag: g.Tag}
+		fg := filePortalGroup{Tag: g.Tag, Portals: []filePortal{}}
 		for _, p := range g.Portals {
 			fg.Portals = append(fg.Portals, filePortal(p))
 		}

@@ -40,6 +40,10 @@ type Status struct {
 	Config     string           `json:"config,omitempty"`   // absolute path of the configuration file, if there is one
 	Upgrades   []handoff.Report `json:"upgrades"`           // the last ones and the failures among them, oldest first; durations in nanoseconds
 	Accounts   []string         `json:"accounts,omitempty"` // names of those that tgtadm has made
+
+	DiscoveryAccounts   []string `json:"discovery_accounts,omitempty"` // CHAP names of initiators in discovery
+	DiscoveryOutAccount string   `json:"discovery_outgoing_account,omitempty"`
+
 	target.Status
 }
 

@@ -15,9 +15,9 @@ import (
 
 // Operation is one change, with the words of tgtadm's options.
 type Operation struct {
-	Mode   string  `json:"mode"`             // target, logicalunit or account
+	Mode   string  `json:"mode"`             // target, logicalunit, account or portal
 	Op     string  `json:"op"`               // new, delete, bind, unbind or update
-	TID    int     `json:"tid,omitempty"`    // of the target
+	TID    int     `json:"tid,omitempty"`    // of the target; an account is bound to discovery without it
 	Target string  `json:"target,omitempty"` // its name; the daemon fills it in
 	LUN    uint16  `json:"lun,omitempty"`
 	Params []Param `json:"params,omitempty"` // of a target or logical unit, set in this order
@@ -28,6 +28,8 @@ type Operation struct {
 	User     string `json:"user,omitempty"`
 	Password string `json:"password,omitempty"`
 	Outgoing bool   `json:"outgoing,omitempty"`
+
+	Portal string `json:"portal,omitempty"` // IP address and port
 
 	Force bool `json:"force,omitempty"` // delete a target that is in use
 }
@@ -40,6 +42,7 @@ type Param struct {
 
 // What can be wrong with an operation, in tgt's words.
 var (
+	ErrNoDriver       = errors.New("can't find the driver")
 	ErrNoTarget       = errors.New("can't find the target")
 	ErrNoLUN          = errors.New("can't find the logical unit")
 	ErrNoSession      = errors.New("can't find the session")
@@ -59,7 +62,7 @@ var (
 // Words returns what tgt says of an error.
 func Words(err error) string {
 	for _, e := range []error{
-		ErrNoTarget, ErrNoLUN, ErrNoSession, ErrNoAccount, ErrTargetExists, ErrLUNExists, ErrAccountExists, ErrRuleExists, ErrNoRule,
+		ErrNoDriver, ErrNoTarget, ErrNoLUN, ErrNoSession, ErrNoAccount, ErrTargetExists, ErrLUNExists, ErrAccountExists, ErrRuleExists, ErrNoRule,
 		ErrOutgoing, ErrTargetActive, ErrLUNActive, ErrUnknown,
 	} {
 		if errors.Is(err, e) {
@@ -74,13 +77,18 @@ type Overlay struct {
 	Operations []Operation `json:"operations"`
 }
 
-// Accounts returns the names of the accounts that were made, in their order.
-func (o *Overlay) Accounts() []string {
-	var names []string
+// List returns the operations.
+func (o *Overlay) List() []Operation {
 	if o == nil {
 		return nil
 	}
-	for _, op := range o.Operations {
+	return o.Operations
+}
+
+// Accounts returns the names of the accounts that were made, in their order.
+func (o *Overlay) Accounts() []string {
+	var names []string
+	for _, op := range o.List() {
 		if op.is("account", "new") {
 			names = append(names, op.User)
 		}
@@ -96,9 +104,9 @@ func (o *Overlay) Apply(c *config.Config) []error {
 	}
 	var errs []error
 	a := &applier{c: c, accounts: map[string]string{}}
-	for i := range o.Operations {
-		if err := a.apply(&o.Operations[i]); err != nil {
-			errs = append(errs, fmt.Errorf("%s %s of tgtadm: %w", o.Operations[i].Mode, o.Operations[i].Op, err))
+	for _, op := range o.Operations {
+		if err := a.apply(&op); err != nil {
+			errs = append(errs, fmt.Errorf("%s %s of tgtadm: %w", op.Mode, op.Op, err))
 		}
 	}
 	c.SetDefaults()
@@ -109,11 +117,8 @@ func (o *Overlay) Apply(c *config.Config) []error {
 // had the overlay applied, and has the operations carried out on it. late is of the
 // process that runs.
 func (o *Overlay) Add(c *config.Config, ops []Operation, late config.Late) (*Overlay, error) {
-	next := new(Overlay)
+	next := &Overlay{Operations: slices.Clone(o.List())}
 	a := &applier{c: c, accounts: map[string]string{}}
-	if o != nil {
-		next.Operations = slices.Clone(o.Operations)
-	}
 	for _, op := range next.Operations {
 		if op.is("account", "new") {
 			a.accounts[op.User] = op.Password
@@ -174,6 +179,8 @@ func (op *Operation) covers(old *Operation) bool {
 		return old.Mode == "logicalunit" && old.TID == op.TID && old.LUN == op.LUN
 	case op.is("account", "delete"):
 		return old.Mode == "account" && old.User == op.User
+	case op.is("portal", "delete"):
+		return old.Mode == "portal" && old.Portal == op.Portal
 	}
 	return old.Mode == op.Mode && old.TID == op.TID && old.Address == op.Address && old.Initiator == op.Initiator &&
 		old.User == op.User && old.Outgoing == op.Outgoing && (old.Op == "bind" || old.Op == "unbind")
@@ -206,6 +213,10 @@ func (a *applier) apply(op *Operation) error {
 		return nil
 	case op.is("account", "delete"):
 		return a.deleteAccount(op)
+	case op.Mode == "account" && op.TID == 0:
+		return a.account(&a.c.Discovery, op)
+	case op.Mode == "portal":
+		return portal(a.c, op)
 	}
 	t := find(a.c, op.TID)
 	if t == nil || op.Target != "" && op.Target != t.Name {
@@ -217,7 +228,7 @@ func (a *applier) apply(op *Operation) error {
 	case "logicalunit":
 		return logicalUnit(t, op)
 	case "account":
-		return a.account(t, op)
+		return a.account(&t.Auth, op)
 	}
 	return fmt.Errorf("%w: mode %q", ErrInvalidRequest, op.Mode)
 }
@@ -300,49 +311,72 @@ func logicalUnit(t *config.Target, op *Operation) error {
 	return fmt.Errorf("%w: op %q", ErrInvalidRequest, op.Op)
 }
 
-func (a *applier) account(t *config.Target, op *Operation) error {
+// account binds an account to a target or to discovery, or takes that back.
+func (a *applier) account(auth *config.Auth, op *Operation) error {
 	isUser := func(u config.Account) bool { return u.User == op.User }
 	switch password, known := a.accounts[op.User]; {
 	case op.Op == "bind" && !known:
 		return ErrNoAccount
 	case op.Op == "bind" && op.Outgoing:
-		if t.Auth.Outgoing != nil {
+		if auth.Outgoing != nil {
 			return ErrOutgoing
 		}
-		t.Auth.Outgoing = &config.Account{User: op.User, Secret: config.Secret(password)}
+		auth.Outgoing = &config.Account{User: op.User, Secret: config.Secret(password)}
 	case op.Op == "bind":
-		if slices.ContainsFunc(t.Auth.Users, isUser) {
+		if slices.ContainsFunc(auth.Users, isUser) {
 			return ErrAccountExists
 		}
-		t.Auth.Users = append(slices.Clip(t.Auth.Users), config.Account{User: op.User, Secret: config.Secret(password)})
+		auth.Users = append(slices.Clip(auth.Users), config.Account{User: op.User, Secret: config.Secret(password)})
 	case op.Op == "unbind" && op.Outgoing:
-		if t.Auth.Outgoing == nil || t.Auth.Outgoing.User != op.User {
+		if auth.Outgoing == nil || auth.Outgoing.User != op.User {
 			return ErrNoAccount
 		}
-		t.Auth.Outgoing = nil
+		auth.Outgoing = nil
 	case op.Op == "unbind":
-		if !slices.ContainsFunc(t.Auth.Users, isUser) {
+		if !slices.ContainsFunc(auth.Users, isUser) {
 			return ErrNoAccount
 		}
-		t.Auth.Users = slices.DeleteFunc(slices.Clone(t.Auth.Users), isUser)
+		auth.Users = slices.DeleteFunc(slices.Clone(auth.Users), isUser)
 	default:
 		return fmt.Errorf("%w: op %q", ErrInvalidRequest, op.Op)
 	}
 	return nil
 }
 
-// deleteAccount takes the account from its targets, too, as tgt does.
+// deleteAccount takes the account from its targets and from discovery, too, as tgt does.
 func (a *applier) deleteAccount(op *Operation) error {
 	if _, ok := a.accounts[op.User]; !ok {
 		return ErrNoAccount
 	}
 	delete(a.accounts, op.User)
+	all := []*config.Auth{&a.c.Discovery}
 	for i := range a.c.Targets {
-		auth := &a.c.Targets[i].Auth
+		all = append(all, &a.c.Targets[i].Auth)
+	}
+	for _, auth := range all {
 		auth.Users = slices.DeleteFunc(slices.Clone(auth.Users), func(u config.Account) bool { return u.User == op.User })
 		if auth.Outgoing != nil && auth.Outgoing.User == op.User {
 			auth.Outgoing = nil
 		}
+	}
+	return nil
+}
+
+// portal opens or closes a portal. Its address is completed first, so that the
+// same one is known whatever way it is written.
+func portal(c *config.Config, op *Operation) error {
+	address, err := config.ParsePortal(op.Portal)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalidRequest, err)
+	}
+	op.Portal = address
+	switch {
+	case op.Op == "new" && !c.AddPortal(address):
+		return fmt.Errorf("%w: %s is a portal already", ErrInvalidRequest, address)
+	case op.Op == "delete" && !c.RemovePortal(address):
+		return fmt.Errorf("%w: %s is not among the portals", ErrInvalidRequest, address)
+	case op.Op != "new" && op.Op != "delete":
+		return fmt.Errorf("%w: op %q", ErrInvalidRequest, op.Op)
 	}
 	return nil
 }

@@ -52,9 +52,14 @@ func TestUndone(t *testing.T) {
 		{Mode: "account", Op: "unbind", TID: 3, User: "u"},
 		{Mode: "account", Op: "delete", User: "u"},
 		{Mode: "target", Op: "delete", TID: 3},
+		{Mode: "account", Op: "new", User: "d", Password: "correct-horse-2"},
+		{Mode: "account", Op: "bind", User: "d"},
+		{Mode: "account", Op: "delete", User: "d"},
+		{Mode: "portal", Op: "new", Portal: "192.0.2.1"},
+		{Mode: "portal", Op: "delete", Portal: "192.0.2.1:3260"},
 	}, nil)
-	if err != nil || len(o.Operations) > 0 || len(c.Targets) > 0 {
-		t.Errorf("left: %+v, %d targets, %v", o, len(c.Targets), err)
+	if err != nil || len(o.Operations) > 0 || len(c.Targets) > 0 || len(c.Discovery.Users) > 0 || len(c.PortalGroups[0].Portals) > 0 {
+		t.Errorf("left: %+v, %+v, %v", o, c, err)
 	}
 }
 
@@ -76,5 +81,39 @@ func TestFileTarget(t *testing.T) {
 	c = load("iqn.2026-11.test:b")
 	if errs := o.Apply(c); len(errs) != 1 || !errors.Is(errs[0], ErrNoTarget) || len(c.Targets) != 1 {
 		t.Errorf("another target is deleted: %v", errs)
+	}
+}
+
+// TestFilePortal stays closed over reloads, and is opened again.
+func TestFilePortal(t *testing.T) {
+	load := func() *config.Config {
+		c := &config.Config{PortalGroups: []config.PortalGroup{{Tag: 5, Portals: []config.Portal{{Address: "192.0.2.1:3260"}}}}}
+		c.SetDefaults()
+		return c
+	}
+	var o *Overlay
+	c := load()
+	for _, tc := range []struct{ op, portals string }{{"delete", ""}, {"new", "192.0.2.1:3260 "}, {"delete", ""}} {
+		next, err := o.Add(c, []Operation{{Mode: "portal", Op: tc.op, Portal: "192.0.2.1"}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o = next
+		again := load()
+		if errs := o.Apply(again); len(errs) > 0 {
+			t.Errorf("after %s: %v", tc.op, errs)
+		}
+		for _, c := range []*config.Config{c, again} {
+			portals := ""
+			for _, p := range c.PortalGroups[0].Portals {
+				portals += p.Address + " "
+			}
+			if len(c.PortalGroups) != 1 || c.PortalGroups[0].Tag != 5 || portals != tc.portals {
+				t.Errorf("after %s: %v, want %s", tc.op, c.PortalGroups, tc.portals)
+			}
+		}
+	}
+	if len(o.Operations) != 1 {
+		t.Errorf("kept: %v", o.Operations)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,11 +20,13 @@ const clusterIQN = "iqn.2026-11.test:cluster"
 
 // tools is gotgtd under the names of tgt's tools, first in PATH.
 type tools struct {
-	gotgtd *peer.Gotgtd
-	env    []string
+	gotgtd     *peer.Gotgtd
+	env        []string
+	supervisor []string // a command line of upgraded's, but for the command
 }
 
-func startTools(t *testing.T) *tools {
+// startTools starts gotgtd under upgraded, whose run command may have more flags.
+func startTools(t *testing.T, flags ...string) *tools {
 	t.Helper()
 	if *onTgt {
 		t.Fatal("these tests are of gotgtd's own tools")
@@ -41,10 +44,24 @@ func startTools(t *testing.T) *tools {
 	// Each operation is an upgrade: a supervisor keeps track of the process that serves.
 	upgraded := filepath.Join(dir, "upgraded")
 	must(t, "go", "build", "-o", upgraded, "../../cmd/upgraded")
-	supervised := []string{upgraded, "run", "--control", filepath.Join(dir, "upgraded.sock"), "--"}
+	control := []string{"--control", filepath.Join(dir, "upgraded.sock")}
+	supervised := slices.Concat([]string{upgraded, "run"}, control, flags, []string{"--"})
 	target := start(t, peer.Options{Dir: dir, Env: supervised, Config: peer.OneDisk(sparse(t, "file.img", 16<<20), "")})
 	g := target.(*peer.Gotgtd)
-	return &tools{g, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin", "GOTGTD_CONTROL="+g.Control())}
+	env := append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin", "GOTGTD_CONTROL="+g.Control())
+	return &tools{g, env, append([]string{upgraded}, control...)}
+}
+
+// restart stops gotgtd and starts it.
+func (s *tools) restart(t *testing.T) {
+	t.Helper()
+	must(t, s.supervisor[0], append(s.supervisor[1:], "restart")...)
+}
+
+// gotgtctl runs one of gotgtd's own commands.
+func (s *tools) gotgtctl(t *testing.T, args ...string) string {
+	t.Helper()
+	return must(t, program, append(args, "--control", s.gotgtd.Control())...)
 }
 
 // run runs a program and returns its output and exit status.
@@ -144,12 +161,7 @@ func TestTgtadm(t *testing.T) {
 	t.Parallel()
 	s := startTools(t)
 	image, theirs := sparse(t, "a.img", 8<<20), sparse(t, "theirs.img", 8<<20) // gotgtd refuses a file that tgtd has open
-	dir := t.TempDir()
-	tgt, err := peer.StartTgt(t.Context(), peer.Options{Dir: dir, Config: peer.OneDisk(sparse(t, "b.img", 16<<20), "")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(tgt.Kill)
+	tgt := startDebian(t)
 	for _, line := range []string{
 		"--op new --mode target --tid=2 --targetname iqn.2026-11.test:a",
 		"--op new --mode target --tid=2 --targetname iqn.2026-11.test:b",
@@ -170,20 +182,85 @@ func TestTgtadm(t *testing.T) {
 		"--op unbind --mode account --tid 2 --user u", "--op delete --mode account --user u", "--op delete --mode account --user u",
 		"--op delete --mode logicalunit --tid 2 --lun 0", "--op delete --mode logicalunit --tid 2 --lun 1",
 		"--op delete --mode target --tid 2", "--op delete --mode target --tid 2",
+		"--op new --mode account --user d --password correct-horse-1", "--op new --mode account --user e --password correct-horse-2",
+		"--op bind --mode account --user d", "--op bind --mode account --user d", "--op bind --mode account --user zz", "--op bind --mode account --tid 0 --user d",
+		"--op bind --mode account --user e --outgoing", "--op bind --mode account --user d --outgoing", "--op show --mode account",
+		"--op unbind --mode account --user d --outgoing", "--op unbind --mode account --user e --outgoing", "--op unbind --mode account --user zz",
+		"--op unbind --mode account --user d", "--op unbind --mode account --user d", "--op bind --mode account --user d",
+		"--op delete --mode account --user d", "--op delete --mode account --user e", "--op show --mode account",
 		"--mode target", "--op show", "--op show --mode foo", "--op foo --mode target", "--op new --mode target", "--op new --mode target --tid 3",
 		"--op new --mode target --tid x -T a", "--op new --mode logicalunit --tid 1", "--op bind --mode target --tid 1", "--op new --mode account --user u",
 		"--op update --mode target --tid 1", "--op show --mode target --foo", "--mode target --o show", "--mode target --op show --lun 1", "-V",
 	} {
 		args := strings.Fields(line)
-		want, wantCode := debian(t, tgt, strings.Fields(strings.ReplaceAll(line, image, theirs)))
-		got, code := s.run(t, nil, "tgtadm", args...)
-		if lines := strings.Split(got, "\n"); code == 22 && len(lines) == 3 && strings.HasPrefix(lines[1], "(") {
-			got = lines[0] + "\n" // the second line is gotgtd's own
+		s.compare(t, tgt, args, strings.Fields(strings.ReplaceAll(line, image, theirs)))
+	}
+}
+
+// TestTgtadmOptions is what tgtadm says of options before it asks a daemon: neither
+// program has one here.
+func TestTgtadmOptions(t *testing.T) {
+	t.Parallel()
+	link := filepath.Join(t.TempDir(), "tgtadm")
+	if err := os.Symlink(program, link); err != nil {
+		t.Fatal(err)
+	}
+	nobody := []string{"GOTGTD_CONTROL=" + filepath.Join(t.TempDir(), "none.sock")}
+	say := func(path string, args []string) (string, int) {
+		c := exec.CommandContext(t.Context(), path, append([]string{"-C", "32767"}, args...)...)
+		c.Args[0], c.Env = "tgtadm", append(os.Environ(), nobody...)
+		out, err := c.CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			t.Fatalf("%s %q: %v\n%s", path, args, err, out)
 		}
+		line, _, _ := strings.Cut(string(out), "\n")
+		return line, exit.ExitCode()
+	}
+	compare := func(args ...string) {
+		want, wantCode := say("/usr/sbin/tgtadm", args)
+		got, code := say(link, args)
 		if got != want || code != wantCode {
-			t.Errorf("tgtadm %s: exit status %d:\n%swant %d:\n%s", line, code, got, wantCode, want)
+			t.Errorf("tgtadm %q: %q, exit status %d; want %q, %d", args, got, code, want, wantCode)
 		}
 	}
+	for _, mode := range []string{"system", "target", "logicalunit", "portal", "session", "conn", "account", "lld"} {
+		for _, op := range []string{"new", "delete", "bind", "unbind", "show", "update", "stat", "start", "stop"} {
+			for _, options := range []string{"", "--tid 1", "--tid 0 --lun 1", "--tid 1 --lun 1", "--user u", "--name a --value b", "--param portal=a", "--lld foo --force"} {
+				compare(append([]string{"--mode", mode, "--op", op}, strings.Fields(options)...)...)
+			}
+		}
+	}
+	for _, number := range []string{"-1", "0x10", "010", "x", "", "65535", "65536", "2147483648", "99999999999"} {
+		for _, option := range []string{"-t", "-s", "-c", "-l", "-H", "-C"} {
+			compare("--mode", "conn", "--op", "show", option, number)
+		}
+	}
+	compare("--mode", "logicalunit", "--op", "new", "--tid", "1", "--lun", "1", "-Y", "x")
+}
+
+// compare runs tgtadm with arguments on gotgtd, and Debian's with the like on Debian's tgtd.
+func (s *tools) compare(t *testing.T, tgt *peer.Tgt, args, theirs []string) {
+	t.Helper()
+	want, wantCode := debian(t, tgt, theirs)
+	got, code := s.run(t, nil, "tgtadm", args...)
+	if lines := strings.Split(got, "\n"); code == 22 && len(lines) == 3 && strings.HasPrefix(lines[1], "(") {
+		got = lines[0] + "\n" // the second line is gotgtd's own
+	}
+	if got != want || code != wantCode {
+		t.Errorf("tgtadm %q: exit status %d:\n%swant %d:\n%s", args, code, got, wantCode, want)
+	}
+}
+
+// startDebian runs Debian's tgtd, with the same target as gotgtd.
+func startDebian(t *testing.T) *peer.Tgt {
+	t.Helper()
+	tgt, err := peer.StartTgt(t.Context(), peer.Options{Dir: t.TempDir(), Config: peer.OneDisk(sparse(t, "b.img", 16<<20), "")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tgt.Kill)
+	return tgt
 }
 
 // debian runs Debian's tgtadm.

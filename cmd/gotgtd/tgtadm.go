@@ -375,8 +375,12 @@ func (c *tgtCommand) runOn(ctx context.Context, d *control.Client, st *control.S
 	switch lld, given := c.has['L']; {
 	case given && lld != "iscsi":
 		return overlay.ErrNoDriver
-	case c.op == "show" || c.op == "stat":
-		return c.show(st, out)
+	case c.op == "show":
+		return c.show(ctx, d, st, out)
+	case c.op == "stat":
+		return c.stat(st, out)
+	case c.mode == "system", c.mode == "lld":
+		return c.system(st)
 	case c.mode == "conn" && c.op == "delete":
 		return c.endSession(ctx, d, st)
 	case c.mode == "account" && c.given('t') && c.tid == 0:
@@ -398,8 +402,8 @@ func tgtStatus(err error, errs io.Writer) int {
 		return 0
 	}
 	words := control.TgtWords(err)
-	if words == "" && overlay.Words(err) != overlay.ErrInvalidRequest.Error() || err == overlay.ErrInvalidRequest {
-		words = err.Error()
+	if own := overlay.Words(err); words == "" && (own != overlay.ErrInvalidRequest.Error() || errors.Is(err, overlay.ErrInvalidRequest)) {
+		words = own
 	}
 	if words == "" {
 		fmt.Fprintf(errs, "tgtadm: failed to send request hdr to tgt daemon, Transport endpoint is not connected\n(%v)\n", err)

@@ -3,35 +3,37 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gotgtd/gotgtd/target"
+	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/control"
 	"github.com/gotgtd/gotgtd/target/overlay"
 )
 
 // show prints what tgtadm shows.
-func (c *tgtCommand) show(st *control.Status, out io.Writer) error {
-	var t *target.TargetStatus
-	for i := range st.Targets {
-		if st.Targets[i].TID == c.tid {
-			t = &st.Targets[i]
-		}
-	}
-	if c.given('t') && t == nil && (c.mode == "target" || c.mode == "conn") {
-		return overlay.ErrNoTarget
+func (c *tgtCommand) show(ctx context.Context, d *control.Client, st *control.Status, out io.Writer) error {
+	t, err := c.shown(st)
+	if err != nil {
+		return err
 	}
 	var b strings.Builder
 	switch {
-	case c.op == "stat":
-		writeStat(&b, st, c.tid)
 	case c.mode == "system":
 		writeSystem(&b, st)
+	case c.mode == "lld":
+		b.WriteString("LLDs:\n    iscsi: ready\n")
+		for i := range st.Targets {
+			fmt.Fprintf(&b, "        Target %d: %s\n", st.Targets[i].TID, st.Targets[i].Name)
+		}
+		b.WriteString("    iser: error\n")
 	case c.mode == "portal":
 		for _, p := range st.Portals {
 			fmt.Fprintf(&b, "Portal: %s,%d\n", p.Address, p.Group)
@@ -43,24 +45,40 @@ func (c *tgtCommand) show(st *control.Status, out io.Writer) error {
 		for _, a := range slices.Backward(st.Accounts) { // the latest first, as in tgt
 			fmt.Fprintf(&b, "    %s\n", a)
 		}
-	case c.mode == "conn" && t != nil:
+	case c.mode == "conn":
 		writeConnections(&b, st, t.Name)
 	case c.mode == "target" && t != nil:
-		writeTargetParams(&b, st, t.Name)
+		err = writeTargetParams(ctx, d, &b, t.Name)
 	case c.mode == "target":
 		for i := range st.Targets {
 			writeTarget(&b, &st.Targets[i], st.Sessions)
 		}
 	default:
-		return overlay.ErrInvalidRequest
+		err = overlay.ErrInvalidRequest
 	}
-	_, err := io.WriteString(out, b.String())
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(out, b.String())
 	return err
+}
+
+// shown is the target that the command names, nil if it is about none.
+func (c *tgtCommand) shown(st *control.Status) (*target.TargetStatus, error) {
+	if c.mode != "conn" && (c.mode != "target" && c.mode != "logicalunit" || !c.given('t')) {
+		return nil, nil
+	}
+	for i := range st.Targets {
+		if st.Targets[i].TID == c.tid {
+			return &st.Targets[i], nil
+		}
+	}
+	return nil, overlay.ErrNoTarget
 }
 
 // writeSystem prints what tgt says of itself, with what gotgtd has of it.
 func writeSystem(b *strings.Builder, st *control.Status) {
-	b.WriteString("System:\n    State: ready\n    debug: off\n" + tgtDrivers +
+	b.WriteString("System:\n    State: ready\n    debug: off\nLLDs:\n    iscsi: ready\n    iser: error\n" +
 		"Backing stores:\n    rdwr (bsoflags sync:direct)\n    aio\nDevice types:\n    disk\n    controller\n")
 	if len(st.DiscoveryAccounts) > 0 || st.DiscoveryOutAccount != "" {
 		b.WriteString("    Account information:\n\n")
@@ -72,25 +90,6 @@ func writeSystem(b *strings.Builder, st *control.Status) {
 		fmt.Fprintf(b, "    %s (outgoing)\n", a)
 	}
 	b.WriteString("iSNS:\n    iSNS=Off\n    iSNSServerIP=\n    iSNSServerPort=3205\n    iSNSAccessControl=Off\n")
-}
-
-const tgtDrivers = "LLDs:\n    iscsi: ready\n    iser: error\n"
-
-func writeStat(b *strings.Builder, st *control.Status, tid int) {
-	b.WriteString("tgt lun sid rd_subm(bytes,cmds) rd_done(bytes,cmds) wr_subm(bytes,cmds) wr_done(bytes,cmds) errs\n")
-	for _, t := range st.Targets {
-		if tid != 0 && t.TID != tid {
-			continue
-		}
-		for _, s := range st.Sessions {
-			if s.Target != t.Name {
-				continue
-			}
-			n := s.Counters
-			fmt.Fprintf(b, "%3d %3d %3d %16d %5d %16d %5d %16d %5d %16d %5d %4d\n", t.TID, 0, s.TSIH,
-				n.ReadBytes, n.Reads, n.ReadBytes, n.Reads, n.WrittenBytes, n.Writes, n.WrittenBytes, n.Writes, n.Errors)
-		}
-	}
 }
 
 func writeConnections(b *strings.Builder, st *control.Status, name string) {
@@ -105,34 +104,71 @@ func writeConnections(b *strings.Builder, st *control.Status, name string) {
 	}
 }
 
-// writeTargetParams prints what the target has for all its sessions.
-func writeTargetParams(b *strings.Builder, st *control.Status, name string) {
-	for _, t := range st.Targets {
-		if t.Name == name {
-			fmt.Fprintf(b, "state=%s\n", t.State)
-		}
+// writeTargetParams prints what the target offers to its sessions, under tgt's names.
+func writeTargetParams(ctx context.Context, d *control.Client, b *strings.Builder, name string) error {
+	running, err := d.Config(ctx, true)
+	if err != nil {
+		return err
 	}
-}
-
-// endSession closes a session's connection: with the last one goes the session.
-func (c *tgtCommand) endSession(ctx context.Context, d *control.Client, st *control.Status) error {
-	name := ""
-	for _, t := range st.Targets {
-		if t.TID == c.tid {
-			name = t.Name
-		}
+	conf, err := config.LoadText("running.yaml", []byte(running.Config), nil)
+	if err != nil {
+		return err
 	}
-	if name == "" {
+	at := slices.IndexFunc(conf.Targets, func(t config.Target) bool { return t.Name == name })
+	if at < 0 {
 		return overlay.ErrNoTarget
 	}
-	for _, s := range st.Sessions {
-		if uint64(s.TSIH) == c.sid && s.Target == name {
-			_, err := d.EndSession(ctx, s.TSIH, 0)
-			if err != nil && control.TgtWords(err) == "" {
-				err = errors.Join(overlay.ErrInvalidRequest, err)
-			}
-			return err
+	p := &conf.Targets[at].Parameters
+	interval, count := 0, 0
+	if p.NOPInterval > 0 {
+		interval, count = int(p.NOPInterval/time.Second), int((p.NOPTimeout+p.NOPInterval-1)/p.NOPInterval)
+	}
+	most := cmp.Or(p.MaxXmitDataSegmentLength, 1<<24-1)
+	for _, line := range []struct {
+		name  string
+		value any
+	}{
+		{"nop_interval", interval}, {"nop_count", count}, {"MaxRecvDataSegmentLength", p.MaxRecvDataSegmentLength},
+		{"HeaderDigest", strings.Join(p.HeaderDigest, ",")}, {"DataDigest", strings.Join(p.DataDigest, ",")}, {"InitialR2T", yesNo(p.InitialR2T)},
+		{"MaxOutstandingR2T", p.MaxOutstandingR2T}, {"ImmediateData", yesNo(p.ImmediateData == nil || *p.ImmediateData)},
+		{"FirstBurstLength", p.FirstBurstLength}, {"MaxBurstLength", p.MaxBurstLength}, {"DataPDUInOrder", "Yes"}, {"DataSequenceInOrder", "Yes"},
+		{"ErrorRecoveryLevel", 0}, {"IFMarker", "No"}, {"OFMarker", "No"}, {"DefaultTime2Wait", *p.DefaultTime2Wait}, {"DefaultTime2Retain", *p.DefaultTime2Retain},
+		{"OFMarkInt", "Reject"}, {"IFMarkInt", "Reject"}, {"MaxConnections", p.MaxConnections}, {"RDMAExtensions", "No"},
+		{"TargetRecvDataSegmentLength", p.MaxRecvDataSegmentLength}, {"InitiatorRecvDataSegmentLength", most}, {"MaxOutstandingUnexpectedPDUs", 0},
+		{"MaxXmitDataSegmentLength", most}, {"MaxQueueCmd", p.QueueDepth},
+	} {
+		fmt.Fprintf(b, "%s=%v\n", line.name, line.value)
+	}
+	return nil
+}
+
+// endSession closes a session's connection: with it goes the session.
+func (c *tgtCommand) endSession(ctx context.Context, d *control.Client, st *control.Status) error {
+	t, err := c.shown(st)
+	if err != nil {
+		return err
+	}
+	s := c.session(st, t)
+	if s == nil {
+		return overlay.ErrNoSession
+	}
+	if !slices.ContainsFunc(s.Connections, func(conn target.ConnectionStatus) bool { return uint64(conn.CID) == c.cid }) {
+		return overlay.ErrNoConnection
+	}
+	_, err = d.EndSession(ctx, s.TSIH, 0)
+	if err != nil && control.TgtWords(err) == "" {
+		err = errors.Join(overlay.ErrInvalidRequest, err)
+	}
+	return err
+}
+
+// session is the session that --sid names, of a target unless that is nil.
+func (c *tgtCommand) session(st *control.Status, t *target.TargetStatus) *target.SessionStatus {
+	for i := range st.Sessions {
+		s := &st.Sessions[i]
+		if uint64(s.TSIH) == c.sid && s.Target != "" && (t == nil || s.Target == t.Name) {
+			return s
 		}
 	}
-	return overlay.ErrNoSession
+	return nil
 }

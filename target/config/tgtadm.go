@@ -3,21 +3,17 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 )
-
-// ErrUnknownParameter is a parameter that tgtadm does not know.
-var ErrUnknownParameter = errors.New("unknown parameter")
 
 // SetTgt sets what tgtadm's --name and --value set of a target: the directives of a
 // targets.conf with those names.
 func (t *Target) SetTgt(name, value string) error {
 	def, ok := targetDirectives[name]
 	if !ok || strings.Contains(name, "-") || name == "controller_tid" || strings.HasSuffix(name, "user") {
-		return fmt.Errorf("%w %q", ErrUnknownParameter, name)
+		return fmt.Errorf("unknown parameter %q", name)
 	}
 	c := &tgtContext{b: looseBuilder(), target: *t}
 	if err := def.apply(c, tgtDirective{name: name, value: value}); err != nil {
@@ -25,6 +21,9 @@ func (t *Target) SetTgt(name, value string) error {
 	}
 	if c.nops > 0 {
 		c.target.Parameters.setNOPTimeout(c.nops)
+	}
+	if p := &c.target.Parameters; name == "MaxBurstLength" { // a first burst is never longer (RFC 7143 13.14)
+		p.FirstBurstLength = min(p.FirstBurstLength, p.MaxBurstLength)
 	}
 	*t = c.target
 	return nil
@@ -35,7 +34,7 @@ func (t *Target) SetTgt(name, value string) error {
 func (l *LUN) SetTgt(name, value string) error {
 	def, ok := lunDirectives[name]
 	if !ok || name == "lun" {
-		return fmt.Errorf("%w %q", ErrUnknownParameter, name)
+		return fmt.Errorf("unknown parameter %q", name)
 	}
 	changed := *l
 	c := &tgtLUNContext{b: looseBuilder(), lun: &changed, dir: "/"}

@@ -46,6 +46,7 @@ var (
 	ErrNoTarget       = errors.New("can't find the target")
 	ErrNoLUN          = errors.New("can't find the logical unit")
 	ErrNoSession      = errors.New("can't find the session")
+	ErrNoConnection   = errors.New("can't find the connection")
 	ErrNoAccount      = errors.New("can't find the account")
 	ErrTargetExists   = errors.New("this target already exists")
 	ErrLUNExists      = errors.New("this logical unit number already exists")
@@ -55,15 +56,14 @@ var (
 	ErrOutgoing       = errors.New("this target already has an outgoing account")
 	ErrTargetActive   = errors.New("this target is still active")
 	ErrLUNActive      = errors.New("this logical unit is still active")
-	ErrUnknown        = errors.New("unknown parameter")
 	ErrInvalidRequest = errors.New("invalid request")
 )
 
 // Words returns what tgt says of an error.
 func Words(err error) string {
 	for _, e := range []error{
-		ErrNoDriver, ErrNoTarget, ErrNoLUN, ErrNoSession, ErrNoAccount, ErrTargetExists, ErrLUNExists, ErrAccountExists, ErrRuleExists, ErrNoRule,
-		ErrOutgoing, ErrTargetActive, ErrLUNActive, ErrUnknown,
+		ErrNoDriver, ErrNoTarget, ErrNoLUN, ErrNoSession, ErrNoConnection, ErrNoAccount, ErrTargetExists, ErrLUNExists, ErrAccountExists, ErrRuleExists, ErrNoRule,
+		ErrOutgoing, ErrTargetActive, ErrLUNActive,
 	} {
 		if errors.Is(err, e) {
 			return e.Error()
@@ -275,10 +275,7 @@ func (a *applier) target(t *config.Target, op *Operation) error {
 // set sets parameters.
 func set(setOne func(name, value string) error, params []Param) error {
 	for _, p := range params {
-		switch err := setOne(p.Name, p.Value); {
-		case errors.Is(err, config.ErrUnknownParameter):
-			return fmt.Errorf("%w: %w", ErrUnknown, err)
-		case err != nil:
+		if err := setOne(p.Name, p.Value); err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalidRequest, err)
 		}
 	}

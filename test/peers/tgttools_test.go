@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/test/peer"
 )
 
@@ -180,20 +182,105 @@ func TestTgtadm(t *testing.T) {
 		"--op delete --mode conn --tid 2 --sid 1 --cid 0",
 		"--op update --mode target --tid 2 --name state --value offline", "--op update --mode target --tid 2 -n state -v ready",
 		"--op unbind --mode account --tid 2 --user u", "--op delete --mode account --user u", "--op delete --mode account --user u",
-		"--op delete --mode logicalunit --tid 2 --lun 0", "--op delete --mode logicalunit --tid 2 --lun 1",
-		"--op delete --mode target --tid 2", "--op delete --mode target --tid 2",
 		"--op new --mode account --user d --password correct-horse-1", "--op new --mode account --user e --password correct-horse-2",
 		"--op bind --mode account --user d", "--op bind --mode account --user d", "--op bind --mode account --user zz", "--op bind --mode account --tid 0 --user d",
 		"--op bind --mode account --user e --outgoing", "--op bind --mode account --user d --outgoing", "--op show --mode account",
 		"--op unbind --mode account --user d --outgoing", "--op unbind --mode account --user e --outgoing", "--op unbind --mode account --user zz",
 		"--op unbind --mode account --user d", "--op unbind --mode account --user d", "--op bind --mode account --user d",
 		"--op delete --mode account --user d", "--op delete --mode account --user e", "--op show --mode account",
+		"--op show --mode conn", "--op show --mode conn --tid 9", "--op show --mode session --tid 2", "--op stat --mode target --tid 9", "--op stat --mode system",
+		"--op stat --mode logicalunit --tid 2 --lun 1", "--op stat --mode logicalunit --tid 2 --lun 5", "--op stat --mode logicalunit --tid 9 --lun 1",
+		"--op stat --mode session --tid 2", "--op stat --mode session --sid 7", "--op stat --mode conn --tid 2 --sid 1 --cid 0", "--op delete --mode session --tid 2 --sid 1",
+		"--op delete --mode conn --tid 9 --sid 1 --cid 0", "--op delete --mode conn --sid 1 --cid 0", "--op new --mode conn --tid 2", "--op new --mode session --tid 2",
+		"--op update --mode target --tid 2 -n foo -v bar", "--op update --mode target --tid 2 -n state -v foo", "--op update --mode target --tid 2 -n MaxBurstLength -v foo",
+		"--op update --mode logicalunit --tid 2 --lun 1 --params foo=bar",
+		"--op update --mode system --name State --value ready", "--op update --mode sys --name State --value foo", "--op update --mode system -n foo -v bar",
+		"--op update --mode system -n debug -v foo", "--op update --mode system -n debug -v off", "--op update --mode sys -n iSNS -v Off", "--op delete --mode system",
+		"--op start --mode lld", "--op start --mode lld --lld iscsi", "--op start --mode lld --lld foo", "--op show --mode lld", "--op new --mode lld",
+		"--lld foo --op show --mode target", "--lld iser --op show --mode sys", "--lld foo --op new --mode account --user f --password f",
+		"--op delete --mode logicalunit --tid 2 --lun 0", "--op delete --mode logicalunit --tid 2 --lun 1",
+		"--op delete --mode target --tid 2", "--op delete --mode target --tid 2",
 		"--mode target", "--op show", "--op show --mode foo", "--op foo --mode target", "--op new --mode target", "--op new --mode target --tid 3",
 		"--op new --mode target --tid x -T a", "--op new --mode logicalunit --tid 1", "--op bind --mode target --tid 1", "--op new --mode account --user u",
 		"--op update --mode target --tid 1", "--op show --mode target --foo", "--mode target --o show", "--mode target --op show --lun 1", "-V",
 	} {
 		args := strings.Fields(line)
 		s.compare(t, tgt, args, strings.Fields(strings.ReplaceAll(line, image, theirs)))
+	}
+}
+
+// TestTgtadmSession looks at a session by tgtadm, and ends it.
+func TestTgtadmSession(t *testing.T) {
+	t.Parallel()
+	s, tgt := startTools(t), startDebian(t)
+	var sessions []*initiator.Session
+	for _, portal := range []string{s.gotgtd.Portals()[0], tgt.Portals()[0]} {
+		session, err := initiator.Dial(t.Context(), initiator.Options{Address: portal, TargetName: peer.IQN})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer session.Close()
+		if err := session.Settle(t.Context(), initiator.LUN(1)); err != nil {
+			t.Fatal(err)
+		}
+		sessions = append(sessions, session)
+	}
+	for _, line := range []string{
+		"--op show --mode conn --tid 1", "--op stat --mode logicalunit --tid 1 --lun 0", "--op delete --mode target --tid 1",
+		"--op delete --mode conn --tid 1 --sid 1 --cid 9", "--op delete --mode conn --tid 1 --sid 9 --cid 0", "--op delete --mode conn --tid 9 --sid 1 --cid 0",
+		"--op show --mode conn --tid 1",
+	} {
+		s.compare(t, tgt, strings.Fields(line), strings.Fields(line))
+	}
+	// tgt counts all commands, gotgtd those that move blocks.
+	read := &initiator.Command{CDB: [16]byte{0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0}, LUN: initiator.LUN(1), In: make([]byte, 8*512)}
+	if err := sessions[0].Do(t.Context(), read); err != nil {
+		t.Fatal(err)
+	}
+	const head = "tgt lun sid rd_subm(bytes,cmds) rd_done(bytes,cmds) wr_subm(bytes,cmds) wr_done(bytes,cmds) errs\n"
+	const idle = "  1   0   1            0      0            0      0            0      0            0      0    0\n"
+	const busy = "  1   1   1         4096      1         4096      1            0      0            0      0    0\n"
+	for line, want := range map[string]string{
+		"--op stat --mode target --tid 1": head + idle + busy, "--op stat --mode system": head + idle + busy,
+		"--op stat --mode session --sid 1": head + idle + busy, "--op stat --mode logicalunit --tid 1 --lun 1": head + busy,
+	} {
+		if got := s.must(t, "tgtadm", strings.Fields(line)...); got != want {
+			t.Errorf("tgtadm %s:\n%swant\n%s", line, got, want)
+		}
+	}
+	s.compare(t, tgt, strings.Fields("--op delete --mode conn --tid 1 --sid 1 --cid 0"), strings.Fields("--op delete --mode conn --tid 1 --sid 1 --cid 0"))
+	for _, session := range sessions {
+		select {
+		case <-session.Done():
+		case <-time.After(10 * time.Second):
+			t.Error("the session goes on")
+		}
+	}
+	s.compare(t, tgt, strings.Fields("--op show --mode conn --tid 1"), strings.Fields("--op show --mode conn --tid 1"))
+}
+
+// TestTgtadmParameters sets parameters of sessions by tgtadm, which lists them as
+// Debian's does.
+func TestTgtadmParameters(t *testing.T) {
+	t.Parallel()
+	s, tgt := startTools(t), startDebian(t)
+	set := map[string]string{"MaxBurstLength": "131072", "FirstBurstLength": "32768", "nop_interval": "7", "MaxOutstandingR2T": "3", "MaxQueueCmd": "16", "HeaderDigest": "CRC32C", "InitialR2T": "No"}
+	for _, name := range []string{"MaxBurstLength", "FirstBurstLength", "nop_interval", "MaxOutstandingR2T", "MaxQueueCmd", "HeaderDigest", "InitialR2T"} {
+		args := []string{"--op", "update", "--mode", "target", "--tid", "1", "--name", name, "--value", set[name]}
+		s.compare(t, tgt, args, args)
+	}
+	args := []string{"--op", "show", "--mode", "target", "--tid", "1"}
+	theirs, _ := debian(t, tgt, args)
+	ours := strings.Split(s.must(t, "tgtadm", args...), "\n")
+	for i, line := range strings.Split(theirs, "\n") {
+		name, value, _ := strings.Cut(line, "=")
+		if i >= len(ours) {
+			t.Fatalf("%s is missing", name)
+		}
+		got, value2, _ := strings.Cut(ours[i], "=")
+		if got != name || set[name] != "" && (value != set[name] || value2 != value) {
+			t.Errorf("line %d is %q, want %q", i, ours[i], line)
+		}
 	}
 }
 

@@ -110,7 +110,7 @@ func writeTargetParams(ctx context.Context, d *control.Client, b *strings.Builde
 	if err != nil {
 		return err
 	}
-	conf, err := config.LoadText("running.yaml", []byte(running.Config), nil)
+	conf, err := config.LoadText("running.yaml", []byte(running.Config), nil, nil)
 	if err != nil {
 		return err
 	}

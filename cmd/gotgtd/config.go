@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/control"
 )
 
 func configCommand() *cobra.Command {
@@ -134,15 +136,7 @@ func configConvertCommand() *cobra.Command {
 func convertible(c *cobra.Command, args []string) (*config.Config, error) {
 	d := client(c)
 	if len(args) == 0 {
-		running, err := d.Config(c.Context(), true)
-		if err != nil {
-			return nil, err
-		}
-		now, err := d.Running(c.Context())
-		if err != nil {
-			return nil, err
-		}
-		return config.LoadText("running.yaml", []byte(running.Config), nil, now.NotOpen)
+		return runningConfig(c.Context(), d)
 	}
 	var known config.Numbers
 	var late config.Late
@@ -154,6 +148,19 @@ func convertible(c *cobra.Command, args []string) (*config.Config, error) {
 		known, late = running.Numbers(), running.NotOpen
 	}
 	return config.LoadToPlan(args[0], known, late)
+}
+
+// runningConfig is the configuration that the daemon runs on.
+func runningConfig(ctx context.Context, d *control.Client) (*config.Config, error) {
+	running, err := d.Config(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	now, err := d.Running(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return config.LoadText("running.yaml", []byte(running.Config), nil, now.NotOpen)
 }
 
 func sameFile(a, b string) bool {

@@ -106,11 +106,7 @@ func writeConnections(b *strings.Builder, st *control.Status, name string) {
 
 // writeTargetParams prints what the target offers to its sessions, under tgt's names.
 func writeTargetParams(ctx context.Context, d *control.Client, b *strings.Builder, name string) error {
-	running, err := d.Config(ctx, true)
-	if err != nil {
-		return err
-	}
-	conf, err := config.LoadText("running.yaml", []byte(running.Config), nil, nil)
+	conf, err := runningConfig(ctx, d)
 	if err != nil {
 		return err
 	}

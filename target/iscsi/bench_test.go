@@ -8,17 +8,42 @@ import (
 	"net"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 )
 
-// bench is a connection without a reading goroutine, whose input is put into
-// the chunk and whose output goes nowhere, so that what is between can be
-// measured by itself.
+// bench is a connection without a reading goroutine, whose input comes from memory
+// and whose output goes nowhere, so that what is between can be measured by itself.
 type bench struct {
 	c     *conn
 	cmdSN uint32
+	input []byte // put and not yet read
+	pdus  int    // written
 }
+
+func (b *bench) Read(p []byte) (int, error) {
+	n := copy(p, b.input)
+	b.input = b.input[:copy(b.input, b.input[n:])]
+	if n == 0 {
+		return 0, unix.EAGAIN
+	}
+	return n, nil
+}
+
+func (b *bench) Writev(iov []unix.Iovec) (n int, err error) {
+	for i := range iov {
+		n += int(iov[i].Len)
+		if iov[i].Len == pdu.BHSLen { // no data segment here has that length
+			b.pdus++
+		}
+	}
+	return n, nil
+}
+
+func (b *bench) AwaitRead(func(uintptr) bool) (bool, error)  { return false, net.ErrClosed }
+func (b *bench) AwaitWrite(func(uintptr) bool) (bool, error) { return false, net.ErrClosed }
 
 func newBench(tb testing.TB) *bench {
 	tb.Helper()
@@ -49,6 +74,8 @@ func newBench(tb testing.TB) *bench {
 		tb.Fatal(err)
 	}
 	b := &bench{c: c, cmdSN: 1}
+	c.in.Init((*reader)(c), b, &n.pool)
+	c.out.Init((*writer)(c), b, rankOutput)
 	tb.Cleanup(b.close)
 	b.put(loginPDU())
 	b.put(encode(&pdu.SCSICommand{Final: true, LUN: lun1, InitiatorTaskTag: 2, CmdSN: 1}, nil)) // takes the unit attention
@@ -65,31 +92,35 @@ func (b *bench) close() {
 	if b.c.sess != nil {
 		b.c.sess.connectionLost(b.c)
 	}
-	b.c.in.release()
-	b.c.out.discard()
+	b.c.in.Release()
+	b.c.out.Discard()
 	close(b.c.done)
 	b.c.node.removeConn(b.c)
 }
 
-// put appends bytes to what has been read.
-func (b *bench) put(p []byte) { b.c.in.w += copy(b.c.chunkSpace(), p) }
+// put appends bytes to what can be read.
+func (b *bench) put(p []byte) { b.input = append(b.input, p...) }
 
 // handle handles everything that was put, and lets go of the answers. It returns
-// how many there were.
+// how many PDUs there were.
 func (b *bench) handle(tb testing.TB) (pdus int) {
-	if err := b.c.handleInput(); err != nil {
-		tb.Fatal(err)
+	for len(b.input) > 0 {
+		err := b.c.in.More()
+		if err == nil {
+			err = b.c.handleInput()
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
 	}
 	return b.drop()
 }
 
 // drop makes the PDUs of what is queued and lets go of them.
 func (b *bench) drop() (pdus int) {
-	for b.c.out.encode() {
-		pdus += b.c.out.batch.pdus
-		b.c.out.batchSent()
-	}
-	return pdus
+	b.pdus = 0
+	b.c.out.Flush()
+	return b.pdus
 }
 
 // batchOf is how many commands arrive at once.
@@ -142,7 +173,7 @@ func hotBatches(b *bench) map[string]func(tb testing.TB) {
 		},
 		"responses": func(tb testing.TB) {
 			for range batchOf {
-				b.c.out.send(header(&response), true)
+				b.c.out.Send(header(&response), true)
 			}
 			if n := b.drop(); n != batchOf {
 				tb.Fatalf("%d PDUs, want %d", n, batchOf)

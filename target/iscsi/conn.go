@@ -3,6 +3,8 @@
 package iscsi
 
 import (
+	"golang.org/x/sys/unix"
+
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +17,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
+	"github.com/gotgtd/gotgtd/target/iscsi/stream"
 )
 
 // Reasons for the end of a connection that are nobody's fault.
@@ -25,18 +28,8 @@ var (
 	errReplaced    = errors.New("replaced by a new connection with its CID")
 	errReset       = errors.New("the target was reset")
 	errSessionLost = errors.New("another connection of the session was lost")
-	errFrozen      = errors.New("frozen") // the reader stops for a handoff; never leaves the package
+	errFrozen      = stream.ErrFrozen // the reader stops for a handoff; never leaves the package
 )
-
-// A protocolError ends its connection, because what follows in the byte
-// stream can't be trusted (RFC 7143 7.7, format errors).
-type protocolError struct{ what string }
-
-func (e protocolError) Error() string { return "protocol error: " + e.what }
-
-func protocolErrorf(format string, args ...any) error {
-	return protocolError{fmt.Sprintf(format, args...)}
-}
 
 // conn is one TCP connection. Its fields belong to the reading goroutine
 // unless they say otherwise; what login sets is constant afterwards.
@@ -47,18 +40,15 @@ type conn struct {
 	group  uint16 // tag of the portal group it came in through
 	born   time.Time
 
-	in     input
-	readFn func(uintptr) bool // in.read, bound once
-	login  *login.Login       // nil in full feature phase
+	in      stream.Input
+	filling *task        // a Data-Out segment is being read straight into its buffer
+	login   *login.Login // nil in full feature phase
 
-	sess         *session // nil during login
-	cid          uint16
-	headerDigest bool
-	dataDigest   bool
-	sendLimit    int // the initiator's MaxRecvDataSegmentLength, bytes
-	receiveLimit int // ours
+	sess   *session // nil during login
+	cid    uint16
+	agreed login.Agreed // digests and limits
 
-	out output // has its own lock
+	out stream.Output // has its own lock
 
 	heard atomic.Uint32 // PDUs received, for liveness
 	ping  pingState     // belongs to the liveness loop
@@ -72,16 +62,62 @@ type conn struct {
 func newConn(n *Node, sock *socket.Socket, group uint16) *conn {
 	c := &conn{
 		node: n, sock: sock, group: group, born: time.Now(),
-		remote:       sock.Remote(),
-		sendLimit:    login.DefaultSegment,
-		receiveLimit: login.DefaultSegment,
-		login:        new(login.Login),
-		done:         make(chan struct{}),
+		remote: sock.Remote(),
+		login:  new(login.Login),
+		done:   make(chan struct{}),
 	}
-	c.readFn = c.read
-	c.out.init(c)
+	c.in.Init((*reader)(c), sock, &n.pool)
+	c.out.Init((*writer)(c), writes{sock, &n.sys}, rankOutput)
+	c.agree(login.Agreed{SendLimit: login.DefaultSegment, ReceiveLimit: login.DefaultSegment})
 	return c
 }
+
+// agree makes the connection use digests and limits from now on.
+func (c *conn) agree(a login.Agreed) {
+	c.agreed = a
+	c.in.SetDigests(a.HeaderDigest, a.DataDigest)
+	c.in.SetLimit(a.ReceiveLimit)
+	c.out.SetDigests(a.HeaderDigest, a.DataDigest)
+}
+
+// header encodes a PDU that is about to be queued. It is small enough to be
+// inlined, and then neither the PDU nor the header is on the heap.
+func header(p pdu.PDU) (h pdu.BHS) {
+	p.Encode(&h)
+	return h
+}
+
+// writes is the socket as the output sees it.
+type writes struct {
+	*socket.Socket
+	sys *system
+}
+
+func (w writes) Writev(iov []unix.Iovec) (int, error) { return w.sys.writev(w.Socket, iov) }
+
+// writer is the connection as its output sees it; it is a [stream.Owner].
+type writer conn
+
+func (w *writer) Stopped() error                 { return (*conn)(w).stopped() }
+func (w *writer) Numbers() (exp, maximum uint32) { return w.sess.window.Numbers() }
+func (w *writer) Written()                       { w.node.work.kick(w.sess) }
+
+func (w *writer) Ended(err error) {
+	if err == nil {
+		err = errLoggedOut
+	}
+	(*conn)(w).close(err)
+}
+
+// reader is the connection as its input sees it; it is a [stream.Handler].
+type reader conn
+
+func (r *reader) Stopped() error                             { return (*conn)(r).stopped() }
+func (r *reader) Handle(h *pdu.BHS, data []byte) error       { return (*conn)(r).dispatch(h, data) }
+func (r *reader) Damaged(h *pdu.BHS) error                   { return (*conn)(r).dataDigestError(h) }
+func (r *reader) Direct(length, total int) bool              { return r.node.opt.FastPaths.direct(length, total) }
+func (r *reader) Place(h *pdu.BHS, length int) ([]byte, int) { return (*conn)(r).place(h, length) }
+func (r *reader) Unplace()                                   { (*conn)(r).unplace() }
 
 // close ends the connection for a reason; the first reason counts. It never
 // blocks: the reading goroutine notices and cleans up.
@@ -95,7 +131,7 @@ func (c *conn) close(why error) {
 			c.sock.Shutdown()
 		}
 		c.sock.Wake()
-		c.out.wake()
+		c.out.Wake()
 	})
 }
 
@@ -115,7 +151,7 @@ func (c *conn) run() {
 		break
 	}
 	c.logEnd()
-	c.dropBulk()
+	c.in.Drop()
 	if c.sess != nil {
 		c.sess.connectionLost(c)
 	}
@@ -124,8 +160,8 @@ func (c *conn) run() {
 
 // letGo ends what is left of a closed connection.
 func (c *conn) letGo() {
-	c.in.release()
-	c.out.discard()
+	c.in.Release()
+	c.out.Discard()
 	c.sock.Close()
 	close(c.done)
 }
@@ -137,7 +173,7 @@ func (c *conn) retire() {
 		c.ended = errFrozen
 		c.move(connClosed)
 	})
-	c.dropBulk()
+	c.in.Drop()
 	c.letGo()
 }
 
@@ -157,21 +193,21 @@ func (c *conn) logEnd() {
 // while input lasts and goes out in one piece when it is used up.
 func (c *conn) serve() error {
 	for {
-		c.out.gather()
+		c.out.Gather()
 		if err := c.handleInput(); err != nil {
-			c.out.ungather()
+			c.out.Ungather()
 			if !errors.Is(err, errFrozen) {
-				c.out.flush() // a last word, such as a login failure
+				c.out.Flush() // a last word, such as a login failure
 			}
 			return err
 		}
-		c.out.flushNow()
+		c.out.FlushNow()
 		c.node.memory.serve(c.node)
-		if c.out.finished() {
+		if c.out.Finished() {
 			return errLoggedOut
 		}
-		if err := c.readMore(); err != nil {
-			return err
+		if err := c.in.More(); err != nil {
+			return c.readError(err)
 		}
 	}
 }
@@ -207,10 +243,10 @@ func (c *conn) handleInput() error {
 		if c.node.stopped() {
 			return errFrozen
 		}
-		if err := c.out.throttle(); err != nil {
+		if err := c.out.Throttle(); err != nil {
 			return err
 		}
-		ok, err := c.nextPDU()
+		ok, err := c.in.Next()
 		if !ok || err != nil {
 			return err
 		}
@@ -227,7 +263,7 @@ func (c *conn) dispatch(h *pdu.BHS, data []byte) error {
 			// RFC 7143 6.3: anything else during login ends the connection;
 			// the response says so.
 			c.refuseLogin(login.Errorf(pdu.InvalidDuringLogin, "opcode %#x", uint8(op)), nil)
-			return protocolErrorf("opcode %#x during login", uint8(op))
+			return stream.FormatErrorf("opcode %#x during login", uint8(op))
 		}
 		return c.handleLogin(h, data)
 	}
@@ -246,7 +282,7 @@ func (c *conn) dispatch(h *pdu.BHS, data []byte) error {
 		c.reject(pdu.SNACKReject, h)
 		return nil
 	case pdu.OpLoginReq:
-		return protocolErrorf("login request in full feature phase")
+		return stream.FormatErrorf("login request in full feature phase")
 	}
 	c.reject(pdu.CommandNotSupported, h)
 	return nil
@@ -257,7 +293,7 @@ func (c *conn) reject(reason pdu.RejectReason, h *pdu.BHS) {
 	p := pdu.Reject{Reason: reason, DataLength: pdu.BHSLen}
 	b := c.node.pool.Get(pdu.BHSLen)
 	copy(b.B, h[:])
-	c.out.sendData(header(&p), true, b)
+	c.out.SendData(header(&p), true, b)
 	c.node.logLimit.Log(c.node.log, slog.LevelWarn, "PDU rejected", "remote", c.remote.String(),
 		"reason", fmt.Sprintf("%#x", uint8(reason)), "opcode", fmt.Sprintf("%#x", h[0]))
 }

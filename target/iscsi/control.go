@@ -22,10 +22,10 @@ func (c *conn) handleNOPOut(h *pdu.BHS, data []byte) error {
 	if req.InitiatorTaskTag == pdu.ReservedTag {
 		return nil
 	}
-	data = data[:min(len(data), c.sendLimit)]
+	data = data[:min(len(data), c.agreed.SendLimit)]
 	b := c.node.pool.Get(len(data))
 	copy(b.B, data)
-	c.out.sendData(header(&pdu.NOPIn{
+	c.out.SendData(header(&pdu.NOPIn{
 		DataLength: uint32(len(data)), LUN: req.LUN,
 		InitiatorTaskTag: req.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag,
 	}), true, b)
@@ -52,7 +52,7 @@ func (c *conn) handleLogout(h *pdu.BHS) error {
 }
 
 func (c *conn) respondLogout(code uint8, tag uint32) {
-	c.out.send(header(&pdu.LogoutResponse{
+	c.out.Send(header(&pdu.LogoutResponse{
 		Response: code, InitiatorTaskTag: tag,
 		Time2Wait: c.sess.params.DefaultTime2Wait, Time2Retain: 0,
 	}), true)
@@ -173,8 +173,8 @@ func (s *session) checkLiveness(now time.Time) {
 			c.close(errSilent)
 		case !p.sent && now.Sub(p.since) > limits.NOPInterval:
 			p.sent, p.since = true, now
-			c.out.send(header(&pdu.NOPIn{InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: s.newTTT()}), false)
-			c.out.flush()
+			c.out.Send(header(&pdu.NOPIn{InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: s.newTTT()}), false)
+			c.out.Flush()
 		}
 	}
 }

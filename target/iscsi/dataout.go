@@ -8,6 +8,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/ranked"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/stream"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
@@ -23,7 +24,7 @@ func (c *conn) handleDataOut(h *pdu.BHS, data []byte) error {
 		s.mu.Unlock()
 		return nil
 	}
-	run, inPlace := false, c.in.filledLocked(t)
+	run, inPlace := false, c.filledLocked(t)
 	if s.takeDataLocked(t, &p, data, inPlace) && t.phase != taskEarly {
 		run = s.continueLocked(t)
 	}
@@ -139,7 +140,7 @@ func (s *session) askLocked(t *task) {
 		t.r2ts[t.openR2Ts] = r
 		t.openR2Ts++
 		t.asked += n
-		t.conn.out.send(header(&pdu.R2T{
+		t.conn.out.Send(header(&pdu.R2T{
 			LUN: t.req.LUN, InitiatorTaskTag: t.req.InitiatorTaskTag, TargetTransferTag: r.TTT,
 			R2TSN: t.r2tSN, BufferOffset: r.Offset, DesiredDataTransferLength: r.Length,
 		}), false)
@@ -153,6 +154,27 @@ func (c *conn) immediateBufferSize(h *pdu.BHS, length int) int {
 	var p pdu.SCSICommand
 	p.Decode(h)
 	return max(length, int(min(p.ExpectedDataTransferLength, scsi.MaxTransfer)))
+}
+
+// place says where a long data segment goes; see [stream.Handler].
+func (c *conn) place(h *pdu.BHS, length int) (dest []byte, size int) {
+	switch h.Opcode() {
+	case pdu.OpDataOut:
+		if c.sess != nil && c.node.opt.FastPaths.inPlace() {
+			c.filling, dest = c.sess.reserveDataOut(c, h, length)
+		}
+	case pdu.OpSCSICommand:
+		return nil, c.immediateBufferSize(h, length)
+	}
+	return dest, length
+}
+
+// unplace gives up what place has reserved, if that was not used.
+func (c *conn) unplace() {
+	if c.filling != nil {
+		c.sess.unreserveDataOut(c.filling)
+		c.filling = nil
+	}
 }
 
 // reserveDataOut finds the place of a long Data-Out segment in its task's
@@ -175,11 +197,11 @@ func (s *session) reserveDataOut(c *conn, h *pdu.BHS, length int) (*task, []byte
 // filledLocked ends a reservation because its segment is complete, and reports
 // whether that was t's. It comes before t goes on: from then on t may be
 // answered and used again at any moment.
-func (in *input) filledLocked(t *task) bool {
-	if in.bulk.task != t {
+func (c *conn) filledLocked(t *task) bool {
+	if c.filling != t {
 		return false
 	}
-	in.bulk.task = nil
+	c.filling = nil
 	t.filling = false
 	return true
 }
@@ -200,7 +222,7 @@ func (s *session) unreserveDataOut(t *task) {
 // once the initiator has sent the rest.
 func (c *conn) dataDigestError(h *pdu.BHS) error {
 	if c.login != nil {
-		return protocolErrorf("data digest error during login")
+		return stream.FormatErrorf("data digest error during login")
 	}
 	c.reject(pdu.DataDigestError, h)
 	if h.Opcode() != pdu.OpDataOut {
@@ -213,7 +235,7 @@ func (c *conn) dataDigestError(h *pdu.BHS) error {
 	t := s.tasks[p.InitiatorTaskTag]
 	run := false
 	if t != nil && t.conn == c && t.phase <= taskData {
-		c.in.filledLocked(t)
+		c.filledLocked(t)
 		if t.broken == 0 {
 			t.broken = scsi.ProtocolServiceCRCError
 		}
@@ -296,7 +318,7 @@ func (q *memoryQueue) serve(n *Node) {
 		}
 		w.sess.mu.Unlock()
 		if c != nil {
-			c.out.flush()
+			c.out.Flush()
 		}
 	}
 }

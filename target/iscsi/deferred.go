@@ -49,8 +49,8 @@ func (d *deferred) release() {
 	c := d.conn
 	switch d.to {
 	case toManagement:
-		c.out.send(header(&pdu.TaskManagementResponse{Response: d.code, InitiatorTaskTag: d.tag}), true)
-		c.out.flushNow()
+		c.out.Send(header(&pdu.TaskManagementResponse{Response: d.code, InitiatorTaskTag: d.tag}), true)
+		c.out.FlushNow()
 		if d.cold {
 			c.node.dropSessions(c.sess.target)
 		}
@@ -59,20 +59,20 @@ func (d *deferred) release() {
 			c.sess.nexus.Close()
 		}
 		c.respondLogout(pdu.LogoutSuccess, d.tag)
-		c.out.finish()
-		c.out.flushNow()
+		c.out.Finish()
+		c.out.FlushNow()
 	case toConnectionLogout:
 		c.respondLogout(pdu.LogoutSuccess, d.tag)
 		if d.ends == c {
-			c.out.finish()
+			c.out.Finish()
 		}
-		c.out.flushNow()
+		c.out.FlushNow()
 		if d.ends != c {
 			d.ends.close(errLoggedOut)
 		}
 	case toCommand:
 		d.task.sess.answer(d.task)
-		c.out.flush()
+		c.out.Flush()
 	}
 }
 

@@ -2,7 +2,15 @@
 
 package iscsi
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/stream"
+)
+
+// A data segment longer than this, in bytes, that has not arrived in whole is read
+// straight to where it belongs.
+const bulkThreshold = 16 << 10
 
 // FastPaths says when a Node takes the shortcuts of the data path: commands
 // executed on the reading goroutine, and long data segments read straight to
@@ -41,7 +49,7 @@ func (f FastPaths) direct(length, total int) bool {
 	case FastPathsAlways:
 		return length > 0
 	case FastPathsNever:
-		return total > chunkSize
+		return total > stream.ChunkSize
 	}
 	return length > bulkThreshold
 }

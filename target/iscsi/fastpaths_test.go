@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
+	"github.com/gotgtd/gotgtd/target/iscsi/stream"
 	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
@@ -68,8 +69,8 @@ func TestDirect(t *testing.T) {
 		{FastPathsAuto, bulkThreshold + 1, bulkThreshold + 52, true},
 		{FastPathsAlways, 1, 52, true},
 		{FastPathsAlways, 0, 48, false},
-		{FastPathsNever, chunkSize - 48, chunkSize, false},
-		{FastPathsNever, chunkSize - 47, chunkSize + 4, true},
+		{FastPathsNever, stream.ChunkSize - 48, stream.ChunkSize, false},
+		{FastPathsNever, stream.ChunkSize - 47, stream.ChunkSize + 4, true},
 	} {
 		if got := tc.f.direct(tc.length, tc.total); got != tc.want {
 			t.Errorf("%d: %d bytes in a PDU of %d: %v", tc.f, tc.length, tc.total, got)

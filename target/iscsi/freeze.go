@@ -68,7 +68,7 @@ func (n *Node) Freeze(ctx context.Context) error {
 	n.mu.Unlock()
 	for _, c := range n.connList() {
 		c.sock.Wake()
-		c.out.wake()
+		c.out.Wake()
 	}
 	stop := context.AfterFunc(ctx, func() {
 		n.mu.Lock()
@@ -78,7 +78,7 @@ func (n *Node) Freeze(ctx context.Context) error {
 	defer stop()
 	if n.awaitParked(ctx) && n.work.quiesce(ctx.Done()) {
 		for _, c := range n.connList() {
-			c.out.writer.Wait()
+			c.out.Idle()
 		}
 		if !n.is(set(nodeFrozen)) {
 			return ErrClosed

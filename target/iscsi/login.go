@@ -68,7 +68,7 @@ func (c *conn) handleLogin(h *pdu.BHS, data []byte) error {
 	req.Decode(h)
 	l := c.login
 	if l.Requests == 0 {
-		c.out.startStatSN(req.ExpStatSN)
+		c.out.StartStatSN(req.ExpStatSN)
 	}
 	a, err := l.Step(loginNode{c}, &req, data)
 	if err == nil && a.Complete {
@@ -78,7 +78,7 @@ func (c *conn) handleLogin(h *pdu.BHS, data []byte) error {
 	case err == nil:
 		b := c.node.pool.Get(len(a.Text))
 		copy(b.B, a.Text)
-		c.out.sendData(header(&a.Response), true, b)
+		c.out.SendData(header(&a.Response), true, b)
 		if a.Complete {
 			c.fullFeature()
 		}
@@ -96,7 +96,7 @@ func (c *conn) handleLogin(h *pdu.BHS, data []byte) error {
 // refuseLogin queues a login response with a status other than success.
 func (c *conn) refuseLogin(err error, req *pdu.LoginRequest) {
 	p := login.Refusal(err, req)
-	c.out.send(header(&p), true)
+	c.out.Send(header(&p), true)
 }
 
 // enter opens the session, or joins it, and tells the initiator its numbers.
@@ -116,9 +116,7 @@ func (c *conn) enter(req *pdu.LoginRequest, a *login.Answer) error {
 // fullFeature lets the connection enter full feature phase, behind the last login
 // response.
 func (c *conn) fullFeature() {
-	agreed := c.login.Agreed()
-	c.headerDigest, c.dataDigest = agreed.HeaderDigest, agreed.DataDigest
-	c.sendLimit, c.receiveLimit = agreed.SendLimit, agreed.ReceiveLimit
+	c.agree(c.login.Agreed())
 	c.login = nil
 	c.move(connFull)
 	_ = c.node.sys.bound(c.sock) // fails if the connection is gone, as the next read says

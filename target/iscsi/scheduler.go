@@ -77,7 +77,7 @@ func (w *scheduler) kick(s *session) {
 // it, and sees that there is a worker.
 func (w *scheduler) listLocked(s *session) {
 	q := &s.queue
-	if q.listed || len(q.tasks) == 0 || q.running >= (w.max+1)/2 || q.tasks[0].conn.out.full() {
+	if q.listed || len(q.tasks) == 0 || q.running >= (w.max+1)/2 || q.tasks[0].conn.out.Full() {
 		return
 	}
 	q.listed = true
@@ -147,7 +147,7 @@ func (w *scheduler) run(t *task) {
 		s.mu.Unlock()
 		s.execute(t)
 	}
-	c.out.flush()
+	c.out.Flush()
 	w.node.memory.serve(w.node)
 }
 

@@ -129,7 +129,7 @@ func (s *session) runWaiting() {
 			s.mu.Unlock()
 			r.process()
 		}
-		r.conn.out.flush()
+		r.conn.out.Flush()
 	}
 }
 
@@ -299,8 +299,8 @@ func (s *session) requestLogout() {
 	conns := s.connsLocked()
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.out.send(header(&pdu.AsyncMessage{Event: pdu.AsyncLogoutRequest, Parameter3: logoutRequestSeconds}), true)
-		c.out.flush()
+		c.out.Send(header(&pdu.AsyncMessage{Event: pdu.AsyncLogoutRequest, Parameter3: logoutRequestSeconds}), true)
+		c.out.Flush()
 	}
 }
 
@@ -365,7 +365,7 @@ func (s *session) info() SessionInfo {
 	}
 	i.Tasks = len(s.tasks)
 	for _, c := range s.conns {
-		i.Connections = append(i.Connections, ConnectionInfo{c.cid, c.sock.Local(), c.remote, c.headerDigest, c.dataDigest})
+		i.Connections = append(i.Connections, ConnectionInfo{c.cid, c.sock.Local(), c.remote, c.agreed.HeaderDigest, c.agreed.DataDigest})
 	}
 	slices.SortFunc(i.Connections, func(a, b ConnectionInfo) int { return int(a.CID) - int(b.CID) })
 	return i

@@ -15,7 +15,6 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
-	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
@@ -152,11 +151,11 @@ func (n *Node) Snapshot() (*NodeState, []*socket.Socket) {
 
 func (c *conn) snapshot() ConnectionState {
 	st := ConnectionState{
-		CID: c.cid, Group: c.group, Born: c.born.UnixNano(), HeaderDigest: c.headerDigest, DataDigest: c.dataDigest,
-		SendLimit: c.sendLimit, ReceiveLimit: c.receiveLimit, LoggingOut: c.is(connLeaving),
-		Login: c.login, In: c.in.bytes(), Out: c.out.settle(), Heard: c.heard.Load(),
+		CID: c.cid, Group: c.group, Born: c.born.UnixNano(), HeaderDigest: c.agreed.HeaderDigest, DataDigest: c.agreed.DataDigest,
+		SendLimit: c.agreed.SendLimit, ReceiveLimit: c.agreed.ReceiveLimit, LoggingOut: c.is(connLeaving),
+		Login: c.login, In: c.in.Bytes(), Out: c.out.Settle(), Heard: c.heard.Load(),
 	}
-	st.StatSN, st.Last = c.out.statSN, c.out.last
+	st.StatSN, st.Last = c.out.StatSN(), c.out.Last()
 	if c.sess != nil {
 		st.TSIH = c.sess.tsih
 	}
@@ -288,11 +287,14 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 		return fmt.Errorf("iscsi: %w", err)
 	}
 	c := newConn(n, sock, st.Group)
-	c.born, c.cid, c.headerDigest, c.dataDigest = time.Unix(0, st.Born), st.CID, st.HeaderDigest, st.DataDigest
-	c.sendLimit, c.receiveLimit = st.SendLimit, st.ReceiveLimit
+	c.born, c.cid = time.Unix(0, st.Born), st.CID
+	c.agree(login.Agreed{HeaderDigest: st.HeaderDigest, DataDigest: st.DataDigest, SendLimit: st.SendLimit, ReceiveLimit: st.ReceiveLimit})
 	c.heard.Store(st.Heard)
-	c.out.statSN, c.out.last = st.StatSN, st.Last
-	c.in.preload(&n.pool, st.In)
+	c.out.StartStatSN(st.StatSN)
+	if st.Last {
+		c.out.Finish()
+	}
+	c.in.Preload(st.In)
 	if st.TSIH == 0 {
 		return c.restoreLogin(st)
 	}
@@ -300,7 +302,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 		c.sock.Close()
 		return fmt.Errorf("iscsi: no session for the connection of %s", c.remote)
 	}
-	c.out.restore(bytes.Clone(st.Out))
+	c.out.Restore(bytes.Clone(st.Out))
 	c.login = nil
 	c.move(connFull)
 	if st.LoggingOut {
@@ -322,19 +324,10 @@ func (c *conn) restoreLogin(st *ConnectionState) error {
 		return fmt.Errorf("iscsi: no login state for the connection of %s", c.remote)
 	}
 	c.login = st.Login
-	c.out.restore(bytes.Clone(st.Out))
+	c.out.Restore(bytes.Clone(st.Out))
 	c.node.conns[c] = struct{}{}
 	c.login.Resume(loginNode{c})
 	return nil
-}
-
-// preload puts bytes that another process has read in front of the stream.
-func (in *input) preload(pool *mem.Pool, b []byte) {
-	if len(b) == 0 {
-		return
-	}
-	in.chunk = pool.Get(max(chunkSize, len(b)+chunkSize/2))
-	in.w = copy(in.chunk.B, b)
 }
 
 func (n *Node) restoreTasks(st *SessionState) error {

@@ -81,36 +81,6 @@ func (t *task) release(n *Node) {
 	n.tasks.Put(t)
 }
 
-func (t *task) inBytes() int {
-	if t.cmd.In == nil {
-		return 0
-	}
-	return len(t.cmd.In.B)
-}
-
-func (t *task) goodStatus() bool { return t.cmd.Status == scsi.Good }
-
-// residual compares what the initiator expected with what the command
-// transfers (RFC 7143 11.4.5).
-func (t *task) residual() (overflow, underflow bool, count uint32) {
-	// A command that moves data the other way than its R and W bits say moves none: all
-	// of it is what the initiator does not expect.
-	actual, expected := t.cmd.InLength, t.cmd.InExpected
-	switch {
-	case t.cmd.Direction == scsi.DataOut:
-		actual, expected = t.cmd.Length, t.cmd.OutExpected
-	case actual == 0:
-		expected += t.cmd.OutExpected // one of the two is 0
-	}
-	switch {
-	case actual > expected:
-		return true, false, actual - expected
-	case actual < expected:
-		return false, true, expected - actual
-	}
-	return false, false, 0
-}
-
 // handleCommand takes in a SCSI Command PDU (RFC 7143 11.3).
 func (c *conn) handleCommand(h *pdu.BHS, data []byte) error {
 	s := c.sess
@@ -195,8 +165,10 @@ func (c *conn) takeImmediateData(t *task, data []byte) {
 	}
 	t.cmd.Out = data
 	t.received = n
-	if b := c.takeBulk(); b != nil {
-		t.buf = b
+	if c.node.opt.FastPaths.inPlace() {
+		if b := c.in.Take(); b != nil {
+			t.buf = b
+		}
 	}
 }
 
@@ -382,7 +354,7 @@ func (s *session) answer(t *task) {
 	s.leaveLocked(t, taskAnswered)
 	// Queued under the lock: an abort that finds the task gone is answered
 	// behind its response.
-	t.conn.out.sendTask(t)
+	t.conn.out.SendSource(t)
 	s.mu.Unlock()
 }
 

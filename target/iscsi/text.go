@@ -68,7 +68,7 @@ func (c *conn) stepTextLocked(req *pdu.TextRequest, data []byte) (pdu.RejectReas
 		}
 		x.Out = append(x.Out, c.answerText(pairs)...)
 	}
-	n := min(len(x.Out), c.sendLimit)
+	n := min(len(x.Out), c.agreed.SendLimit)
 	part := x.Out[:n]
 	x.Out = x.Out[n:]
 	c.respondTextLocked(part, len(x.Out) == 0 && req.Final)
@@ -90,7 +90,7 @@ func (c *conn) respondTextLocked(part []byte, final bool) {
 	}
 	b := c.node.pool.Get(len(part))
 	copy(b.B, part)
-	c.out.sendData(header(&p), true, b)
+	c.out.SendData(header(&p), true, b)
 }
 
 // answerText answers the keys of a text request.

@@ -125,7 +125,10 @@ func (o *Overlay) Add(c *config.Config, ops []Operation, late config.Late) (*Ove
 		}
 	}
 	for _, op := range ops {
-		if t := find(c, op.TID); t != nil {
+		if !op.is("target", "new") {
+			op.Target = ""
+		}
+		if t := op.find(c); t != nil {
 			op.Target = t.Name
 		}
 		if err := a.apply(&op); err != nil {
@@ -192,10 +195,12 @@ type applier struct {
 	accounts map[string]string // passwords by name
 }
 
-func find(c *config.Config, tid int) *config.Target {
+// find returns the operation's target. Once that is known its name counts: the
+// number of one that was deleted and stands in a file may be another at the next load.
+func (op *Operation) find(c *config.Config) *config.Target {
 	for i := range c.Targets {
-		if c.Targets[i].TID == tid {
-			return &c.Targets[i]
+		if t := &c.Targets[i]; op.Target == t.Name || op.Target == "" && t.TID == op.TID {
+			return t
 		}
 	}
 	return nil
@@ -218,8 +223,8 @@ func (a *applier) apply(op *Operation) error {
 	case op.Mode == "portal":
 		return portal(a.c, op)
 	}
-	t := find(a.c, op.TID)
-	if t == nil || op.Target != "" && op.Target != t.Name {
+	t := op.find(a.c)
+	if t == nil {
 		return ErrNoTarget
 	}
 	switch op.Mode {
@@ -250,7 +255,8 @@ func (a *applier) target(t *config.Target, op *Operation) error {
 	}
 	switch op.Op {
 	case "delete":
-		a.c.Targets = slices.DeleteFunc(a.c.Targets, func(t config.Target) bool { return t.TID == op.TID })
+		name := t.Name
+		a.c.Targets = slices.DeleteFunc(a.c.Targets, func(t config.Target) bool { return t.Name == name })
 		return nil
 	case "bind":
 		fresh, err := t.Access.Bind(rule, isName)

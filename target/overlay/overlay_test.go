@@ -63,10 +63,12 @@ func TestUndone(t *testing.T) {
 	}
 }
 
-// TestFileTarget stays deleted over reloads, and is not mistaken for another with its number.
+// TestFileTarget stays deleted over reloads, also with another number, and is not
+// mistaken for another with its number.
 func TestFileTarget(t *testing.T) {
+	tid := 1
 	load := func(name string) *config.Config {
-		c := &config.Config{Targets: []config.Target{{Name: name, TID: 1}}}
+		c := &config.Config{Targets: []config.Target{{Name: name, TID: tid}}}
 		c.SetDefaults()
 		return c
 	}
@@ -78,6 +80,12 @@ func TestFileTarget(t *testing.T) {
 	if errs := o.Apply(c); len(errs) > 0 || len(c.Targets) > 0 {
 		t.Errorf("the target is back: %v", errs)
 	}
+	tid = 5 // a targets.conf leaves numbers to order, and nobody has this one any more
+	c = load("iqn.2026-11.test:a")
+	if errs := o.Apply(c); len(errs) > 0 || len(c.Targets) > 0 {
+		t.Errorf("the target is back with another number: %v", errs)
+	}
+	tid = 1
 	c = load("iqn.2026-11.test:b")
 	if errs := o.Apply(c); len(errs) != 1 || !errors.Is(errs[0], ErrNoTarget) || len(c.Targets) != 1 {
 		t.Errorf("another target is deleted: %v", errs)

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -42,8 +44,15 @@ func showCommand() *cobra.Command {
 // takes what follows a target's access list as part of it.
 func writeStatus(b *strings.Builder, st *control.Status) {
 	writeUpgrades(b, st.Upgrades)
-	for i := range st.Targets {
-		writeTarget(b, &st.Targets[i], st.Sessions)
+	writeTargets(b, st)
+}
+
+// writeTargets prints the targets in the order of their numbers, as tgtd does.
+func writeTargets(b *strings.Builder, st *control.Status) {
+	targets := slices.Clone(st.Targets)
+	slices.SortFunc(targets, func(x, y target.TargetStatus) int { return cmp.Compare(x.TID, y.TID) })
+	for i := range targets {
+		writeTarget(b, &targets[i], st.Sessions)
 	}
 }
 

@@ -50,9 +50,7 @@ func (c *tgtCommand) show(ctx context.Context, d *control.Client, st *control.St
 	case c.mode == "target" && t != nil:
 		err = writeTargetParams(ctx, d, &b, t.Name)
 	case c.mode == "target":
-		for i := range st.Targets {
-			writeTarget(&b, &st.Targets[i], st.Sessions)
-		}
+		writeTargets(&b, st)
 	default:
 		err = overlay.ErrInvalidRequest
 	}

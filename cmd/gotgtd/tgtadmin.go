@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/config"
@@ -59,10 +62,20 @@ func tgtAdmin(ctx context.Context, args []string, out, errs io.Writer) int {
 		fmt.Fprintf(out, "Usage:\ntgt-admin [OPTION]...\n\n%s", f.FlagUsages())
 		return 0 // as tgt-admin does
 	}
-	if err := r.run(); err != nil {
-		return tgtStatus(err, errs)
+	if slices.Contains([]string{r.remove, r.offline, r.ready, r.update}, "help") {
+		fmt.Fprintf(out, "NAME is a target's name; tid=N its number; ALL is all targets.\n\n%s", f.FlagUsages())
+		return 0
 	}
-	return 0
+	err = r.run()
+	var says *tgtUsage
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &says):
+		fmt.Fprintln(out, says.text)
+		return says.code
+	}
+	return tgtStatus(err, errs)
 }
 
 func (r *tgtAdminRun) run() error {
@@ -74,30 +87,53 @@ func (r *tgtAdminRun) run() error {
 	switch {
 	case r.show:
 		var b strings.Builder
-		for i := range st.Targets {
-			writeTarget(&b, &st.Targets[i], st.Sessions)
-		}
+		writeTargets(&b, st)
 		_, err := io.WriteString(r.out, b.String())
 		return err
+	case r.execute, r.update != "" && r.remove == "":
+		return r.configure(st)
+	case r.remove != "":
+		return r.deleteAll()
 	case r.dump:
 		writeTgtConfig(r.out, st.Targets)
 		return nil
-	case r.remove != "":
-		return r.each(r.remove, func(t *target.TargetStatus) error { return r.delete(t, "deleted") })
+	case r.offline != "" && r.ready != "":
+		return &tgtUsage{"Invalid value (you can't use both ready and offline)!", 1}
 	case r.offline != "":
-		return r.each(r.offline, func(t *target.TargetStatus) error { return r.state(t, "offline") })
+		return r.setState(r.offline, "offline")
 	case r.ready != "":
-		return r.each(r.ready, func(t *target.TargetStatus) error { return r.state(t, "ready") })
-	case !r.execute && r.update == "":
-		return nil
+		return r.setState(r.ready, "ready")
 	}
-	if r.conf, err = config.Load(r.file); err != nil {
+	return nil
+}
+
+// load reads the configuration file.
+func (r *tgtAdminRun) load() error {
+	if _, err := os.Stat(r.file); errors.Is(err, fs.ErrNotExist) {
+		return &tgtUsage{fmt.Sprintf("Config file %s not found. Exiting...", r.file), int(unix.ENOENT)}
+	}
+	r.comment("Using %s as configuration file", r.file)
+	var err error
+	if r.conf, err = config.LoadToServe(r.file, nil); err != nil {
 		return fmt.Errorf("%w: %w", overlay.ErrInvalidRequest, err)
 	}
-	if err := r.change(discoveryOperations(&r.conf.Discovery, st)...); err != nil && !r.ignoreErrors {
-		return err
+	return nil
+}
+
+// comment prints what tgt-admin prints beside its commands.
+func (r *tgtAdminRun) comment(format string, args ...any) {
+	if r.pretend || r.verbose {
+		fmt.Fprintf(r.out, "# "+format+"\n", args...)
 	}
-	return r.configure()
+}
+
+// bear is an error that ends the run, nil if it goes on after errors.
+func (r *tgtAdminRun) bear(err error) error {
+	if err != nil && r.ignoreErrors {
+		tgtStatus(err, r.errs)
+		return nil
+	}
+	return err
 }
 
 // discoveryOperations are those that make the accounts of discovery that are not there.
@@ -137,23 +173,15 @@ func (b *binder) bind(tid int, a *config.Account, outgoing bool) {
 	b.ops = append(b.ops, overlay.Operation{Mode: "account", Op: "bind", TID: tid, User: a.User, Outgoing: outgoing})
 }
 
-// each does something with the target, or the targets, that an argument names.
-func (r *tgtAdminRun) each(which string, do func(t *target.TargetStatus) error) error {
-	found := false
+// named returns the running targets that an argument means: by name, by tid=N, or ALL.
+func (r *tgtAdminRun) named(which string) []*target.TargetStatus {
+	var list []*target.TargetStatus
 	for i := range r.targets {
-		t := &r.targets[i]
-		if which != "ALL" && which != t.Name && which != "tid="+strconv.Itoa(t.TID) {
-			continue
-		}
-		found = true
-		if err := do(t); err != nil && !r.ignoreErrors {
-			return err
+		if t := &r.targets[i]; which == "ALL" || which == t.Name || which == "tid="+strconv.Itoa(t.TID) {
+			list = append(list, t)
 		}
 	}
-	if !found && which != "ALL" {
-		fmt.Fprintf(r.out, "# Target with name %s does not exist!\n", which)
-	}
-	return nil
+	return list
 }
 
 // change carries operations out as one, or prints them.
@@ -169,43 +197,122 @@ func (r *tgtAdminRun) change(ops ...overlay.Operation) error {
 	return r.daemon.Change(r.ctx, ops...)
 }
 
-func (r *tgtAdminRun) delete(t *target.TargetStatus, what string) error {
-	if len(t.SessionTSIH) > 0 && !r.force {
-		fmt.Fprintf(r.out, "# Target with tid %d (%s) is in use, it won't be %s.\n", t.TID, t.Name, what)
-		return nil
+// deleteAll deletes the targets that --delete names.
+func (r *tgtAdminRun) deleteAll() error {
+	list := r.named(r.remove)
+	if len(list) == 0 && r.remove != "ALL" {
+		r.comment("Target %s does not exist!", r.remove)
 	}
-	return r.change(overlay.Operation{Mode: "target", Op: "delete", TID: t.TID, Force: r.force})
-}
-
-func (r *tgtAdminRun) state(t *target.TargetStatus, state string) error {
-	return r.change(overlay.Operation{Mode: "target", Op: "update", TID: t.TID, Params: []overlay.Param{{Name: "state", Value: state}}})
-}
-
-// configure makes what runs as the file has it: with --execute what is missing, with
-// --update what the argument names.
-func (r *tgtAdminRun) configure() error {
-	for i := range r.conf.Targets {
-		t := &r.conf.Targets[i]
-		was := r.status(t.Name)
-		named := r.update == "ALL" || r.update == t.Name || was != nil && r.update == "tid="+strconv.Itoa(was.TID)
-		if r.update != "" && !named || r.update == "" && was != nil {
-			continue
-		}
-		if err := r.make(t, was); err != nil && !r.ignoreErrors {
+	for _, t := range list {
+		if _, err := r.delete(t, "deleted"); r.bear(err) != nil {
 			return err
 		}
 	}
-	if r.update == "" {
+	return nil
+}
+
+// delete deletes a target, unless it is in use and that is not forced. It reports
+// whether the target is gone.
+func (r *tgtAdminRun) delete(t *target.TargetStatus, what string) (bool, error) {
+	if len(t.SessionTSIH) > 0 && !r.force {
+		r.comment("Target with tid %d (%s) is in use, it won't be %s.", t.TID, t.Name, what)
+		return false, nil
+	}
+	r.comment("Removing target: %s", t.Name)
+	err := r.change(overlay.Operation{Mode: "target", Op: "delete", TID: t.TID, Force: r.force})
+	return err == nil, err
+}
+
+// setState takes targets offline, or makes them ready.
+func (r *tgtAdminRun) setState(which, state string) error {
+	list := r.named(which)
+	tid, isTID := strings.CutPrefix(which, "tid=")
+	switch {
+	case len(list) == 0 && isTID:
+		n, _ := strconv.Atoi(tid) // 0 is no target either
+		list = []*target.TargetStatus{{TID: n}}
+	case len(list) == 0 && which != "ALL":
+		return &tgtUsage{fmt.Sprintf("There is no target with name %q, can't %s it!", which, state), 1}
+	}
+	for _, t := range list {
+		op := overlay.Operation{Mode: "target", Op: "update", TID: t.TID, Params: []overlay.Param{{Name: "state", Value: state}}}
+		if err := r.bear(r.change(op)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// configure makes what runs as the file has it: with --execute what is missing, taking
+// away what the file does not have, with --update what the argument names.
+func (r *tgtAdminRun) configure(st *control.Status) error {
+	if err := r.load(); err != nil {
+		return err
+	}
+	if err := r.updatable(); err != nil {
+		return err
+	}
+	if err := r.bear(r.change(discoveryOperations(&r.conf.Discovery, st)...)); err != nil {
+		return err
+	}
+	for i := range r.conf.Targets {
+		t := &r.conf.Targets[i]
+		was := r.status(t.Name)
+		switch {
+		case r.execute && was != nil:
+			r.comment("Target %s already exists!", t.Name)
+			continue
+		case !r.execute && !r.updates(t.Name, was):
+			continue
+		}
+		if err := r.bear(r.make(t, was)); err != nil {
+			return err
+		}
+	}
+	return r.removeOthers()
+}
+
+// updates tells whether --update means a target, which was there if was is not nil.
+func (r *tgtAdminRun) updates(name string, was *target.TargetStatus) bool {
+	return r.update == "ALL" || r.update == name || was != nil && r.update == "tid="+strconv.Itoa(was.TID)
+}
+
+// updatable refuses to update what neither runs nor is in the file.
+func (r *tgtAdminRun) updatable() error {
+	if r.execute || r.update == "ALL" || len(r.named(r.update)) > 0 {
 		return nil
 	}
-	return r.each(r.update, func(t *target.TargetStatus) error {
-		for i := range r.conf.Targets {
-			if r.conf.Targets[i].Name == t.Name {
-				return nil
-			}
+	if tid, ok := strings.CutPrefix(r.update, "tid="); ok {
+		return &tgtUsage{fmt.Sprintf("There is no target with tid %s, can't continue!", tid), 1}
+	}
+	if len(r.conf.Targets) == 0 || r.configured(r.update) {
+		return nil
+	}
+	return &tgtUsage{fmt.Sprintf("Target %s is currently not configured\nand does not exist in the config file - can't continue!", r.update), 1}
+}
+
+// configured tells whether the file has a target.
+func (r *tgtAdminRun) configured(name string) bool {
+	return slices.ContainsFunc(r.conf.Targets, func(t config.Target) bool { return t.Name == name })
+}
+
+// removeOthers deletes what runs and is not in the file. As in tgt-admin, --execute with a
+// file that has no targets at all deletes nothing.
+func (r *tgtAdminRun) removeOthers() error {
+	what := "updated"
+	if r.execute {
+		what = "deleted"
+	}
+	for i := range r.targets {
+		t := &r.targets[i]
+		if r.configured(t.Name) || r.execute && len(r.conf.Targets) == 0 || !r.execute && !r.updates(t.Name, t) {
+			continue
 		}
-		return r.delete(t, "updated")
-	})
+		if _, err := r.delete(t, what); r.bear(err) != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *tgtAdminRun) status(name string) *target.TargetStatus {
@@ -221,7 +328,7 @@ func (r *tgtAdminRun) status(name string) *target.TargetStatus {
 func (r *tgtAdminRun) make(t *config.Target, was *target.TargetStatus) error {
 	tid := 0
 	if was != nil {
-		if err := r.delete(was, "updated"); err != nil || len(was.SessionTSIH) > 0 && !r.force {
+		if gone, err := r.delete(was, "updated"); !gone {
 			return err
 		}
 		tid = was.TID
@@ -236,6 +343,7 @@ func (r *tgtAdminRun) make(t *config.Target, was *target.TargetStatus) error {
 		}
 		tid++
 	}
+	r.comment("Adding target: %s", t.Name)
 	return r.change(targetOperations(t, tid, st.Accounts)...)
 }
 

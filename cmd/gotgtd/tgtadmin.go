@@ -38,22 +38,8 @@ type tgtAdminRun struct {
 // tgtAdmin is tgt's program tgt-admin, and returns its exit status.
 func tgtAdmin(ctx context.Context, args []string, out, errs io.Writer) int {
 	r := &tgtAdminRun{ctx: ctx, daemon: control.NewClient(tgtSocket()), out: out, errs: errs}
-	f := pflag.NewFlagSet("tgt-admin", pflag.ContinueOnError)
+	f := r.flags()
 	f.SetOutput(errs)
-	f.BoolVarP(&r.execute, "execute", "e", false, "make the targets of the configuration file that are not there")
-	f.StringVar(&r.remove, "delete", "", "delete a target: `NAME`, tid=N or ALL")
-	f.StringVar(&r.offline, "offline", "", "put a target in offline state: `NAME`, tid=N or ALL")
-	f.StringVar(&r.ready, "ready", "", "put a target in ready state: `NAME`, tid=N or ALL")
-	f.StringVar(&r.update, "update", "", "make a target as the configuration file has it: `NAME`, tid=N or ALL")
-	f.BoolVarP(&r.show, "show", "s", false, "show all the targets")
-	f.StringVarP(&r.file, "conf", "c", "/etc/tgt/targets.conf", "configuration `FILE`")
-	f.StringVar(&r.file, "config", "/etc/tgt/targets.conf", "the same")
-	f.BoolVar(&r.ignoreErrors, "ignore-errors", false, "go on after an error")
-	f.BoolVarP(&r.force, "force", "f", false, "also what is in use")
-	f.BoolVarP(&r.pretend, "pretend", "p", false, "only print what would be done")
-	f.BoolVar(&r.dump, "dump", false, "print a targets.conf of what runs")
-	f.BoolVarP(&r.verbose, "verbose", "v", false, "print what is done")
-	f.StringP("control-port", "C", "0", "of no effect: see GOTGTD_CONTROL")
 	err := f.Parse(args)
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
@@ -105,6 +91,26 @@ func (r *tgtAdminRun) run() error {
 		return r.setState(r.ready, "ready")
 	}
 	return nil
+}
+
+// flags are tgt-admin's options.
+func (r *tgtAdminRun) flags() *pflag.FlagSet {
+	f := pflag.NewFlagSet("tgt-admin", pflag.ContinueOnError)
+	f.BoolVarP(&r.execute, "execute", "e", false, "make the targets of the configuration file that are not there")
+	f.StringVar(&r.remove, "delete", "", "delete a target: `NAME`, tid=N or ALL")
+	f.StringVar(&r.offline, "offline", "", "put a target in offline state: `NAME`, tid=N or ALL")
+	f.StringVar(&r.ready, "ready", "", "put a target in ready state: `NAME`, tid=N or ALL")
+	f.StringVar(&r.update, "update", "", "make a target as the configuration file has it: `NAME`, tid=N or ALL")
+	f.BoolVarP(&r.show, "show", "s", false, "show all the targets")
+	f.StringVarP(&r.file, "conf", "c", "/etc/tgt/targets.conf", "configuration `FILE`")
+	f.StringVar(&r.file, "config", "/etc/tgt/targets.conf", "the same")
+	f.BoolVar(&r.ignoreErrors, "ignore-errors", false, "go on after an error")
+	f.BoolVarP(&r.force, "force", "f", false, "also what is in use")
+	f.BoolVarP(&r.pretend, "pretend", "p", false, "only print what would be done")
+	f.BoolVar(&r.dump, "dump", false, "print a targets.conf of what runs")
+	f.BoolVarP(&r.verbose, "verbose", "v", false, "print what is done")
+	f.StringP("control-port", "C", "0", "of no effect: see GOTGTD_CONTROL")
+	return f
 }
 
 // load reads the configuration file.

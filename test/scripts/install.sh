@@ -24,6 +24,8 @@ for tool in tgtadm tgt-admin; do
 	ln -sf ../../../bin/gotgtd "$tools/$tool"
 	echo "$tools/$tool"
 done
+# man(1) looks for manuals beside the programs in PATH: those of tgt's tools are theirs.
+put 644 "$prefix/lib/gotgtd/tgt/man/man8" docs/man/tgt/*.8
 put 644 "$prefix/share/man/man8" docs/man/*.8
 put 644 "$prefix/share/man/man5" docs/man/*.5
 put 644 "$prefix/share/doc/gotgtd" README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg

@@ -408,6 +408,8 @@ func lunParams(l *config.LUN, tid int) []overlay.Param {
 	add("bsoflags", "direct", l.Direct)
 	add("bsoflags", "sync", l.Sync)
 	add("allow-in-use", "1", l.AllowInUse)
+	add("bsopts", "format="+l.Format, l.Format != "")
+	add("bsopts", fmt.Sprintf("size=%d,create=%v,preallocate=%v", l.Size, l.Create, l.Preallocate), l.Size > 0)
 	if l.PhysicalBlockExponent != nil {
 		add("lbppbe", strconv.Itoa(*l.PhysicalBlockExponent), true)
 	}

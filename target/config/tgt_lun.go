@@ -71,9 +71,7 @@ func init() {
 		"device-type": {"", repeatError, (*tgtLUNContext).deviceType},
 		"bs-type":     {"", repeatError, (*tgtLUNContext).bsType},
 		"bsoflags":    {"", repeatError, (*tgtLUNContext).bsOpenFlags},
-		"bsopts": {"", repeatError, func(*tgtLUNContext, tgtDirective) error {
-			return errors.New("files and devices, bs-type rdwr and aio, have no options")
-		}},
+		"bsopts":      {"", repeatError, (*tgtLUNContext).bsOptions},
 
 		"lbppbe": {"physical-block-exponent", repeatError, func(c *tgtLUNContext, d tgtDirective) error {
 			n, err := parseBounded(d.value, 15)
@@ -222,6 +220,32 @@ func (c *tgtLUNContext) bsOpenFlags(d tgtDirective) error {
 		default:
 			return fmt.Errorf("unknown flag %q: there are direct and sync", flag)
 		}
+	}
+	return nil
+}
+
+// bsOptions takes options of the backing store. tgt has none for files and passes over
+// what it does not know, so these are here what gotgtd has beyond tgt: the file serves both.
+func (c *tgtLUNContext) bsOptions(d tgtDirective) error {
+	for _, option := range strings.FieldsFunc(d.value, func(r rune) bool { return strings.ContainsRune(",; ", r) }) {
+		name, value, _ := strings.Cut(option, "=")
+		var err error
+		switch name {
+		case "format":
+			c.lun.Format = value
+		case "size":
+			c.lun.Size, err = ParseSize(value)
+		case "create":
+			c.lun.Create, err = parseSwitch(value)
+		case "preallocate":
+			c.lun.Preallocate, err = parseSwitch(value)
+		default:
+			err = errors.New("unknown option: there are format, size, create and preallocate")
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		c.b.set(c.at+"."+name, d)
 	}
 	return nil
 }

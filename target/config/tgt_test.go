@@ -180,7 +180,13 @@ var directiveTests = map[string][]struct {
 		{inLUN("bs-type sg"), nil, "3:9: bs-type: sg is not supported"},
 		{inLUN("bs-type x"), nil, "3:9: bs-type: unknown backing store type \"x\""},
 	},
-	"bsopts": {{inLUN("bsopts conf=/a"), nil, "3:8: bsopts: files and devices"}},
+	"bsopts": {
+		{inLUN("bsopts \"format=raw\""), lunIs(func(l LUN) bool { return l.Format == "raw" }), ""},
+		{inLUN("bsopts size=1.5G,create=1;preallocate=yes"), lunIs(func(l LUN) bool { return l.Size == 3<<29 && l.Create && l.Preallocate && !*l.Thin }), ""},
+		{inLUN("bsopts conf=/a"), nil, "3:8: bsopts: conf: unknown option: there are format, size, create and preallocate"},
+		{inLUN("bsopts size=big"), nil, "3:8: bsopts: size: \"big\" is not a size"},
+		{inLUN("bsopts preallocate"), nil, "3:8: bsopts: preallocate: \"\" is neither yes nor no"},
+	},
 	"bsoflags": {
 		{inLUN("bsoflags direct"), lunIs(func(l LUN) bool { return l.Direct && !l.Sync && *l.WriteCache }), ""},
 		{inLUN("bsoflags sync:direct"), lunIs(func(l LUN) bool { return l.Direct && l.Sync && !*l.WriteCache }), ""},
@@ -539,5 +545,17 @@ func TestPeoplesSpelling(t *testing.T) {
 	}
 	if c = mustParse(t, "a.conf", head+one+"backing-store /dev/a\n</target>\n"); len(c.notes) == 0 {
 		t.Error("nothing is said of the order by path")
+	}
+}
+
+// Options of the backing store are checked where they stand.
+func TestBSOptionsAreChecked(t *testing.T) {
+	name, disk := filepath.Join(t.TempDir(), "targets.conf"), filepath.Join(t.TempDir(), "disk.img")
+	write(t, disk, strings.Repeat("\x00", 4096))
+	for options, want := range map[string]string{"format=qcow2": `"qcow2" is none of raw`, "preallocate=yes": "needs a size", "size=4097": "not a multiple of the block size"} {
+		write(t, name, strings.ReplaceAll(inLUN("bsopts "+options), "/dev/a", disk))
+		if _, err := Load(name); err == nil || !strings.Contains(err.Error(), name+":3:8: bsopts: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", options, err)
+		}
 	}
 }

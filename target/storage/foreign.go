@@ -56,7 +56,7 @@ func checkFormat(f io.ReaderAt, path string, size int64) error {
 			return err
 		}
 		if bytes.Equal(b, []byte(k.magic)) {
-			return fmt.Errorf("it is a %s image, %w: convert it (qemu-img convert -f %s -O raw %q NEW), or give format: raw to serve it as it is",
+			return fmt.Errorf("it is a %s image, %w: convert it (qemu-img convert -f %s -O raw %q NEW), or give format: raw (bsopts format=raw to tgtadm and in a targets.conf) to serve it as it is",
 				k.name, ErrForeign, k.qemu, path)
 		}
 	}

@@ -163,6 +163,9 @@ func TestTgtadm(t *testing.T) {
 	t.Parallel()
 	s := startTools(t)
 	image, theirs := sparse(t, "a.img", 8<<20), sparse(t, "theirs.img", 8<<20) // gotgtd refuses a file that tgtd has open
+	foreign := filepath.Join(t.TempDir(), "foreign.img")
+	must(t, "qemu-img", "create", "-f", "qcow2", foreign, "64M")
+	other := strings.NewReplacer(image, theirs, foreign, theirs)
 	tgt := startDebian(t)
 	for _, line := range []string{
 		"--op new --mode target --tid=2 --targetname iqn.2026-11.test:a",
@@ -171,6 +174,7 @@ func TestTgtadm(t *testing.T) {
 		"--lld iscsi --op new --mode logicalunit --tid=2 --lun=1 -b " + image,
 		"--lld iscsi --op new --mode logicalunit --tid=2 --lun=1 -b " + image,
 		"--op new --mode logicalunit --tid=2 --lun=2 -b /no/such/file",
+		"--op new --mode logicalunit --tid=2 --lun=3 --bsopts format=raw,preallocate=yes,size=8M -b " + foreign, "--op delete --mode logicalunit --tid=2 --lun=3",
 		"--op new --mode logicalunit --tid=9 --lun=2 -b " + image,
 		"--op update --mode logicalunit --tid=2 --lun=1 --params scsi_sn=def,vendor_id=LINUX",
 		"--op delete --mode logicalunit --tid=2 --lun=5",
@@ -205,7 +209,7 @@ func TestTgtadm(t *testing.T) {
 		"--op update --mode target --tid 1", "--op show --mode target --foo", "--mode target --o show", "--mode target --op show --lun 1", "-V",
 	} {
 		args := strings.Fields(line)
-		s.compare(t, tgt, args, strings.Fields(strings.ReplaceAll(line, image, theirs)))
+		s.compare(t, tgt, args, strings.Fields(other.Replace(line)))
 	}
 }
 

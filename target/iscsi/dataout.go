@@ -148,14 +148,6 @@ func (s *session) askLocked(t *task) {
 	}
 }
 
-// immediateBufferSize returns how large a buffer for long immediate data must
-// be to serve as the whole command's.
-func (c *conn) immediateBufferSize(h *pdu.BHS, length int) int {
-	var p pdu.SCSICommand
-	p.Decode(h)
-	return max(length, int(min(p.ExpectedDataTransferLength, scsi.MaxTransfer)))
-}
-
 // place says where a long data segment goes; see [stream.Handler].
 func (c *conn) place(h *pdu.BHS, length int) (dest []byte, size int) {
 	switch h.Opcode() {
@@ -164,7 +156,8 @@ func (c *conn) place(h *pdu.BHS, length int) (dest []byte, size int) {
 			c.filling, dest = c.sess.reserveDataOut(c, h, length)
 		}
 	case pdu.OpSCSICommand:
-		return nil, c.immediateBufferSize(h, length)
+		// Large enough to serve as the whole command's.
+		return nil, max(length, int(min(h.ExpectedDataTransferLength(), scsi.MaxTransfer)))
 	}
 	return dest, length
 }
@@ -181,13 +174,11 @@ func (c *conn) unplace() {
 // buffer, so that it can be read straight to there. It returns nothing if the
 // segment must be looked at first. Until unreserveDataOut the buffer stays.
 func (s *session) reserveDataOut(c *conn, h *pdu.BHS, length int) (*task, []byte) {
-	var p pdu.DataOut
-	p.Decode(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.tasks[p.InitiatorTaskTag]
+	t := s.tasks[h.InitiatorTaskTag()]
 	if t == nil || t.conn != c || t.phase != taskData || t.buf == nil || t.aborted ||
-		p.BufferOffset != t.received || int(t.received)+length > len(t.buf.B) {
+		h.BufferOffset() != t.received || int(t.received)+length > len(t.buf.B) {
 		return nil, nil
 	}
 	t.filling = true

@@ -80,6 +80,12 @@ func (h *BHS) CmdSN() uint32 { return binary.BigEndian.Uint32(h[24:]) }
 // InitiatorTaskTag returns the tag that all PDUs of one task share.
 func (h *BHS) InitiatorTaskTag() uint32 { return binary.BigEndian.Uint32(h[16:]) }
 
+// BufferOffset returns the field of a Data-Out.
+func (h *BHS) BufferOffset() uint32 { return binary.BigEndian.Uint32(h[40:]) }
+
+// ExpectedDataTransferLength returns the field of a SCSI Command.
+func (h *BHS) ExpectedDataTransferLength() uint32 { return binary.BigEndian.Uint32(h[20:]) }
+
 // Padded returns n rounded up to the next multiple of four.
 func Padded(n int) int { return (n + 3) &^ 3 }
 

@@ -41,9 +41,12 @@ func StartGotgtd(ctx context.Context, program string, o Options) (*Gotgtd, error
 	if g.Process, err = Spawn("env", append(append(slices.Clone(o.Env), program), args...)...); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	err = Until(ctx, func() error {
 		select {
 		case <-g.Done():
+			cancel() // or it would be waited for without end
 			return fmt.Errorf("gotgtd has ended:\n%s", tail(g.Log(), 4<<10))
 		default:
 		}

@@ -59,8 +59,8 @@ func (s *Server) progress(path string) func(done, total int64) {
 	}
 }
 
-// newUnit makes the logical unit over an open store.
-func newUnit(c *config.LUN, store storage.Store, log *slog.Logger) (*scsi.LogicalUnit, error) {
+// newUnit makes the logical unit over an open store, of the target with the number tid.
+func newUnit(c *config.LUN, tid int, store storage.Store, log *slog.Logger) (*scsi.LogicalUnit, error) {
 	o := scsi.LogicalUnitOptions{
 		Store: store, BlockSize: c.BlockSize, ReadOnly: c.ReadOnly,
 		WriteCache: (c.WriteCache == nil || *c.WriteCache) && !c.Sync,
@@ -68,7 +68,10 @@ func newUnit(c *config.LUN, store storage.Store, log *slog.Logger) (*scsi.Logica
 		Removable:  c.Removable, Online: !c.Offline, Absent: lateReasonOf(store) != "", Log: log,
 		LowestAlignedLBA: c.LowestAlignedLBA, OptimalTransferGranularity: c.OptimalTransferGranularity,
 		OptimalTransferLength: c.OptimalTransferLength, DescriptorSense: c.DescriptorSense,
-		SCSIID: c.SCSIID, Serial: c.Serial, Vendor: c.Vendor, Product: c.Product, Revision: c.Revision,
+		SCSIID: c.SCSIID, Serial: c.Serial, Vendor: c.Vendor, Product: c.Product, Revision: c.Revision, LocalNAA: c.LocalNAA(tid),
+	}
+	if c.RotationRate != nil {
+		o.RotationRate = new(uint16(*c.RotationRate))
 	}
 	if c.PhysicalBlockExponent != nil {
 		o.PhysicalBlockExponent = uint8(*c.PhysicalBlockExponent)

@@ -44,7 +44,7 @@ func (t *served) running() plan.Target {
 		i := u.Unit.Info()
 		l := plan.LUN{
 			LUN: u.Number, Path: i.StorePath, Store: u.Unit.Store().Info().ID, Size: i.Size, BlockSize: i.BlockSize,
-			NAA: i.NAA, SCSIID: i.SCSIID, Serial: i.Serial, Vendor: i.Vendor, Product: i.Product,
+			NAA: i.NAA, LocalNAA: i.LocalNAA, SCSIID: i.SCSIID, Serial: i.Serial, Vendor: i.Vendor, Product: i.Product,
 			LastIO: u.Unit.LastIO(), Holders: u.Unit.Holders(), Error: lateReason(u.Unit),
 		}
 		if c := confs[u.Number]; c != nil {

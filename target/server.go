@@ -231,7 +231,7 @@ func (s *Server) attach(o *Options, t *served, j int) error {
 		}
 		return err
 	}
-	lu, err := newUnit(conf, store, s.log)
+	lu, err := newUnit(conf, t.conf.TID, store, s.log)
 	if err == nil {
 		err = t.device.Attach(conf.Number, lu)
 	}

@@ -387,7 +387,7 @@ func targetOperations(t *config.Target, tid int, accounts []string) []overlay.Op
 // tid: what follows from that number alone is left to the number that it gets.
 func lunParams(l *config.LUN, tid int) []overlay.Param {
 	usual := config.LUN{Number: l.Number}
-	usual.SetTgtIdentity(tid)
+	usual.SetTgtDefaults(tid)
 	list := []overlay.Param{{Name: "path", Value: l.Path}, {Name: "block-size", Value: strconv.Itoa(l.BlockSize)}}
 	add := func(name, value string, given bool) {
 		if given {
@@ -413,6 +413,12 @@ func lunParams(l *config.LUN, tid int) []overlay.Param {
 	if l.PhysicalBlockExponent != nil {
 		add("lbppbe", strconv.Itoa(*l.PhysicalBlockExponent), true)
 	}
+	if l.RotationRate != nil {
+		add("rotation_rate", strconv.Itoa(*l.RotationRate), *l.RotationRate != 0)
+	}
+	add("la_lba", strconv.Itoa(int(l.LowestAlignedLBA)), l.LowestAlignedLBA != 0)
+	add("optimal_xfer_gran", strconv.Itoa(int(l.OptimalTransferGranularity)), l.OptimalTransferGranularity != 0)
+	add("optimal_xfer_len", strconv.FormatUint(uint64(l.OptimalTransferLength), 10), l.OptimalTransferLength != 0)
 	return list
 }
 

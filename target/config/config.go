@@ -285,6 +285,9 @@ type LUN struct {
 	Serial string
 	NAA    string
 
+	// TgtIdentification lays out pages 80h and 83h as tgt does; see docs/configuration.md.
+	TgtIdentification bool
+
 	Vendor   string // at most 8 bytes; default "IET"
 	Product  string // at most 16 bytes; default "VIRTUAL-DISK"
 	Revision string // at most 4 bytes; default "0001"
@@ -299,6 +302,10 @@ type LUN struct {
 	LowestAlignedLBA           uint16 // 0 to 16383
 	OptimalTransferGranularity uint16 // logical blocks
 	OptimalTransferLength      uint32 // logical blocks
+
+	// RotationRate is the medium's, in rotations a minute: 0 does not tell, 1 is a
+	// medium that does not rotate; default 1.
+	RotationRate *int
 
 	// ModePages are mode pages to present beside or in place of the usual.
 	ModePages []ModePage

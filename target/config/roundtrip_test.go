@@ -75,9 +75,13 @@ func TestYAMLOmitsDefaults(t *testing.T) {
     luns:
       - lun: 1
         path: /dev/a
+        thin: false
         scsi-id: "IET     00010001"
         serial: beaf11
         naa: "60000000000000000e00000000010001"
+        tgt-identification: true
+        physical-block-exponent: 3
+        rotation-rate: 0
 `
 	if diff := cmp.Diff(want, string(data)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

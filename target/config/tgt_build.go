@@ -221,7 +221,7 @@ func (b *tgtBuilder) luns(c *tgtContext, stores []*tgtStore, shared []tgtDirecti
 			l.Number, taken[next] = next, true
 		}
 		b.lun(&l, at, s, shared)
-		b.setIdentity(&l, c.target.TID)
+		l.SetTgtDefaults(c.target.TID)
 		c.target.LUNs = append(c.target.LUNs, l)
 	}
 	switch {
@@ -263,14 +263,6 @@ func (b *tgtBuilder) lun(l *LUN, at string, s *tgtStore, shared []tgtDirective) 
 	if s.head.name == "direct-store" {
 		c.inherit(s.head)
 	}
-}
-
-// setIdentity gives a logical unit the identity that it has in tgt, so that
-// initiators know it again.
-func (b *tgtBuilder) setIdentity(l *LUN, tid int) {
-	orDefault(&l.SCSIID, fmt.Sprintf("%-8s%04x%04x", defaultVendor, tid, l.Number))
-	orDefault(&l.Serial, fmt.Sprintf("beaf%d%d", tid, l.Number))
-	orDefault(&l.NAA, tgtNAA(l.SCSIID))
 }
 
 // tgtNAA is the NAA 6 designator that tgt makes of a SCSI ID: the last 31 of its

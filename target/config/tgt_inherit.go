@@ -70,7 +70,7 @@ func (c *tgtLUNContext) inheritFrom(dir string) {
 	if logical == 0 || uint64(l.BlockSize) != logical {
 		return // the rest counts in blocks of another size
 	}
-	if n := number("queue/physical_block_size") / logical; n > 1 && l.PhysicalBlockExponent == nil {
+	if n := number("queue/physical_block_size") / logical; n > 0 && l.PhysicalBlockExponent == nil {
 		l.PhysicalBlockExponent = new(min(bits.Len64(n)-1, 15))
 	}
 	if n := number("queue/minimum_io_size") / logical; n > 1 && n < 1<<16 {

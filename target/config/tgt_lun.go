@@ -93,6 +93,11 @@ func init() {
 			c.lun.OptimalTransferLength = uint32(n)
 			return err
 		}},
+		"rotation_rate": {"rotation-rate", repeatError, func(c *tgtLUNContext, d tgtDirective) error {
+			n, err := parseBounded(d.value, 1<<16-1)
+			c.lun.RotationRate = new(int(n))
+			return err
+		}},
 		"mode_page": {"", repeatAll, (*tgtLUNContext).modePage},
 		"params":    {"", repeatAll, (*tgtLUNContext).params},
 	}

@@ -29,7 +29,7 @@ DataSequenceInOrder ErrorRecoveryLevel IFMarker OFMarker DefaultTime2Wait Defaul
 MaxConnections`
 
 // adminParameters are what tgtadm sets in other ways.
-const adminParameters = `nop_interval nop_count MaxQueueCmd thin_provisioning`
+const adminParameters = `nop_interval nop_count MaxQueueCmd thin_provisioning rotation_rate`
 
 func inTarget(s string) string { return "<target iqn.2001-04.com.example:a>\n" + s + "\n</target>\n" }
 
@@ -201,6 +201,11 @@ var directiveTests = map[string][]struct {
 	"la_lba":            {{inLUN("la_lba 7"), lunIs(func(l LUN) bool { return l.LowestAlignedLBA == 7 }), ""}},
 	"optimal_xfer_gran": {{inLUN("optimal_xfer_gran 8"), lunIs(func(l LUN) bool { return l.OptimalTransferGranularity == 8 }), ""}},
 	"optimal_xfer_len":  {{inLUN("optimal_xfer_len 16"), lunIs(func(l LUN) bool { return l.OptimalTransferLength == 16 }), ""}},
+	"rotation_rate": {
+		{inLUN("params rotation_rate=7200"), lunIs(func(l LUN) bool { return *l.RotationRate == 7200 }), ""},
+		{inLUN("rotation_rate 1"), lunIs(func(l LUN) bool { return *l.RotationRate == 1 }), ""},
+		{inLUN("params rotation_rate=65536"), nil, "3:8: params rotation_rate: \"65536\" is not a number from 0 to 65535"},
+	},
 	"thin_provisioning": {{inLUN("thin_provisioning 1"), lunIs(func(l LUN) bool { return *l.Thin }), ""}},
 	"params": {
 		{inTarget("params vendor_id=V,readonly=1\nbacking-store /dev/a"), lunIs(func(l LUN) bool { return l.Vendor == "V" && l.ReadOnly }), ""},

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -51,8 +52,37 @@ func looseBuilder() *tgtBuilder {
 	return &tgtBuilder{cfg: &Config{places: places{}}}
 }
 
-// SetTgtIdentity gives a logical unit the identity that it has in tgt, as far as it has none.
-func (l *LUN) SetTgtIdentity(tid int) { looseBuilder().setIdentity(l, tid) }
+// SetTgtDefaults gives a logical unit of a target with the number tid what it has in
+// tgt, as far as nothing else is given: the identity, so that initiators know it again; no
+// thin provisioning, or the first fstrim would give back the space of an image that was
+// preallocated; physical blocks of 4 KiB; and a medium whose rotation is not told.
+func (l *LUN) SetTgtDefaults(tid int) {
+	orDefault(&l.SCSIID, fmt.Sprintf("%-8s%04x%04x", defaultVendor, tid, l.Number))
+	orDefault(&l.Serial, fmt.Sprintf("beaf%d%d", tid, l.Number))
+	orDefault(&l.NAA, tgtNAA(l.SCSIID))
+	l.TgtIdentification = true
+	if l.Thin == nil {
+		l.Thin = new(false)
+	}
+	if l.RotationRate == nil {
+		l.RotationRate = new(0)
+	}
+	if l.PhysicalBlockExponent == nil {
+		l.PhysicalBlockExponent = new(3)
+		if l.BlockSize == 4096 {
+			*l.PhysicalBlockExponent = 0
+		}
+	}
+}
+
+// LocalNAA returns the second NAA designator that tgt has, locally assigned: 28 bits of
+// the target's number and 32 bits of the LUN. It is nil without TgtIdentification.
+func (l *LUN) LocalNAA(tid int) []byte {
+	if !l.TgtIdentification {
+		return nil
+	}
+	return binary.BigEndian.AppendUint64(nil, 3<<60|uint64(tid)&(1<<28-1)<<32|uint64(l.Number))
+}
 
 // Bind lets in an address, a network or "ALL", or with isName an initiator's
 // name. It reports whether that is new. From then on an empty list is for nobody.

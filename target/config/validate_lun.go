@@ -48,6 +48,9 @@ func (v *validator) lun(l *LUN, at string) {
 		v.between(at+".physical-block-exponent", int64(*e), 0, 15)
 	}
 	v.inRange(at+".lowest-aligned-lba", int64(l.LowestAlignedLBA))
+	if r := l.RotationRate; r != nil && *r != 0 && *r != 1 && (*r < minRotation || *r > maxRotation) {
+		v.fail(at+".rotation-rate", "%d is none of 0 (not told), 1 (the medium does not rotate), and %d to %d a minute (SBC-3 6.6.2)", *r, minRotation, maxRotation)
+	}
 	for i, p := range l.ModePages {
 		v.modePage(p, fmt.Sprintf("%s.mode-pages[%d]", at, i))
 		same := func(q ModePage) bool { return q.Page == p.Page && q.Subpage == p.Subpage }
@@ -56,6 +59,12 @@ func (v *validator) lun(l *LUN, at string) {
 		}
 	}
 }
+
+// Rotation rates that are one (SBC-3 6.6.2).
+const (
+	minRotation = 0x401
+	maxRotation = 0xfffe
+)
 
 func validBlockSize(n int) bool { return n == 512 || n == 4096 }
 

@@ -212,6 +212,7 @@ func (b *builder) lun(f *fileLUN, at string) LUN {
 		Preallocate: f.Preallocate, Format: f.Format,
 		SCSIID: f.SCSIID, Serial: f.Serial, NAA: string(f.NAA),
 		Vendor: f.Vendor, Product: f.Product, Revision: f.Revision,
+		TgtIdentification: f.TgtIdentification, RotationRate: f.RotationRate,
 		Removable: f.Removable, Offline: f.Offline, DescriptorSense: f.DescriptorSense,
 		PhysicalBlockExponent: f.PhysicalBlockExponent, LowestAlignedLBA: f.LowestAlignedLBA,
 		OptimalTransferGranularity: f.OptimalTransferGranularity,

@@ -129,6 +129,8 @@ type fileLUN struct {
 	Product  string  `yaml:"product,omitempty"`
 	Revision string  `yaml:"revision,omitempty"`
 
+	TgtIdentification bool `yaml:"tgt-identification,omitempty"`
+
 	Removable       bool `yaml:"removable,omitempty"`
 	Offline         bool `yaml:"offline,omitempty"`
 	DescriptorSense bool `yaml:"descriptor-sense,omitempty"`
@@ -137,6 +139,7 @@ type fileLUN struct {
 	LowestAlignedLBA           uint16         `yaml:"lowest-aligned-lba,omitempty"`
 	OptimalTransferGranularity uint16         `yaml:"optimal-transfer-granularity,omitempty"`
 	OptimalTransferLength      uint32         `yaml:"optimal-transfer-length,omitempty"`
+	RotationRate               *int           `yaml:"rotation-rate,omitempty"`
 	ModePages                  []fileModePage `yaml:"mode-pages,omitempty"`
 }
 

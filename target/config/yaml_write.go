@@ -163,6 +163,7 @@ func (w *yamlWriter) lun(l LUN, target string) fileLUN {
 		Preallocate: l.Preallocate, Format: l.Format,
 		SCSIID: l.SCSIID, Serial: l.Serial, NAA: fileHex(l.NAA),
 		Vendor: l.Vendor, Product: l.Product, Revision: l.Revision,
+		TgtIdentification: l.TgtIdentification, RotationRate: l.RotationRate,
 		Removable: l.Removable, Offline: l.Offline, DescriptorSense: l.DescriptorSense,
 		PhysicalBlockExponent: l.PhysicalBlockExponent, LowestAlignedLBA: l.LowestAlignedLBA,
 		OptimalTransferGranularity: l.OptimalTransferGranularity,

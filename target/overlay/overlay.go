@@ -294,11 +294,11 @@ func logicalUnit(t *config.Target, op *Operation) error {
 	case op.Op == "new" && at >= 0:
 		return ErrLUNExists
 	case op.Op == "new":
-		l := config.LUN{Number: op.LUN, Thin: new(false)}
+		l := config.LUN{Number: op.LUN}
 		if err := set(l.SetTgt, op.Params); err != nil {
 			return err
 		}
-		l.SetTgtIdentity(t.TID)
+		l.SetTgtDefaults(t.TID)
 		t.LUNs = append(t.LUNs, l)
 		return nil
 	case at < 0 && op.LUN == 0: // the controller

@@ -3,6 +3,7 @@
 package plan
 
 import (
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -239,7 +240,7 @@ func (p *planner) compare(was *Target, t *config.Target) {
 		l := &t.LUNs[i]
 		wanted[l.Number] = true
 		if old := before[l.Number]; old != nil {
-			p.compareLUN(old, l, sessions, Change{Op: "~", Target: t.Name, LUN: new(l.Number), Who: who})
+			p.compareLUN(old, l, t.TID, sessions, Change{Op: "~", Target: t.Name, LUN: new(l.Number), Who: who})
 		} else {
 			p.addLUN(t.Name, l, who)
 		}
@@ -251,11 +252,11 @@ func (p *planner) compare(was *Target, t *config.Target) {
 	}
 }
 
-// compareLUN is a logical unit that keeps its number. at is the change to it, as far
+// compareLUN is a logical unit that keeps its number, of the target that is to have the number tid. at is the change to it, as far
 // as it is the same for every one.
-func (p *planner) compareLUN(was *LUN, l *config.LUN, sessions []*Session, at Change) {
+func (p *planner) compareLUN(was *LUN, l *config.LUN, tid int, sessions []*Session, at Change) {
 	id, size, err := p.look(l)
-	if other := p.another(was, l, id); other != "" {
+	if other := p.another(was, l, id, tid); other != "" {
 		at.What = other
 		at.Sees = "REPORTED LUNS DATA HAS CHANGED and INQUIRY DATA HAS CHANGED; reservations are gone, and what is under way is refused"
 		if len(sessions) > 0 {
@@ -272,7 +273,7 @@ func (p *planner) compareLUN(was *LUN, l *config.LUN, sessions []*Session, at Ch
 		p.compareSize(at, was, size-size%int64(l.BlockSize), sessions)
 	}
 	if d := difference(was.Settings, l.Settings(at.Target)); d != "" {
-		at.What, at.Sees = d, "goes on"
+		at.What, at.Sees = d, sees(was.Settings, l.Settings(at.Target))
 		p.note(at)
 	}
 	p.compareView(was, l, at.Target, sessions)
@@ -301,7 +302,7 @@ func (p *planner) compareSize(at Change, was *LUN, size int64, sessions []*Sessi
 // another says what makes a logical unit another one than that of the same
 // number which runs; nothing if it is the same. id is of the store that it
 // would open.
-func (p *planner) another(was *LUN, l *config.LUN, id string) string {
+func (p *planner) another(was *LUN, l *config.LUN, id string, tid int) string {
 	var list []string
 	for _, f := range []struct{ name, was, now string }{
 		{"NAA identifier", was.NAA, strings.ToLower(l.NAA)}, {"SCSI ID", was.SCSIID, l.SCSIID}, {"serial number", was.Serial, l.Serial},
@@ -311,6 +312,10 @@ func (p *planner) another(was *LUN, l *config.LUN, id string) string {
 		if f.was != f.now {
 			list = append(list, fmt.Sprintf("%s %q instead of %q", f.name, f.now, f.was))
 		}
+	}
+	// One that comes or goes beside the other is a setting, not another disk.
+	if local := hex.EncodeToString(l.LocalNAA(tid)); was.LocalNAA != "" && local != "" && was.LocalNAA != local {
+		list = append(list, fmt.Sprintf("local NAA identifier %q instead of %q", local, was.LocalNAA))
 	}
 	switch {
 	case was.Backend != l.Backend:
@@ -358,6 +363,24 @@ func difference(was, now config.Settings) string {
 		}
 	}
 	return strings.Join(list, ", ")
+}
+
+// told are the settings of a logical unit that INQUIRY and READ CAPACITY (16) tell.
+var told = []string{
+	"thin", "tgt-identification", "rotation-rate", "physical-block-exponent", "lowest-aligned-lba",
+	"optimal-transfer-granularity", "optimal-transfer-length", "removable",
+}
+
+// sees says what initiators that are logged in see of other settings.
+func sees(was, now config.Settings) string {
+	list := []string{}
+	if slices.ContainsFunc(told, func(k string) bool { return was[k] != now[k] }) {
+		list = append(list, "told if INQUIRY or READ CAPACITY data are others now")
+	}
+	if was["thin"] != now["thin"] && now["thin"] == "false" {
+		list = append(list, "UNMAP is refused from now on")
+	}
+	return strings.Join(append(list, "goes on"), ", ")
 }
 
 func names(sessions []*Session) []string {

@@ -3,6 +3,7 @@
 package plan
 
 import (
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -39,7 +40,7 @@ func serve(c *config.Config, d disks) *Running {
 			s := d[l.Path]
 			rt.LUNs = append(rt.LUNs, LUN{
 				LUN: l.Number, Backend: l.Backend, Path: l.Path, Store: s.id, Size: s.size, BlockSize: l.BlockSize,
-				NAA: l.NAA, SCSIID: l.SCSIID, Serial: l.Serial, Vendor: l.Vendor, Product: l.Product, Settings: l.Settings(t.Name),
+				NAA: l.NAA, LocalNAA: hex.EncodeToString(l.LocalNAA(t.TID)), SCSIID: l.SCSIID, Serial: l.Serial, Vendor: l.Vendor, Product: l.Product, Settings: l.Settings(t.Name),
 			})
 		}
 		r.Targets = append(r.Targets, rt)
@@ -129,6 +130,44 @@ func TestPlan(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPlanToTgt is an upgrade from a gotgtd that told less of what tgt tells to one that
+// tells all of it: the plan says what the sessions will see, and lets it pass. Another TID is
+// another identifier then, and is refused.
+func TestPlanToTgt(t *testing.T) {
+	d := disks{"/a": {"file:1", 64 << 20}}
+	tgt := func(tid int, change func(l *config.LUN)) *config.Config {
+		l := config.LUN{Number: 1, Path: "/a", SCSIID: "a1", Serial: "s"}
+		l.SetTgtDefaults(tid)
+		if change != nil {
+			change(&l)
+		}
+		c := oneTarget(l)
+		c.Targets[0].TID = tid
+		return c
+	}
+	before := tgt(1, func(l *config.LUN) {
+		l.TgtIdentification, l.Thin, l.RotationRate, l.PhysicalBlockExponent = false, nil, nil, nil
+	})
+	user := Session{TSIH: 3, Initiator: "iqn.2026-11.test:i", Target: name, Address: "192.0.2.1:40000"}
+	for _, c := range []struct {
+		was, now *config.Config
+		lines    []string
+		refused  []string
+	}{
+		{before, tgt(1, nil), []string{"LUN 1: physical-block-exponent 3, rotation-rate 0, tgt-identification true, thin false (" + user.String() +
+			": told if INQUIRY or READ CAPACITY data are others now, UNMAP is refused from now on, goes on)"}, nil},
+		{tgt(1, nil), tgt(1, nil), nil, nil},
+		{tgt(1, nil), tgt(1, func(l *config.LUN) { l.Thin = new(true) }), []string{"thin true instead of false"}, nil},
+		{tgt(1, nil), tgt(2, nil), []string{"TID 2 instead of 1", `local NAA identifier "3000000200000001" instead of "3000000100000001"`}, []string{"local NAA identifier"}},
+	} {
+		r := serve(c.was, d)
+		r.Sessions = []Session{user}
+		p := Make(r, c.now, d.look)
+		matches(t, "lines", p.Lines(), c.lines)
+		matches(t, "refusals", p.Refused(), c.refused)
 	}
 }
 

@@ -48,7 +48,8 @@ type LUN struct {
 	Store     string          `json:"store"` // storage.Info.ID; empty if nothing tells it
 	Size      int64           `json:"size"`  // bytes
 	BlockSize int             `json:"block_size"`
-	NAA       string          `json:"naa"` // hexadecimal
+	NAA       string          `json:"naa"`                 // hexadecimal
+	LocalNAA  string          `json:"local_naa,omitempty"` // hexadecimal, of tgt's layout alone
 	SCSIID    string          `json:"scsi_id"`
 	Serial    string          `json:"scsi_sn"`
 	Vendor    string          `json:"vendor"`

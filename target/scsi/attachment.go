@@ -53,7 +53,7 @@ func localNAA(name string, n uint16) []byte {
 // identity returns what initiators tell the logical unit by.
 func (a *attachment) identity() Identity {
 	o := &a.lu.opts
-	return Identity{NAA: hex.EncodeToString(a.naa), SCSIID: a.scsiID, Serial: a.serial, Vendor: o.Vendor, Product: o.Product}
+	return Identity{NAA: hex.EncodeToString(a.naa), LocalNAA: hex.EncodeToString(o.LocalNAA), SCSIID: a.scsiID, Serial: a.serial, Vendor: o.Vendor, Product: o.Product}
 }
 
 // removalPrevented reports whether any nexus prevents removal of the medium.

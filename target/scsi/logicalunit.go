@@ -35,11 +35,18 @@ type LogicalUnitOptions struct {
 	Revision string // product revision level, at most 4 bytes; "" means 0001
 	NAA      []byte // NAA designator, 8 or 16 bytes; nil means one derived from the target's name and the LUN
 
+	// LocalNAA is an NAA designator of 8 bytes between the T10 designator and NAA, which
+	// tgt has. With it, VPD pages 80h and 83h are laid out as tgt does: the serial number at
+	// the right of 36 bytes, the T10 designator 36 bytes long with NULs at its end. nil
+	// means that there is none, and nothing is padded.
+	LocalNAA []byte
+
 	// What READ CAPACITY (16) and the Block Limits page say of the store.
-	PhysicalBlockExponent      uint8  // 2^n logical blocks are a physical one, at most 15
-	LowestAlignedLBA           uint16 // at most 16383
-	OptimalTransferGranularity uint16 // logical blocks; 0 means that of discards, or 4096 bytes
-	OptimalTransferLength      uint32 // logical blocks; 0 means 1 MiB
+	PhysicalBlockExponent      uint8   // 2^n logical blocks are a physical one, at most 15
+	LowestAlignedLBA           uint16  // at most 16383
+	RotationRate               *uint16 // rotations a minute (SBC-3 6.6.2), 0: not told; nil means 1, a medium that does not rotate
+	OptimalTransferGranularity uint16  // logical blocks; 0 means that of discards, or 4096 bytes
+	OptimalTransferLength      uint32  // logical blocks; 0 means 1 MiB
 
 	DescriptorSense bool       // sense data in descriptor format (D_SENSE) by default
 	ModePages       []ModePage // pages beside or in place of the usual
@@ -172,6 +179,8 @@ func newUnit(o LogicalUnitOptions, controller bool) (*LogicalUnit, error) {
 	switch {
 	case len(o.NAA) != 0 && len(o.NAA) != 8 && len(o.NAA) != 16:
 		return nil, fmt.Errorf("scsi: NAA designator of %d bytes; it has 8 or 16", len(o.NAA))
+	case len(o.LocalNAA) != 0 && len(o.LocalNAA) != 8:
+		return nil, fmt.Errorf("scsi: local NAA designator of %d bytes; it has 8", len(o.LocalNAA))
 	case o.PhysicalBlockExponent > 15:
 		return nil, fmt.Errorf("scsi: physical block exponent %d is above 15", o.PhysicalBlockExponent)
 	case o.LowestAlignedLBA > 0x3fff:
@@ -232,6 +241,7 @@ type UnitInfo struct {
 	SCSIID         string
 	Serial         string
 	NAA            string // in hexadecimal
+	LocalNAA       string // the second one, that tgt has, in hexadecimal; "" when there is none
 	Vendor         string
 	Product        string
 	Size           int64 // bytes
@@ -240,6 +250,7 @@ type UnitInfo struct {
 	Removable      bool
 	PreventRemoval bool // some nexus prevents removal
 	ReadOnly       bool // write-protected by configuration, store or initiator
+	SWP            bool // write-protected by an initiator, in the Control mode page
 	WriteCache     bool
 	Thin           bool
 	FlushFailed    bool   // a flush failed since the store was opened
@@ -262,6 +273,7 @@ func (lu *LogicalUnit) Info() UnitInfo {
 	}
 	if home := lu.home.Load(); home != nil {
 		info.SCSIID, info.Serial, info.NAA = home.scsiID, home.serial, fmt.Sprintf("%x", home.naa)
+		info.LocalNAA = fmt.Sprintf("%x", lu.opts.LocalNAA)
 		info.PreventRemoval = home.removalPrevented()
 	}
 	if lu.controller {
@@ -273,6 +285,7 @@ func (lu *LogicalUnit) Info() UnitInfo {
 	info.BlockSize = int(lu.blockSize)
 	info.Size = int64(lu.blocks.Load() << lu.shift)
 	info.ReadOnly = st&(stateReadOnly|stateSWP) != 0
+	info.SWP = st&stateSWP != 0
 	info.WriteCache = st&stateWCE != 0
 	info.FlushFailed = st&stateFlushFailed != 0
 	info.Thin = lu.discarder != nil

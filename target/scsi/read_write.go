@@ -343,10 +343,16 @@ func runReadCapacity16(c *Command) {
 	var b [32]byte
 	binary.BigEndian.PutUint64(b[0:], lu.blocks.Load()-1)
 	binary.BigEndian.PutUint32(b[8:], lu.blockSize)
-	b[13] = lu.opts.PhysicalBlockExponent
-	binary.BigEndian.PutUint16(b[14:], lu.opts.LowestAlignedLBA)
-	if lu.discarder != nil {
-		b[14] |= 0xc0 // LBPME, LBPRZ
-	}
+	binary.BigEndian.PutUint32(b[12:], lu.geometry())
 	c.reply(b[:], binary.BigEndian.Uint32(c.CDB[10:]))
+}
+
+// geometry returns bytes 12 to 15 of the READ CAPACITY (16) data: physical blocks, and
+// whether space can be given back.
+func (lu *LogicalUnit) geometry() uint32 {
+	g := uint32(lu.opts.PhysicalBlockExponent)<<16 | uint32(lu.opts.LowestAlignedLBA)
+	if lu.discarder != nil {
+		g |= 0xc000 // LBPME, LBPRZ
+	}
+	return g
 }

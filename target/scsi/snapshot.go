@@ -5,6 +5,7 @@ package scsi
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,6 +41,9 @@ type UnitState struct {
 	Store    string   `cbor:"14,keyasint,omitempty"` // storage.Info.ID
 	LastIO   int64    `cbor:"15,keyasint,omitempty"` // seconds since 1970, see [LogicalUnit.LastIO]
 	Absent   bool     `cbor:"16,keyasint,omitempty"` // the store could not be opened
+
+	Inquiry  []byte `cbor:"17,keyasint,omitempty"` // fingerprint of what INQUIRY tells; empty from a process that did not tell it, nor Geometry
+	Geometry uint32 `cbor:"18,keyasint,omitempty"` // bytes 12 to 15 of the READ CAPACITY (16) data
 }
 
 // Identity is what initiators tell a logical unit by.
@@ -49,6 +53,8 @@ type Identity struct {
 	Serial  string `cbor:"3,keyasint,omitempty"` // unit serial number
 	Vendor  string `cbor:"4,keyasint,omitempty"`
 	Product string `cbor:"5,keyasint,omitempty"`
+
+	LocalNAA string `cbor:"6,keyasint,omitempty"` // hexadecimal; of tgt's layout alone
 }
 
 // NexusState is the state of an I_T nexus.
@@ -108,6 +114,9 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 	if home := lu.home.Load(); home != nil {
 		s.Reservations = home.reservations.Snapshot()
 		s.Identity = home.identity()
+	}
+	if !lu.controller {
+		s.Inquiry, s.Geometry = lu.inquiryFingerprint(), lu.geometry()
 	}
 	if lu.store != nil {
 		s.Store = lu.store.Info().ID
@@ -259,6 +268,8 @@ func (lu *LogicalUnit) difference(u UnitState) string {
 		return ""
 	case now.NAA != was.NAA:
 		return fmt.Sprintf("NAA %s instead of %s", now.NAA, was.NAA)
+	case now.LocalNAA != was.LocalNAA && now.LocalNAA != "" && was.LocalNAA != "":
+		return fmt.Sprintf("NAA %s instead of %s", now.LocalNAA, was.LocalNAA)
 	case now.SCSIID != was.SCSIID:
 		return fmt.Sprintf("SCSI ID %q instead of %q", now.SCSIID, was.SCSIID)
 	case now.Serial != was.Serial:
@@ -291,6 +302,7 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 	if lu.has(stateWCE) != u.WriteCache {
 		codes = append(codes, ascModeParametersChanged)
 	}
+	codes = append(codes, lu.tellsOtherwise(u)...)
 	lu.set(stateDSense, u.DescriptorSense)
 	lu.set(stateSWP, u.WriteProtect)
 	lu.set(stateEjected, u.Ejected && lu.opts.Removable)
@@ -299,10 +311,45 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 	case lu.has(stateAbsent): // what initiators send ends with NOT READY
 	case u.Absent:
 		codes = append(codes, ascNotReadyToReady)
-	case lu.blocks.Load() != u.Blocks:
+	case lu.blocks.Load() != u.Blocks && !slices.Contains(codes, ascCapacityChanged):
 		codes = append(codes, ascCapacityChanged)
 	}
 	return codes, nil
+}
+
+// tellsOtherwise returns the unit attentions for what INQUIRY and READ CAPACITY tell
+// otherwise than in the process before. One that did not say what they told had
+// nothing of tgt's layout.
+func (lu *LogicalUnit) tellsOtherwise(u UnitState) (codes []uint16) {
+	unsaid := len(u.Inquiry) == 0
+	if unsaid && !lu.isTgt() || u.Absent || lu.has(stateAbsent) { // without a store some of it is not known
+		return nil
+	}
+	if unsaid || !bytes.Equal(u.Inquiry, lu.inquiryFingerprint()) {
+		codes = append(codes, ascInquiryDataChanged)
+	}
+	if unsaid || u.Geometry != lu.geometry() {
+		codes = append(codes, ascCapacityChanged)
+	}
+	return codes
+}
+
+// inquiryFingerprint is made of what INQUIRY tells of the logical unit itself, not of
+// the ports that lead to it.
+func (lu *LogicalUnit) inquiryFingerprint() []byte {
+	home := lu.home.Load()
+	if home == nil {
+		return nil
+	}
+	sum := sha256.New()
+	sum.Write(lu.standardInquiry())
+	sum.Write(home.appendUnitDesignators(nil))
+	for _, code := range lu.vitalPages() {
+		if code != vpdIdentification {
+			sum.Write(lu.vitalPage(code, home, 0))
+		}
+	}
+	return sum.Sum(nil)[:8]
 }
 
 // restore takes over the state of a nexus. kept are the logical units that

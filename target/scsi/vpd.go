@@ -4,6 +4,7 @@ package scsi
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 )
 
@@ -38,7 +39,7 @@ func (lu *LogicalUnit) vitalPage(code byte, home *attachment, port uint16) []byt
 	case vpdSupportedPages:
 		b = append(b, lu.vitalPages()...)
 	case vpdSerialNumber:
-		b = append(b, home.serial...)
+		b = append(b, home.serialNumber()...)
 	case vpdIdentification:
 		b = home.appendDesignators(b, port)
 	case vpdExtendedInquiry:
@@ -52,7 +53,7 @@ func (lu *LogicalUnit) vitalPage(code byte, home *attachment, port uint16) []byt
 		b = lu.appendBlockLimits(b)
 	case vpdBlockCharacter:
 		b = append(b, make([]byte, 60)...)
-		b[5] = 0x01 // non-rotating medium
+		binary.BigEndian.PutUint16(b[4:], lu.rotationRate())
 	case vpdLogicalProvisioning:
 		b = append(b, 0, 0, 0, 0)
 		if lu.discarder != nil {
@@ -87,8 +88,7 @@ const (
 // (SPC-4 7.8.6): the logical unit by T10 vendor ID and by NAA, the target port
 // that the command came through, and the target device.
 func (a *attachment) appendDesignators(b []byte, port uint16) []byte {
-	b = appendDesignator(b, codeASCII, ofUnit|designatorT10, []byte(a.scsiID))
-	b = appendDesignator(b, codeBinary, ofUnit|designatorNAA, a.naa)
+	b = a.appendUnitDesignators(b)
 	rel := []byte{0, 0, byte(port >> 8), byte(port)}
 	b = appendDesignator(b, protocolISCSI|codeBinary, ofPort|designatorRelativePort, rel)
 	group := []byte{0, 0, byte(portGroup >> 8), byte(portGroup & 0xff)}
@@ -97,6 +97,41 @@ func (a *attachment) appendDesignators(b []byte, port uint16) []byte {
 		b = appendDesignator(b, protocolISCSI|codeUTF8, ofPort|designatorSCSIName, scsiName(name))
 	}
 	return appendDesignator(b, protocolISCSI|codeUTF8, ofDevice|designatorSCSIName, scsiName(a.dev.opts.Name))
+}
+
+// appendUnitDesignators appends those of the logical unit.
+func (a *attachment) appendUnitDesignators(b []byte) []byte {
+	id := []byte(a.scsiID)
+	if a.lu.isTgt() && len(id) < tgtIDLength {
+		id = append(id, make([]byte, tgtIDLength-len(id))...)
+	}
+	b = appendDesignator(b, codeASCII, ofUnit|designatorT10, id)
+	if a.lu.isTgt() {
+		b = appendDesignator(b, codeBinary, ofUnit|designatorNAA, a.lu.opts.LocalNAA)
+	}
+	return appendDesignator(b, codeBinary, ofUnit|designatorNAA, a.naa)
+}
+
+// isTgt reports whether pages 80h and 83h are laid out as tgt does.
+func (lu *LogicalUnit) isTgt() bool { return len(lu.opts.LocalNAA) > 0 }
+
+// tgtIDLength is how long tgt makes the T10 designator and the serial number.
+const tgtIDLength = 36
+
+// serialNumber returns the PRODUCT SERIAL NUMBER field (SPC-4 7.8.15).
+func (a *attachment) serialNumber() []byte {
+	if a.lu.isTgt() {
+		return fmt.Appendf(nil, "%*s", tgtIDLength, a.serial)
+	}
+	return []byte(a.serial)
+}
+
+// rotationRate returns the MEDIUM ROTATION RATE field (SBC-3 6.6.2).
+func (lu *LogicalUnit) rotationRate() uint16 {
+	if r := lu.opts.RotationRate; r != nil {
+		return *r
+	}
+	return 1
 }
 
 func appendDesignator(b []byte, code, kind byte, designator []byte) []byte {

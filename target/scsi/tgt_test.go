@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scsi_test
+
+import (
+	"encoding/hex"
+	"strings"
+	"testing"
+
+	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage/storagetest"
+)
+
+// tgtDisk is a disk that tells what tgt's does.
+func tgtDisk(t *testing.T) scsi.LogicalUnitOptions {
+	t.Helper()
+	o := scsi.LogicalUnitOptions{Store: storagetest.NewRAM(1 << 20)}
+	o.NAA, o.LocalNAA = unhex(t, "60000000000000000e00000000010001"), unhex(t, "3000000100000001")
+	o.PhysicalBlockExponent, o.RotationRate = 3, new(uint16(0))
+	return o
+}
+
+func unhex(t *testing.T, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestTgtLayout has what tgtd 1.0.85 answers for TID 1, LUN 1.
+func TestTgtLayout(t *testing.T) {
+	h, _ := newHost(t, tgtDisk(t))
+	for page, want := range map[byte]string{
+		0x80: "00800024" + strings.Repeat("20", 30) + "626561663131",
+		0x83: "020100244945542020202020" + "3030303130303031" + strings.Repeat("00", 20) + "010300083000000100000001" + "0103001060000000000000000e00000000010001",
+		0xb1: "00b1003c0000" + strings.Repeat("00", 58),
+	} {
+		data := h.want(good, inquiry(page, 512), nil, 512).data
+		if page == 0x83 { // those of the ports follow
+			data = data[4:min(len(data), 4+len(want)/2)]
+		}
+		if got := hex.EncodeToString(data); got != want {
+			t.Errorf("page %02Xh: %s, want %s", page, got, want)
+		}
+	}
+}
+
+// TestLongTgtLayout has names of 36 bytes and more.
+func TestLongTgtLayout(t *testing.T) {
+	o := tgtDisk(t)
+	o.SCSIID, o.Serial = strings.Repeat("i", 40), strings.Repeat("s", 36)
+	h, _ := newHost(t, o)
+	if got := h.want(good, inquiry(0x80, 512), nil, 512).data; string(got[4:]) != o.Serial {
+		t.Errorf("page 80h: %q", got)
+	}
+	if got := h.want(good, inquiry(0x83, 512), nil, 512).data; got[7] != 40 || string(got[8:48]) != o.SCSIID {
+		t.Errorf("page 83h: %q", got)
+	}
+}
+
+// TestLocalNAALength refuses one that is none.
+func TestLocalNAALength(t *testing.T) {
+	o := tgtDisk(t)
+	o.LocalNAA = o.LocalNAA[:7]
+	if _, err := scsi.NewLogicalUnit(o); err == nil || !strings.Contains(err.Error(), "local NAA designator of 7 bytes") {
+		t.Error(err)
+	}
+}
+
+// TestToldOtherwise hands a disk over to a process in which INQUIRY or READ CAPACITY (16)
+// tell something else.
+func TestToldOtherwise(t *testing.T) {
+	const inquiryData, capacity = "6/3f/03", "6/2a/09"
+	for _, c := range []struct {
+		name   string
+		before func(*scsi.LogicalUnitOptions)
+		after  func(*scsi.LogicalUnitOptions)
+		silent bool // the process before does not say what it told
+		want   []string
+	}{
+		{"the same", nil, nil, false, nil},
+		{"thick", func(o *scsi.LogicalUnitOptions) { o.Thin = true }, nil, false, []string{inquiryData, capacity}},
+		{"another rotation rate", nil, func(o *scsi.LogicalUnitOptions) { o.RotationRate = new(uint16(7200)) }, false, []string{inquiryData}},
+		{"other physical blocks", nil, func(o *scsi.LogicalUnitOptions) { o.PhysicalBlockExponent = 0 }, false, []string{capacity}},
+		{"another revision", nil, func(o *scsi.LogicalUnitOptions) { o.Revision = "2" }, false, []string{inquiryData}},
+		{"tgt's layout", func(o *scsi.LogicalUnitOptions) { o.LocalNAA = nil }, nil, false, []string{inquiryData}},
+		{"tgt's layout, after a process without it", func(o *scsi.LogicalUnitOptions) { o.LocalNAA = nil }, nil, true, []string{inquiryData, capacity}},
+		{"not tgt's, after a process that does not tell", func(o *scsi.LogicalUnitOptions) { o.LocalNAA = nil }, func(o *scsi.LogicalUnitOptions) { o.LocalNAA = nil }, true, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before, after := tgtDisk(t), tgtDisk(t)
+			if c.before != nil {
+				c.before(&before)
+			}
+			if c.after != nil {
+				c.after(&after)
+			}
+			old := newDevice(t, scsi.DeviceOptions{})
+			attach(t, old, 1, before)
+			h := openHost(t, old, "a").settle()
+			state := carry(t, old)
+			if c.silent {
+				state.Units[0].Inquiry, state.Units[0].Geometry = nil, 0
+			}
+			next := newDevice(t, scsi.DeviceOptions{})
+			attach(t, next, 1, after)
+			if err := next.Restore(state); err != nil {
+				t.Fatal(err)
+			}
+			if len(next.Replaced()) > 0 {
+				t.Errorf("it is taken for another disk: %v", next.Replaced())
+			}
+			h.resume(t, next).expect(t, c.want...)
+		})
+	}
+}
+
+// TestAnotherLocalNAA is another disk, as with each identifier.
+func TestAnotherLocalNAA(t *testing.T) {
+	old, next := newDevice(t, scsi.DeviceOptions{}), newDevice(t, scsi.DeviceOptions{})
+	attach(t, old, 1, tgtDisk(t))
+	o := tgtDisk(t)
+	o.LocalNAA = unhex(t, "3000000200000001")
+	attach(t, next, 1, o)
+	openHost(t, old, "a").settle()
+	if err := next.Restore(carry(t, old)); err != nil {
+		t.Fatal(err)
+	}
+	if r := next.Replaced(); len(r) != 1 || !strings.Contains(r[0].Why, "NAA 3000000200000001 instead of 3000000100000001") {
+		t.Errorf("%+v", r)
+	}
+}

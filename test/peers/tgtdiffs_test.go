@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peers
+
+// differsFromTgt are the bytes in which gotgtd differs from tgtd 1.0.85 over the same
+// targets.conf, by the reason for it. docs/migrating.md has the same for people.
+var differsFromTgt = map[string][]difference{
+	"gotgtd follows SPC-4 and tgt SPC-3: VERSION, version descriptors, a length of 96 bytes; TPGS and MULTIP tell what multipath needs": {
+		{"INQUIRY", "0", 62, "01fb", "0960"},
+		{"INQUIRY", "0 1 2 3 4 5", 2, "05", "06"},
+		{"INQUIRY", "0 1 2 3 4 5", 4, "3d0000", "5b1010"},
+		{"INQUIRY", "0 1 2 3 4 5", 58, "04c009", "00a004"},
+		{"INQUIRY", "0 1 2 3 4 5", 66, "", "000000000000000000000000000000000000000000000000000000000000"},
+		{"INQUIRY", "1 2 3 4 5", 62, "03000000", "04c00960"},
+	},
+	"tgt's controller has no mode pages; SPC-4 has the Control mode page everywhere": {
+		{"MODE SENSE (10) block descriptor", "0", 0, "-", "*"},
+		{"MODE SENSE (10) header", "0", 0, "-", "*"},
+		{"MODE SENSE (6) block descriptor", "0", 0, "-", "*"},
+		{"MODE SENSE (6) header", "0", 0, "-", "*"},
+		{"mode page 02h, changeable", "0", 0, "-", "*"},
+		{"mode page 02h, current", "0", 0, "-", "*"},
+		{"mode page 02h, default", "0", 0, "-", "*"},
+		{"mode page 0Ah, changeable", "0", 0, "-", "*"},
+		{"mode page 0Ah, current", "0", 0, "-", "*"},
+		{"mode page 0Ah, default", "0", 0, "-", "*"},
+	},
+	"tgt leaves the number of blocks 0, which means all of them (SBC-3 6.5.2.2); gotgtd tells it": {
+		{"MODE SENSE (10) block descriptor", "1 2 3 5", 2, "00", "80"},
+		{"MODE SENSE (10) block descriptor", "4", 2, "00", "10"},
+		{"MODE SENSE (6) block descriptor", "1 2 3 5", 2, "00", "80"},
+		{"MODE SENSE (6) block descriptor", "4", 2, "00", "10"},
+	},
+	"follows from the pages that there are": {
+		{"VPD page 00h", "0", 3, "06", "04"},
+		{"VPD page 00h", "0", 7, "b0", "86"},
+		{"VPD page 00h", "0", 8, "b1b2", ""},
+		{"VPD page 00h", "1 2 3 4 5", 3, "06", "07"},
+		{"VPD page 00h", "1 2 3 4 5", 7, "b0b1b2", "86b0b1"},
+		{"VPD page 00h", "1 2 3 4 5", 10, "", "b2"},
+	},
+	"tgt overlooks the highest bit of a page code, and answers 03h with page 83h; gotgtd refuses pages that are not in page 00h": {
+		{"VPD page 03h", "0 1 2 3 4 5", 0, "*", "-"},
+		{"VPD page 30h", "0 1 2 3 4 5", 0, "*", "-"},
+		{"VPD page 31h", "0 1 2 3 4 5", 0, "*", "-"},
+		{"VPD page 32h", "0 1 2 3 4 5", 0, "*", "-"},
+	},
+	"the controller is no disk that anybody has to find again: its NAA designator comes from the target's name, and nothing is padded": {
+		{"VPD page 80h", "0", 3, "24202020202020", "06626561663130"},
+		{"VPD page 80h", "0", 10, "202020202020202020202020202020202020202020202020626561663130", ""},
+		{"VPD page 83h", "0", 3, "48", "78"},
+		{"VPD page 83h", "0", 7, "24", "10"},
+		{"VPD page 83h", "0", 24, "0000", "0103"},
+		{"VPD page 83h", "0", 27, "0000000000000000000000", "083ac7e49ae1a0dfc65194"},
+		{"VPD page 83h", "0", 39, "00", "04"},
+		{"VPD page 83h", "0", 43, "000103", "015195"},
+		{"VPD page 83h", "0", 47, "0830", "0400"},
+		{"VPD page 83h", "0", 52, "0000", "5398"},
+		{"VPD page 83h", "0", 55, "000103001060000000000000000e00000000010000", "2469716e2e323031352d30322e636f6d2e73747533"},
+		{"VPD page 83h", "0", 76, "", "313a74312c742c30783030303100000053a8001c69716e2e323031352d30322e636f6d2e73747533313a743100000000"},
+	},
+	"after tgt's three designators, which are the same, come those of the target port, the port group and the target device": {
+		{"VPD page 83h", "1 2 3 4 5", 3, "48", "a0"},
+		{"VPD page 83h", "1 2 3 4 5", 76, "", "519400040000000151950004000000015398002469716e2e323031352d30322e636f6d2e73747533313a74312c742c30783030303100000053a8001c69716e2e323031352d30322e636f6d2e73747533313a743100000000"},
+	},
+	"gotgtd has the Extended INQUIRY Data page, which tells that queues have heads and order, and that the cache is volatile": {
+		{"VPD page 86h", "0 1 2 3 4 5", 0, "-", "*"},
+	},
+	"tgt's controller has pages that are defined for disks alone": {
+		{"VPD page B0h", "0", 0, "*", "-"},
+		{"VPD page B1h", "0", 0, "*", "-"},
+		{"VPD page B2h", "0", 0, "*", "-"},
+	},
+	"limits are what each program takes, and optimal lengths what the file or device has, or the configuration: tgt has most of them unlimited or not told": {
+		{"VPD page B0h", "1 2 3 4 5", 4, "0080", "01ff"},
+		{"VPD page B0h", "1 2 3 5", 10, "00", "40"},
+		{"VPD page B0h", "1 2 3 5", 18, "00", "40"},
+		{"VPD page B0h", "1 2 3 5", 42, "00", "80"},
+		{"VPD page B0h", "1 2 5", 7, "00", "08"},
+		{"VPD page B0h", "1 2 5", 14, "00", "08"},
+		{"VPD page B0h", "2", 20, "ffffffffffffffff", "0010000000000100"},
+		{"VPD page B0h", "2", 31, "0000", "0880"},
+		{"VPD page B0h", "4", 7, "00", "01"},
+		{"VPD page B0h", "4", 10, "00", "08"},
+		{"VPD page B0h", "4", 14, "00", "01"},
+		{"VPD page B0h", "4", 18, "00", "08"},
+		{"VPD page B0h", "4", 42, "00", "10"},
+	},
+	"the page has 64 bytes (SBC-3 6.6.2); tgt's is four bytes longer": {
+		{"VPD page B1h", "1 2 3 4 5", 3, "40", "3c"},
+		{"VPD page B1h", "1 2 3 4 5", 64, "00000000", ""},
+	},
+	"tgt has a vendor specific page without contents": {
+		{"mode page 00h, changeable", "1 2 3 4 5", 0, "*", "-"},
+		{"mode page 00h, current", "1 2 3 4 5", 0, "*", "-"},
+		{"mode page 00h, default", "1 2 3 4 5", 0, "*", "-"},
+	},
+	"gotgtd has the Read-Write Error Recovery mode page": {
+		{"mode page 01h, changeable", "1 2 3 4 5", 0, "-", "*"},
+		{"mode page 01h, current", "1 2 3 4 5", 0, "-", "*"},
+		{"mode page 01h, default", "1 2 3 4 5", 0, "-", "*"},
+	},
+	"buffer ratios of a bus that iSCSI is not": {
+		{"mode page 02h, current", "1 2 3 4 5", 2, "8080", "0000"},
+		{"mode page 02h, current", "1 2 3 4 5", 5, "0a", "00"},
+		{"mode page 02h, default", "1 2 3 4 5", 2, "8080", "0000"},
+		{"mode page 02h, default", "1 2 3 4 5", 5, "0a", "00"},
+	},
+	"after write-cache off tgt refuses to switch the cache on again; gotgtd lets initiators": {
+		{"mode page 08h, changeable", "3", 2, "00", "04"},
+	},
+	"gotgtd says nothing of prefetching, which it leaves to the system": {
+		{"mode page 08h, current", "1 2 3 4 5", 4, "ffff", "0000"},
+		{"mode page 08h, current", "1 2 3 4 5", 8, "ffffffff8014", "000000000000"},
+		{"mode page 08h, current", "1 2 4 5", 2, "14", "04"},
+		{"mode page 08h, current", "3", 2, "10", "00"},
+		{"mode page 08h, default", "1 2 3 4 5", 4, "ffff", "0000"},
+		{"mode page 08h, default", "1 2 3 4 5", 8, "ffffffff8014", "000000000000"},
+		{"mode page 08h, default", "1 2 4 5", 2, "14", "04"},
+		{"mode page 08h, default", "3", 2, "10", "00"},
+	},
+	"gotgtd has a task set for each initiator (TST) and no timeout for busy, and D_SENSE can be changed; tgt's sense_format does not reach the mode page": {
+		{"mode page 0Ah, changeable", "1 2 3 4 5", 2, "00", "04"},
+		{"mode page 0Ah, current", "1 2 3 4 5", 8, "000002", "ffff00"},
+		{"mode page 0Ah, current", "1 2 4 5", 2, "02", "20"},
+		{"mode page 0Ah, current", "3", 2, "02", "24"},
+		{"mode page 0Ah, default", "1 2 3 4 5", 8, "000002", "ffff00"},
+		{"mode page 0Ah, default", "1 2 4 5", 2, "02", "20"},
+		{"mode page 0Ah, default", "3", 2, "02", "24"},
+	},
+	"tgt has a Control Extension mode page, about the setting of a clock that it has not": {
+		{"mode page 0Ah/01h, changeable", "1 2 3 4 5", 0, "*", "-"},
+		{"mode page 0Ah/01h, current", "1 2 3 4 5", 0, "*", "-"},
+		{"mode page 0Ah/01h, default", "1 2 3 4 5", 0, "*", "-"},
+	},
+}

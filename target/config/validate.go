@@ -54,7 +54,7 @@ type validation struct {
 }
 
 func (c *Config) validate(how validation) Errors {
-	v := &validator{cfg: c, system: realSystem, validation: how, naas: map[string]string{}, stores: map[store]string{}}
+	v := &validator{cfg: c, system: realSystem, validation: how, naas: map[string]namedLUN{}, stores: map[store]string{}}
 	v.portalGroups()
 	v.accounts()
 	v.auth(c.Discovery, "discovery")
@@ -69,8 +69,8 @@ type validator struct {
 	errs     Errors
 	warnings Errors
 	system   system
-	naas     map[string]string // logical units by NAA identifier, as canonical paths
-	stores   map[store]string  // logical units by what is behind them, likewise
+	naas     map[string]namedLUN // logical units by NAA identifier
+	stores   map[store]string    // logical units by what is behind them, as canonical paths
 	validation
 }
 

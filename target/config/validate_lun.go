@@ -23,13 +23,42 @@ func (v *validator) luns(t *Target, at string) {
 		if first, twice := numbers[l.Number]; twice {
 			v.fail(at+".lun", "LUN %d is defined already at %s", l.Number, v.before(first))
 		} else if first, twice := v.naas[l.NAA]; twice {
-			v.fail(at+".naa", "%s is the identifier of the logical unit at %s already", l.NAA, v.before(first))
+			v.sameNAA(namedLUN{t, l, at}, first)
 		}
-		numbers[l.Number], v.naas[l.NAA] = at+".lun", at+".naa"
+		numbers[l.Number], v.naas[l.NAA] = at+".lun", namedLUN{t, l, at}
 		v.lun(l, at)
 		v.access(l.Access, t, at+".access")
 		v.store(t, l, at)
 	}
+}
+
+// namedLUN is a logical unit that others are compared with.
+type namedLUN struct {
+	target *Target
+	lun    *LUN
+	at     string // canonical path
+}
+
+// sameNAA is two logical units that initiators would take for one disk: they write to one
+// what is meant for the other. tgt makes NAA identifiers of the hexadecimal digits of a
+// SCSI ID alone and serves both. In two targets that may have gone well, if no initiator
+// uses both, and is let pass; an initiator of one target has both.
+func (v *validator) sameNAA(l, first namedLUN) {
+	isTgt := func(l *LUN) bool { return l.TgtIdentification && l.NAA == tgtNAA(l.SCSIID) }
+	if !isTgt(l.lun) || !isTgt(first.lun) {
+		v.fail(l.at+".naa", "%s is the identifier of the logical unit at %s already", l.lun.NAA, v.before(first.at+".naa"))
+		return
+	}
+	path := l.at + ".scsi-id"
+	what := fmt.Sprintf("%q has the hexadecimal digits of %q at %s, of which tgt makes the NAA identifier, %s for both",
+		l.lun.SCSIID, first.lun.SCSIID, v.before(first.at+".scsi-id"), l.lun.NAA)
+	if l.target == first.target {
+		v.fail(path, "%s: initiators take them for one disk (multipath joins them), and write to one what is meant for the other. "+
+			"Give one of them a scsi_id with other digits; its initiators know it by another name then", what)
+		return
+	}
+	v.warn(path, "%s: an initiator that logs in to both targets takes them for one disk, with tgt as well. Give one of them a scsi_id with other digits, "+
+		"unless no initiator ever uses both", what)
 }
 
 func (v *validator) lun(l *LUN, at string) {

@@ -399,7 +399,7 @@ func TestStoreIsChecked(t *testing.T) {
 	for _, test := range []struct{ allowed, starting bool }{{}, {allowed: true}, {starting: true}} {
 		cfg := &Config{Targets: []Target{{Name: "eui.0200000000000001", LUNs: []LUN{{Path: "/dev/mounted", AllowInUse: test.allowed}}}}}
 		cfg.SetDefaults()
-		v := &validator{cfg: cfg, system: fake, validation: validation{starting: test.starting}, naas: map[string]string{}, stores: map[store]string{}}
+		v := &validator{cfg: cfg, system: fake, validation: validation{starting: test.starting}, naas: map[string]namedLUN{}, stores: map[store]string{}}
 		v.targets()
 		if want := !test.allowed && !test.starting; (len(v.errs) > 0) != want {
 			t.Errorf("%+v: %v", test, v.errs)

@@ -5,6 +5,7 @@ package target
 import (
 	"encoding/hex"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
@@ -61,12 +62,14 @@ type LUNStatus struct {
 	Removable      bool          `json:"removable"`
 	PreventRemoval bool          `json:"prevent_removal"`
 	ReadOnly       bool          `json:"readonly"`
+	SWP            bool          `json:"swp"` // write-protected by an initiator
 	WriteCache     bool          `json:"write_cache"`
 	Thin           bool          `json:"thin"`
 	FlushFailed    bool          `json:"flush_failed"`
 	StoreType      string        `json:"backing_store_type"`
 	StorePath      string        `json:"backing_store_path,omitempty"`
-	ACL            []string      `json:"acl,omitempty"` // which initiators see it, as the target's; left out: all
+	StoreFlags     string        `json:"backing_store_flags,omitempty"` // "sync", "direct" or "sync:direct"
+	ACL            []string      `json:"acl,omitempty"`                 // which initiators see it, as the target's; left out: all
 	Counters       scsi.Counters `json:"counters"`
 }
 
@@ -143,9 +146,9 @@ func (t *served) status(sessions []uint16) TargetStatus {
 		i := u.Unit.Info()
 		st.LUNs = append(st.LUNs, LUNStatus{
 			LUN: u.Number, Type: i.Type, SCSIID: i.SCSIID, Serial: i.Serial, NAA: i.NAA, Size: i.Size, BlockSize: i.BlockSize,
-			Online: i.Online, Error: lateReason(u.Unit), Removable: i.Removable, PreventRemoval: i.PreventRemoval, ReadOnly: i.ReadOnly,
+			Online: i.Online, Error: lateReason(u.Unit), Removable: i.Removable, PreventRemoval: i.PreventRemoval, ReadOnly: i.ReadOnly, SWP: i.SWP,
 			WriteCache: i.WriteCache, Thin: i.Thin, FlushFailed: i.FlushFailed, StoreType: i.StoreType, StorePath: i.StorePath,
-			Counters: u.Unit.Counters(), ACL: viewers(confs[u.Number]),
+			Counters: u.Unit.Counters(), ACL: viewers(confs[u.Number]), StoreFlags: storeFlags(confs[u.Number]),
 		})
 	}
 	return st
@@ -157,4 +160,16 @@ func viewers(l *config.LUN) []string {
 		return nil
 	}
 	return l.Access.List()
+}
+
+// storeFlags returns how a backing store is opened, in tgt's words.
+func storeFlags(l *config.LUN) string {
+	var flags []string
+	if l != nil && l.Sync {
+		flags = append(flags, "sync")
+	}
+	if l != nil && l.Direct {
+		flags = append(flags, "direct")
+	}
+	return strings.Join(flags, ":")
 }

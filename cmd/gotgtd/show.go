@@ -105,14 +105,15 @@ func writeLUN(b *strings.Builder, l *target.LUNStatus) {
 		{"Size", fmt.Sprintf("%d MB, Block size: %d", megabytes(size), block)},
 		{"Online", yesNo(l.Online)}, {"Removable media", yesNo(l.Removable)},
 		{"Prevent removal", yesNo(l.PreventRemoval)}, {"Readonly", yesNo(l.ReadOnly)},
+		{"SWP", yesNo(l.SWP)}, {"Thin-provisioning", yesNo(l.Thin)},
 		{"Backing store type", l.StoreType}, {"Backing store path", printable(l.StorePath, "None")},
+		{"Backing store flags", l.StoreFlags},
 	} {
 		fmt.Fprintf(b, "            %s: %v\n", f.name, f.value)
 		if f.name == "Online" && l.Error != "" {
 			fmt.Fprintf(b, "            Not ready: %s\n", printable(l.Error, ""))
 		}
 	}
-	b.WriteString("            Backing store flags:\n")
 }
 
 func yesNo(v bool) string {

@@ -18,8 +18,9 @@ import (
 	"github.com/gotgtd/gotgtd/target/storage/plugin"
 )
 
-// openStore opens the backing store of a logical unit.
-func (s *Server) openStore(c *config.LUN, successor bool) (storage.Store, error) {
+// openStore opens the backing store of a logical unit. interrupt is asked while space is
+// taken for it; its error ends that.
+func (s *Server) openStore(c *config.LUN, successor bool, interrupt func() error) (storage.Store, error) {
 	if name, ok := strings.CutPrefix(c.Backend, config.PluginPrefix); ok {
 		return plugin.Open(plugin.Options{
 			Name: name, Path: c.Path, BlockSize: c.BlockSize, Size: c.Size, ReadOnly: c.ReadOnly,
@@ -29,7 +30,7 @@ func (s *Server) openStore(c *config.LUN, successor bool) (storage.Store, error)
 	switch c.Backend {
 	case "", "file":
 		o := c.StoreOptions()
-		o.InheritLock, o.Known, o.Progress = successor, s.options.Known, s.progress(c.Path)
+		o.InheritLock, o.Known, o.Progress = successor, s.options.Known, s.progress(c.Path, interrupt)
 		store, err := storage.OpenFile(o)
 		if successor && c.Create && errors.Is(err, fs.ErrNotExist) {
 			// It is new in the configuration, and no lock will come for it. If
@@ -48,14 +49,19 @@ func (s *Server) openStore(c *config.LUN, successor bool) (storage.Store, error)
 // progressInterval is how often the log tells how far a preallocation is.
 const progressInterval = 5 * time.Second
 
-// progress returns what logs how far the preallocation of a file is.
-func (s *Server) progress(path string) func(done, total int64) {
+// progress returns what logs how far the preallocation of a file is, until interrupt
+// returns an error.
+func (s *Server) progress(path string, interrupt func() error) func(done, total int64) error {
 	var last time.Time
-	return func(done, total int64) {
+	return func(done, total int64) error {
+		if err := interrupt(); err != nil {
+			return err
+		}
 		if now := time.Now(); done == total || now.Sub(last) >= progressInterval {
 			last = now
 			s.log.Info("preallocating", "path", path, "bytes", done, "of", total)
 		}
+		return nil
 	}
 }
 

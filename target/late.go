@@ -331,12 +331,12 @@ func (s *Server) retry() {
 // openLate tries to open the store of a late unit and reports whether that is
 // over and done with.
 func (s *Server) openLate(l *lateUnit) bool {
-	store, err := s.openStore(l.conf, false)
+	store, err := s.openStore(l.conf, false, s.paused)
 	if err == nil && store.Info().Size < int64(l.conf.BlockSize) {
 		err = errors.Join(fmt.Errorf("%q is smaller than one block", l.conf.Path), store.Close())
 	}
 	if err != nil {
-		if l.store.blame(err) {
+		if l.store.blame(err) && !errors.Is(err, errPaused) {
 			s.log.Error("logical unit still not ready", "target", l.target, "lun", l.conf.Number, "error", err)
 		}
 		return false
@@ -353,9 +353,28 @@ func (s *Server) openLate(l *lateUnit) bool {
 	return true
 }
 
+// errPaused ends the preallocation of a late store. The next attempt goes on with it.
+var errPaused = errors.New("its space is being taken, which goes on after the upgrade")
+
+// paused tells whether an attempt that takes space has to end, since an upgrade or the
+// end waits for it.
+func (s *Server) paused() error {
+	select {
+	case <-s.stop:
+		return errPaused
+	default:
+	}
+	if s.holding.Load() > 0 {
+		return errPaused
+	}
+	return nil
+}
+
 // holdOpening keeps late stores from being opened, after an attempt that is
 // under way has ended.
 func (s *Server) holdOpening(ctx context.Context) error {
+	s.holding.Add(1)
+	defer s.holding.Add(-1)
 	select {
 	case s.opening <- struct{}{}:
 		return nil

@@ -34,10 +34,14 @@ func lateConfig(t *testing.T, path string) *config.Config {
 type lines struct {
 	mu    sync.Mutex // protects b
 	b     bytes.Buffer
-	grown chan struct{} // holds one element after a line that nobody has waited for
+	grown chan struct{}     // holds one element after a line that nobody has waited for
+	hold  func(line string) // if set, is called with each line before it is written
 }
 
 func (l *lines) Write(p []byte) (int, error) {
+	if l.hold != nil {
+		l.hold(string(p))
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
@@ -82,7 +86,15 @@ func nothingWaits(t *testing.T, s *Server) {
 // lateServer serves a configuration of which not all can be opened.
 func lateServer(t *testing.T, o Options) (s *Server, log *lines) {
 	t.Helper()
-	log = &lines{grown: make(chan struct{}, 1)}
+	log = newLines()
+	return lateServerWith(t, o, log), log
+}
+
+func newLines() *lines { return &lines{grown: make(chan struct{}, 1)} }
+
+// lateServerWith is lateServer with a log that is there.
+func lateServerWith(t *testing.T, o Options, log *lines) *Server {
+	t.Helper()
 	o.Log = slog.New(slog.NewTextHandler(log, nil))
 	o.MayBeLate = func(string, uint16) bool { return true }
 	s, err := New(o)
@@ -94,7 +106,7 @@ func lateServer(t *testing.T, o Options) (s *Server, log *lines) {
 			t.Error(err)
 		}
 	})
-	return s, log
+	return s
 }
 
 // dialLate logs in, and takes what is pending since the login.
@@ -284,4 +296,78 @@ func TestLateUnitIsDetached(t *testing.T) {
 	makeFile(t, path, make([]byte, 1<<20))
 	waitOpened(t, tried)
 	nothingWaits(t, s)
+}
+
+// preallocating serves a disk whose space is being taken by the retry. That goes on when
+// the server wants it to end.
+func preallocating(t *testing.T) (s *Server, log *lines, session *initiator.Session) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "sub")
+	conf := lateConfig(t, filepath.Join(dir, "disk.img"))
+	l := &conf.Targets[0].LUNs[1]
+	l.Create, l.Preallocate, l.Size = true, true, 160<<20
+	began, slow := make(chan struct{}, 1), make(chan struct{})
+	log = newLines()
+	log.hold = func(line string) { // of the goroutine that takes the space
+		if strings.Contains(line, "preallocating") {
+			began <- struct{}{}
+			<-slow
+		}
+	}
+	s = lateServerWith(t, Options{Config: conf, RetryInterval: time.Millisecond}, log)
+	session = dialLate(t, s)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	<-began
+	released := make(chan struct{})
+	go func() {
+		defer close(released)
+		for s.paused() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		close(slow)
+	}()
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		<-released
+	})
+	return s, log, session
+}
+
+// A preallocation that is under way when an upgrade begins ends, and goes on in the
+// successor, which does not wait for it either.
+func TestUpgradeInterruptsAPreallocation(t *testing.T) {
+	old, log, session := preallocating(t)
+	l := &old.conf.Targets[0].LUNs[1]
+	next, nextLog := lateServer(t, Options{Config: old.conf, Successor: true, RetryInterval: time.Millisecond})
+	if st, err := os.Stat(l.Path); err != nil || st.Size() != 0 || nextLog.count("preallocating") > 0 {
+		t.Errorf("the successor takes space before it serves: %v, %v", st, err)
+	}
+	handOver(t, old, next)
+	if log.count("logical unit ready") > 0 {
+		t.Error("the upgrade has waited for the whole preallocation")
+	}
+	next.Serve()
+	nextLog.await(t, "ready in the successor", func() bool { return next.Status().Targets[0].LUNs[2].Online })
+	if key, code := ready(t, session, 2); key != 6 || code != 0x2800 {
+		t.Errorf("when it has come: sense %x/%04x, want 6/2800", key, code)
+	}
+	if st := next.Status().Targets[0].LUNs[2]; st.Size != l.Size || st.Error != "" {
+		t.Errorf("status: %+v", st)
+	}
+}
+
+// An end does not wait for a preallocation either.
+func TestCloseInterruptsAPreallocation(t *testing.T) {
+	s, _, session := preallocating(t)
+	session.Close()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if st, err := os.Stat(s.conf.Targets[0].LUNs[1].Path); err != nil || st.Size() != 0 {
+		t.Errorf("the whole space was taken: %v, %v", st, err)
+	}
 }

@@ -97,6 +97,7 @@ type Server struct {
 	late     []*lateUnit   // New's, then that of the goroutine that retries
 	retrying sync.Once     // begins that
 	opening  chan struct{} // holds one element while a late store is being opened, or must not be
+	holding  atomic.Int32  // how many wait to put one in
 
 	background sync.WaitGroup
 	stop       chan struct{} // closed by Close, once
@@ -224,9 +225,15 @@ func (s *Server) build(i int) (*served, error) {
 // attach opens the j-th logical unit of a target and adds it to the device.
 func (s *Server) attach(o *Options, t *served, j int) error {
 	conf := &t.conf.LUNs[j]
-	store, err := s.openStore(conf, o.Successor)
+	late := s.mayBeLate(t.conf.Name, conf)
+	store, err := s.openStore(conf, o.Successor, func() error {
+		if o.Successor && late {
+			return errPaused // the upgrade would have to wait for it
+		}
+		return nil
+	})
 	if err != nil {
-		if s.mayBeLate(t.conf.Name, conf) {
+		if late {
 			return s.attachLate(t, conf, err)
 		}
 		return err

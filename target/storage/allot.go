@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allocSlice is how much space is taken at a time.
-const allocSlice = 1 << 30
+// allocSlice is how much space is taken at a time: little enough that somebody can
+// wait for it where a file system writes zeros.
+const allocSlice = 128 << 20
 
 // checkSize refuses to make a file without a single block.
 func (o *Options) checkSize() error {
@@ -57,7 +58,15 @@ func preallocate(f *os.File, o *Options, size int64) error {
 	if err := checkSpace(f, o.Size); err != nil {
 		return err
 	}
-	for off := int64(0); off < o.Size; {
+	for off := int64(0); ; {
+		if o.Progress != nil {
+			if err := o.Progress(off, o.Size); err != nil {
+				return err
+			}
+		}
+		if off == o.Size {
+			return nil
+		}
 		n := min(o.Size-off, allocSlice)
 		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
 		switch {
@@ -70,11 +79,7 @@ func preallocate(f *os.File, o *Options, size int64) error {
 			return fmt.Errorf("can't preallocate %s: %w", bytesText(o.Size), err)
 		}
 		off += n
-		if o.Progress != nil {
-			o.Progress(off, o.Size)
-		}
 	}
-	return nil
 }
 
 // checkSpace refuses early what the file system has no room for.

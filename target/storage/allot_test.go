@@ -70,7 +70,7 @@ func TestSizeIsNothingToReaders(t *testing.T) {
 func TestPreallocate(t *testing.T) {
 	path := newPath(t)
 	var done, total int64
-	o := storage.Options{Path: path, Size: 4 << 20, Create: true, Preallocate: true, Progress: func(d, n int64) { done, total = d, n }}
+	o := storage.Options{Path: path, Size: 4 << 20, Create: true, Preallocate: true, Progress: func(d, n int64) error { done, total = d, n; return nil }}
 	open(t, o).Close()
 	if size, space := stat(t, path); size != 4<<20 || space < size {
 		t.Errorf("the file has %d bytes in %d of space", size, space)

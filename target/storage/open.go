@@ -24,9 +24,10 @@ type Options struct {
 	// Preallocate takes the whole space of a file that is made or grown.
 	Preallocate bool
 
-	// Progress, if set, is told while space is taken how many bytes of how many
-	// there are.
-	Progress func(done, total int64)
+	// Progress, if set, is told before, while and after space is taken how many bytes
+	// of how many there are. Its error ends that; what is taken by then the next
+	// opening need not take again.
+	Progress func(done, total int64) error
 
 	// Create makes a sparse file of Size bytes where there is none. It also
 	// gives that size to an empty file, which is what a crash during an

@@ -319,10 +319,11 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 
 // tellsOtherwise returns the unit attentions for what INQUIRY and READ CAPACITY tell
 // otherwise than in the process before. One that did not say what they told had
-// nothing of tgt's layout.
+// nothing of tgt's layout. A removable medium raises none: Linux takes each for another
+// medium, and fails what is mounted on it.
 func (lu *LogicalUnit) tellsOtherwise(u UnitState) (codes []uint16) {
 	unsaid := len(u.Inquiry) == 0
-	if unsaid && !lu.isTgt() || u.Absent || lu.has(stateAbsent) { // without a store some of it is not known
+	if unsaid && !lu.isTgt() || lu.opts.Removable || u.Absent || lu.has(stateAbsent) { // without a store some of it is not known
 		return nil
 	}
 	if unsaid || !bytes.Equal(u.Inquiry, lu.inquiryFingerprint()) {

@@ -29,6 +29,25 @@ type region struct {
 	number  uint64
 	cmd     initiator.Command
 	buf     []byte
+
+	// told lets a command be sent again that was ended by INQUIRY DATA or CAPACITY DATA HAS
+	// CHANGED, as every initiator does: another version may tell something else of a disk.
+	told bool
+}
+
+// do runs the region's command.
+func (r *region) do(ctx context.Context) error {
+	const inquiryData, capacity = 0x3f03, 0x2a09
+	for again := 0; ; again++ {
+		err := r.session.Do(ctx, &r.cmd)
+		var status *initiator.StatusError
+		if !r.told || again == 2 || !errors.As(err, &status) {
+			return err
+		}
+		if key, code := initiator.DecodeSense(status.Sense); key != 6 || code != inquiryData && code != capacity {
+			return err
+		}
+	}
 }
 
 func newRegion(s *initiator.Session, first, blocks uint64, seed uint64) *region {
@@ -63,7 +82,8 @@ func (r *region) write(ctx context.Context, lba uint64, at int, buf []byte) erro
 	if r.random.IntN(16) == 0 {
 		flags = initiator.FUA
 	}
-	if err := r.session.Do(ctx, r.cmd.Write16(initiator.LUN(1), lba, uint32(len(buf)/blockSize), buf, flags)); err != nil {
+	r.cmd.Write16(initiator.LUN(1), lba, uint32(len(buf)/blockSize), buf, flags)
+	if err := r.do(ctx); err != nil {
 		return fmt.Errorf("write of %d bytes at LBA %d: %w", len(buf), lba, err)
 	}
 	for i := range len(buf) / blockSize {
@@ -73,7 +93,8 @@ func (r *region) write(ctx context.Context, lba uint64, at int, buf []byte) erro
 }
 
 func (r *region) read(ctx context.Context, lba uint64, at int, buf []byte) error {
-	if err := r.session.Do(ctx, r.cmd.Read16(initiator.LUN(1), lba, uint32(len(buf)/blockSize), buf, 0)); err != nil {
+	r.cmd.Read16(initiator.LUN(1), lba, uint32(len(buf)/blockSize), buf, 0)
+	if err := r.do(ctx); err != nil {
 		return fmt.Errorf("read of %d bytes at LBA %d: %w", len(buf), lba, err)
 	}
 	want := make([]byte, blockSize)

@@ -33,7 +33,7 @@ func prepareCompareAndWrite(c *Command) {
 	if !c.addressBlocks(binary.BigEndian.Uint64(c.CDB[2:]), blocks) {
 		return
 	}
-	c.Length = 2 * blocks << c.exec.unit.lu.shift
+	c.Length = 2 * blocks << c.exec.at.lu.shift
 	if c.OutExpected != c.Length {
 		c.fail(badCDB(13))
 	}
@@ -41,7 +41,7 @@ func prepareCompareAndWrite(c *Command) {
 
 // runCompareAndWrite is COMPARE AND WRITE (SBC-3 5.2).
 func runCompareAndWrite(c *Command) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	if uint32(len(c.Out)) != c.Length {
 		c.fail(badCDB(13))
 		return
@@ -69,7 +69,7 @@ func runCompareAndWrite(c *Command) {
 // runOrWrite is ORWRITE (16) (SBC-3 5.6): blocks become what they were OR
 // data-out.
 func runOrWrite(c *Command) {
-	lu, data := c.exec.unit.lu, c.wholeBlocks()
+	lu, data := c.exec.at.lu, c.wholeBlocks()
 	if len(data) == 0 {
 		c.good()
 		return

@@ -12,8 +12,8 @@ import (
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
 )
 
-// An attachment is a logical unit's place on a device, and what depends on
-// that place. It never changes but for the fields that say so.
+// An attachment is a logical unit under its number on a device, and what depends
+// on the two. It never changes but for the fields that say so.
 type attachment struct {
 	dev          *Device
 	lu           *LogicalUnit

@@ -29,10 +29,10 @@ func (b bitmap) has(u uint16) bool {
 	return i < len(b) && b[i].Load()>>(u&63)&1 != 0
 }
 
-// numbersOf returns the logical unit numbers of places.
-func numbersOf(places map[uint16]*attachment) bitmap {
+// numbersOf returns the logical unit numbers of attachments.
+func numbersOf(attachments map[uint16]*attachment) bitmap {
 	var b bitmap
-	for u := range places {
+	for u := range attachments {
 		if i := int(u >> 6); i >= len(b) {
 			b = b.clone(i + 1)
 		}
@@ -62,21 +62,21 @@ func (a *attentions) pending(u uint16) bool { return !a.quiet.Load().has(u) }
 
 // raise adds a unit attention condition, unless the logical unit was detached:
 // its number may be another one's by now.
-func (a *attentions) raise(unit *attachment, code uint16) {
+func (a *attentions) raise(at *attachment, code uint16) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !unit.gone.Load() {
-		u := unit.number
+	if !at.gone.Load() {
+		u := at.number
 		a.setLocked(u, addAttention(slices.Clone(a.queueLocked(u)), code))
 	}
 }
 
 // raiseAll adds a unit attention condition for every logical unit, those of
-// places included that have nothing pending.
-func (a *attentions) raiseAll(places map[uint16]*attachment, code uint16) {
+// those included that have nothing pending.
+func (a *attentions) raiseAll(attachments map[uint16]*attachment, code uint16) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for u := range places {
+	for u := range attachments {
 		if q, ok := a.own[u]; ok || a.quiet.Load().has(u) {
 			a.setLocked(u, addAttention(q, code))
 		}
@@ -132,13 +132,13 @@ func (a *attentions) meet(u uint16) {
 
 // take removes the first pending unit attention of a logical unit, none when
 // that was detached. unmet stays.
-func (a *attentions) take(unit *attachment) (code uint16, ok bool) {
+func (a *attentions) take(at *attachment) (code uint16, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if unit.gone.Load() {
+	if at.gone.Load() {
 		return 0, false
 	}
-	u := unit.number
+	u := at.number
 	q := a.queueLocked(u)
 	if len(q) > 0 && q[0] == unmet {
 		return unmet, true

@@ -16,14 +16,14 @@ func TestAttentionsAreQueues(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var got attentions
 		got.init(ascPowerOnOrReset, nil)
-		places, want := make(map[uint16]*attachment), make(map[uint16][]uint16)
+		attachments, want := make(map[uint16]*attachment), make(map[uint16][]uint16)
 		for u := range uint16(4) {
 			u *= 60 // bits in several words
-			places[u] = &attachment{number: u}
+			attachments[u] = &attachment{number: u}
 			want[u] = []uint16{ascPowerOnOrReset}
 		}
 		pick := func() *attachment {
-			return places[rapid.SampledFrom([]uint16{0, 60, 120, 180}).Draw(t, "unit")]
+			return attachments[rapid.SampledFrom([]uint16{0, 60, 120, 180}).Draw(t, "unit")]
 		}
 		code := func() uint16 { return rapid.SampledFrom(codes).Draw(t, "code") }
 		t.Repeat(map[string]func(*rapid.T){
@@ -34,7 +34,7 @@ func TestAttentionsAreQueues(t *testing.T) {
 			},
 			"raise everywhere": func(*rapid.T) {
 				c := code()
-				got.raiseAll(places, c)
+				got.raiseAll(attachments, c)
 				for u := range want {
 					want[u] = addAttention(slices.Clone(want[u]), c)
 				}
@@ -68,7 +68,7 @@ func TestAttentionsAreQueues(t *testing.T) {
 				if c, ok := got.take(a); ok {
 					t.Fatalf("took %#x of a logical unit that is gone", c)
 				}
-				places[a.number], want[a.number] = &attachment{number: a.number}, nil
+				attachments[a.number], want[a.number] = &attachment{number: a.number}, nil
 			},
 			"": func(t *rapid.T) {
 				for u, q := range want {
@@ -111,7 +111,7 @@ func TestPreventEnds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return d.place(0)
+		return d.attachment(0)
 	}
 	first := attach()
 	a, b := d.Open(NexusID{Initiator: "a"}), d.Open(NexusID{Initiator: "b"})

@@ -85,7 +85,7 @@ type Command struct {
 // execState is what Prepare leaves for the executor.
 type execState struct {
 	nexus  *Nexus
-	unit   *attachment // nil for commands answered without a logical unit
+	at     *attachment // nil for commands answered without a logical unit
 	op     *operation  // nil once the command is done in Prepare
 	access reservation.Access
 	lba    uint64

@@ -42,7 +42,7 @@ type Device struct {
 	ports   []targetPort       // protected by mu, ordered by tag
 	nexuses map[NexusID]*Nexus // protected by mu
 	// Logical units by number. The map never changes; mu protects replacing it.
-	places atomic.Pointer[map[uint16]*attachment]
+	attachments atomic.Pointer[map[uint16]*attachment]
 }
 
 // targetPort is one target port of the device.
@@ -61,7 +61,7 @@ func NewDevice(o DeviceOptions) (*Device, error) {
 		log = slog.Default()
 	}
 	d := &Device{opts: o, log: log.With("target", o.Name), nexuses: make(map[NexusID]*Nexus)}
-	d.places.Store(&map[uint16]*attachment{})
+	d.attachments.Store(&map[uint16]*attachment{})
 	return d, nil
 }
 
@@ -109,19 +109,19 @@ func (d *Device) Attach(n uint16, lu *LogicalUnit) error {
 	if n > MaxLUN {
 		return fmt.Errorf("can't attach LUN %d to %s: the highest is %d", n, d.opts.Name, MaxLUN)
 	}
-	home, err := newAttachment(d, n, lu)
+	at, err := newAttachment(d, n, lu)
 	if err != nil {
 		return fmt.Errorf("can't attach LUN %d to %s: %w", n, d.opts.Name, err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.place(n) != nil {
+	if d.attachment(n) != nil {
 		return fmt.Errorf("can't attach LUN %d to %s: the number is taken", n, d.opts.Name)
 	}
-	if !lu.home.CompareAndSwap(nil, home) {
+	if !lu.attachment.CompareAndSwap(nil, at) {
 		return fmt.Errorf("can't attach LUN %d to %s: the logical unit is attached already", n, d.opts.Name)
 	}
-	d.setPlaceLocked(n, home)
+	d.setAttachmentLocked(n, at)
 	return nil
 }
 
@@ -131,37 +131,37 @@ func (d *Device) Attach(n uint16, lu *LogicalUnit) error {
 func (d *Device) Detach(n uint16) (*LogicalUnit, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	home := d.place(n)
-	if home == nil {
+	at := d.attachment(n)
+	if at == nil {
 		return nil, fmt.Errorf("can't detach LUN %d from %s: there is none", n, d.opts.Name)
 	}
-	home.gone.Store(true)
-	home.lu.home.Store(nil)
+	at.gone.Store(true)
+	at.lu.attachment.Store(nil)
 	for _, nx := range d.nexuses {
-		nx.setPrevent(home, false)
+		nx.setPrevent(at, false)
 	}
-	d.setPlaceLocked(n, nil)
-	return home.lu, nil
+	d.setAttachmentLocked(n, nil)
+	return at.lu, nil
 }
 
-// place returns the place of logical unit n, nil if there is none.
-func (d *Device) place(n uint16) *attachment { return (*d.places.Load())[n] }
+// attachment returns that of logical unit n, nil if there is none.
+func (d *Device) attachment(n uint16) *attachment { return (*d.attachments.Load())[n] }
 
-// setPlaceLocked makes a place known, or with nil forgets it, and tells the
+// setAttachmentLocked makes an attachment known, or with nil forgets it, and tells the
 // nexuses, for which nothing else is pending there.
-func (d *Device) setPlaceLocked(n uint16, home *attachment) {
-	places := maps.Clone(*d.places.Load())
-	if home != nil {
-		places[n] = home
+func (d *Device) setAttachmentLocked(n uint16, at *attachment) {
+	attachments := maps.Clone(*d.attachments.Load())
+	if at != nil {
+		attachments[n] = at
 	} else {
-		delete(places, n)
+		delete(attachments, n)
 	}
-	d.places.Store(&places)
+	d.attachments.Store(&attachments)
 	for _, nx := range d.nexuses {
 		nx.attentions.replace(n, nil)
-		nx.attentions.raiseAll(places, ascReportedLUNsChanged)
-		if home != nil && !home.lu.controller {
-			nx.attentions.raise(home, unmet)
+		nx.attentions.raiseAll(attachments, ascReportedLUNsChanged)
+		if at != nil && !at.lu.controller {
+			nx.attentions.raise(at, unmet)
 		}
 	}
 }
@@ -174,10 +174,10 @@ type NumberedUnit struct {
 
 // LogicalUnits returns the device's logical units ordered by number.
 func (d *Device) LogicalUnits() []NumberedUnit {
-	places := *d.places.Load()
-	out := make([]NumberedUnit, 0, len(places))
-	for n, home := range places {
-		out = append(out, NumberedUnit{n, home.lu})
+	attachments := *d.attachments.Load()
+	out := make([]NumberedUnit, 0, len(attachments))
+	for n, at := range attachments {
+		out = append(out, NumberedUnit{n, at.lu})
 	}
 	slices.SortFunc(out, func(a, b NumberedUnit) int { return cmp.Compare(a.Number, b.Number) })
 	return out
@@ -185,8 +185,8 @@ func (d *Device) LogicalUnits() []NumberedUnit {
 
 // LogicalUnit returns logical unit n, nil if there is none.
 func (d *Device) LogicalUnit(n uint16) *LogicalUnit {
-	if home := d.place(n); home != nil {
-		return home.lu
+	if at := d.attachment(n); at != nil {
+		return at.lu
 	}
 	return nil
 }
@@ -290,14 +290,14 @@ func (d *Device) TargetReset(by *Nexus, cold bool) {
 }
 
 func (d *Device) resetUnit(lu *LogicalUnit, code uint16) {
-	home := lu.home.Load()
-	if home == nil {
+	at := lu.attachment.Load()
+	if at == nil {
 		return // detached meanwhile
 	}
-	home.reservations.Reset()
+	at.reservations.Reset()
 	lu.resetModes()
 	for _, nx := range d.openNexuses() {
-		nx.setPrevent(home, false)
-		nx.attentions.raise(home, code)
+		nx.setPrevent(at, false)
+		nx.attentions.raise(at, code)
 	}
 }

@@ -49,22 +49,22 @@ func storageSense(work mediumWork, err error) sense {
 // failStorage ends the command with the sense data of a backing store's error
 // at a block, and logs it.
 func (c *Command) failStorage(work mediumWork, lba uint64, err error) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	lu.stats.errors.Add(1)
 	c.exec.nexus.stats.errors.Add(1)
-	lu.logFailure(c.exec.unit, c.exec.nexus, work, lba, err)
+	lu.logFailure(c.exec.at, c.exec.nexus, work, lba, err)
 	c.fail(storageSense(work, err).withInfo(lba))
 }
 
 // logFailure writes one log line about a failure of the backing store, unless
 // there were many just now.
-func (lu *LogicalUnit) logFailure(home *attachment, nx *Nexus, work mediumWork, lba uint64, err error) {
+func (lu *LogicalUnit) logFailure(at *attachment, nx *Nexus, work mediumWork, lba uint64, err error) {
 	suppressed, ok := lu.errs.admit(time.Now())
 	if !ok {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("target", home.dev.opts.Name), slog.Int("lun", int(home.number)),
+		slog.String("target", at.dev.opts.Name), slog.Int("lun", int(at.number)),
 		slog.Uint64("lba", lba), slog.String("initiator", nx.String()), slog.Any("error", err),
 	}
 	if suppressed > 0 {

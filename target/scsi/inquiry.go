@@ -32,19 +32,19 @@ func prepareInquiry(c *Command) {
 
 // runInquiry is INQUIRY (SPC-4 6.6).
 func runInquiry(c *Command) {
-	unit := c.exec.unit
+	at := c.exec.at
 	allocation := uint32(binary.BigEndian.Uint16(c.CDB[3:]))
 	if c.CDB[1]&0x01 == 0 {
-		c.exec.nexus.attentions.meet(unit.number)
-		c.reply(unit.lu.standardInquiry(), allocation)
+		c.exec.nexus.attentions.meet(at.number)
+		c.reply(at.lu.standardInquiry(), allocation)
 		return
 	}
-	page := unit.lu.vitalPage(c.CDB[2], unit, c.exec.nexus.id.TargetPort)
+	page := at.lu.vitalPage(c.CDB[2], at, c.exec.nexus.id.TargetPort)
 	if page == nil {
 		c.fail(badCDB(2))
 		return
 	}
-	c.exec.nexus.attentions.meet(unit.number)
+	c.exec.nexus.attentions.meet(at.number)
 	c.reply(page, allocation)
 }
 

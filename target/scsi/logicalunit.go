@@ -85,11 +85,11 @@ type LogicalUnit struct {
 	zeroer     storage.Zeroer        // nil: zeros are written
 	mapper     storage.Mapper        // nil: all is mapped
 
-	state  atomic.Uint32 // state bits
-	blocks atomic.Uint64 // capacity
-	home   atomic.Pointer[attachment]
-	stats  counters
-	errs   errorLog
+	state      atomic.Uint32 // state bits
+	blocks     atomic.Uint64 // capacity
+	attachment atomic.Pointer[attachment]
+	stats      counters
+	errs       errorLog
 
 	// medium is held shared by every command that reads or changes blocks, and
 	// exclusively by those that must be atomic against all of them (COMPARE
@@ -271,10 +271,10 @@ func (lu *LogicalUnit) Info() UnitInfo {
 		Online:    st&(stateOffline|stateAbsent|stateEjected) == 0,
 		Removable: lu.opts.Removable,
 	}
-	if home := lu.home.Load(); home != nil {
-		info.SCSIID, info.Serial, info.NAA = home.scsiID, home.serial, fmt.Sprintf("%x", home.naa)
+	if at := lu.attachment.Load(); at != nil {
+		info.SCSIID, info.Serial, info.NAA = at.scsiID, at.serial, fmt.Sprintf("%x", at.naa)
 		info.LocalNAA = fmt.Sprintf("%x", lu.opts.LocalNAA)
-		info.PreventRemoval = home.removalPrevented()
+		info.PreventRemoval = at.removalPrevented()
 	}
 	if lu.controller {
 		info.Type, info.BlockSize, info.StoreType = "controller", 1, "null"
@@ -303,11 +303,11 @@ func (lu *LogicalUnit) LastIO() time.Time { return lu.stats.lastIO() }
 // Holders returns the initiator ports that hold a reservation or are
 // registered, each once.
 func (lu *LogicalUnit) Holders() []string {
-	home := lu.home.Load()
-	if home == nil {
+	at := lu.attachment.Load()
+	if at == nil {
 		return nil
 	}
-	s := home.reservations.Snapshot()
+	s := at.reservations.Snapshot()
 	var list []string
 	if s.Reserved != nil {
 		list = append(list, s.Reserved.InitiatorPort())
@@ -368,8 +368,8 @@ func (lu *LogicalUnit) Arrive() {
 
 // raise establishes a unit attention condition for every nexus but one.
 func (lu *LogicalUnit) raise(code uint16, except *Nexus) {
-	if home := lu.home.Load(); home != nil {
-		home.raise(code, except)
+	if at := lu.attachment.Load(); at != nil {
+		at.raise(code, except)
 	}
 }
 

@@ -13,7 +13,7 @@ func (n *Nexus) masks(u uint16) bool {
 
 // Sees reports whether the device has a logical unit u that is not masked from
 // the nexus.
-func (n *Nexus) Sees(u uint16) bool { return n.dev.place(u) != nil && !n.masks(u) }
+func (n *Nexus) Sees(u uint16) bool { return n.dev.attachment(u) != nil && !n.masks(u) }
 
 // Mask makes masked the logical unit numbers that are hidden from the nexus, in
 // place of those before: for it, there is no logical unit there. Where that
@@ -30,25 +30,25 @@ func (n *Nexus) Mask(masked []uint16) {
 	}
 	n.setMask(masked)
 	changed := false
-	places := *n.dev.places.Load()
-	for u, home := range places {
+	attachments := *n.dev.attachments.Load()
+	for u, at := range attachments {
 		was, is := before != nil && before.has(u), n.masks(u)
 		switch {
 		case was == is:
 			continue
 		case is:
-			n.setPrevent(home, false)
-			home.reservations.NexusLost(n.reservationKey())
+			n.setPrevent(at, false)
+			at.reservations.NexusLost(n.reservationKey())
 		default:
 			n.attentions.replace(u, nil)
-			if !home.lu.controller {
-				n.attentions.raise(home, unmet)
+			if !at.lu.controller {
+				n.attentions.raise(at, unmet)
 			}
 		}
 		changed = true
 	}
 	if changed {
-		n.attentions.raiseAll(places, ascReportedLUNsChanged)
+		n.attentions.raiseAll(attachments, ascReportedLUNsChanged)
 	}
 }
 

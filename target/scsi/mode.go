@@ -190,7 +190,7 @@ func prepareModeSense(c *Command) {
 	switch {
 	case code == pageAll && sub != 0 && sub != subpageAll:
 		c.fail(badCDB(3))
-	case len(c.exec.unit.lu.matchPages(code, sub)) == 0:
+	case len(c.exec.at.lu.matchPages(code, sub)) == 0:
 		c.fail(badCDBBit(2, 5))
 	case c.CDB[2]>>6 == valuesSaved:
 		c.fail(illegal(ascSavingNotSupported))
@@ -199,7 +199,7 @@ func prepareModeSense(c *Command) {
 
 // runModeSense is MODE SENSE (6) and (10).
 func runModeSense(c *Command) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	long := c.CDB[0] == opModeSense10
 	var descriptor []byte
 	if c.CDB[1]&0x08 == 0 && !lu.controller { // DBD

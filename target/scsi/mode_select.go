@@ -26,7 +26,7 @@ func prepareModeSelect(c *Command) {
 // runModeSelect is MODE SELECT (6) and (10) (SPC-4 6.11, 6.12). All of the
 // parameter list is checked before any of it takes effect.
 func runModeSelect(c *Command) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	if c.Length == 0 {
 		c.good()
 		return

@@ -68,8 +68,8 @@ func (n *Nexus) LastIO() time.Time { return n.stats.lastIO() }
 func (n *Nexus) Close() {
 	n.close.Do(func() {
 		n.shut()
-		for _, home := range *n.dev.places.Load() {
-			home.reservations.NexusLost(n.reservationKey())
+		for _, at := range *n.dev.attachments.Load() {
+			at.reservations.NexusLost(n.reservationKey())
 		}
 		n.dev.mu.Lock()
 		defer n.dev.mu.Unlock()
@@ -79,32 +79,32 @@ func (n *Nexus) Close() {
 
 // setPrevent says whether the nexus prevents removal of a medium. It does not
 // once it is closed or the logical unit was detached.
-func (n *Nexus) setPrevent(unit *attachment, on bool) {
+func (n *Nexus) setPrevent(at *attachment, on bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.setPreventLocked(unit, on && !n.closed.Load() && !unit.gone.Load())
+	n.setPreventLocked(at, on && !n.closed.Load() && !at.gone.Load())
 }
 
-func (n *Nexus) setPreventLocked(unit *attachment, on bool) {
+func (n *Nexus) setPreventLocked(at *attachment, on bool) {
 	switch {
-	case n.preventing[unit] == on:
+	case n.preventing[at] == on:
 	case on:
 		if n.preventing == nil {
 			n.preventing = make(map[*attachment]bool)
 		}
-		n.preventing[unit] = true
-		unit.prevents.Add(1)
+		n.preventing[at] = true
+		at.prevents.Add(1)
 	default:
-		delete(n.preventing, unit)
-		unit.prevents.Add(-1)
+		delete(n.preventing, at)
+		at.prevents.Add(-1)
 	}
 }
 
 // prevents reports whether the nexus prevents removal of a medium.
-func (n *Nexus) prevents(unit *attachment) bool {
+func (n *Nexus) prevents(at *attachment) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.preventing[unit]
+	return n.preventing[at]
 }
 
 // shut ends the nexus for the commands that are under way, and its prevention
@@ -113,8 +113,8 @@ func (n *Nexus) shut() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.closed.Store(true)
-	for unit := range n.preventing {
-		n.setPreventLocked(unit, false)
+	for at := range n.preventing {
+		n.setPreventLocked(at, false)
 	}
 }
 
@@ -139,18 +139,18 @@ func (n *Nexus) prepare(c *Command) {
 	if op == nil {
 		return
 	}
-	unit := c.exec.unit
-	if n.attentions.pending(unit.number) && op.flags&opIgnoresAttention == 0 {
-		if code, ok := n.takeAttention(unit); ok {
+	at := c.exec.at
+	if n.attentions.pending(at.number) && op.flags&opIgnoresAttention == 0 {
+		if code, ok := n.takeAttention(at); ok {
 			c.fail(attentionSense(code))
 			return
 		}
 	}
-	if unit.reservations.Check(n.reservationKey(), c.exec.access) {
+	if at.reservations.Check(n.reservationKey(), c.exec.access) {
 		c.endWith(ReservationConflict)
 		return
 	}
-	if s, ok := unit.lu.refuses(op); ok {
+	if s, ok := at.lu.refuses(op); ok {
 		c.fail(s)
 		return
 	}
@@ -170,16 +170,16 @@ func (n *Nexus) find(c *Command) *operation {
 		c.exec.began = time.Now()
 	}
 	u, ok := c.LUN.Number()
-	var unit *attachment
+	var at *attachment
 	if ok && !n.masks(u) {
-		unit = n.dev.place(u)
+		at = n.dev.attachment(u)
 	}
-	if unit == nil {
+	if at == nil {
 		n.answerWithoutUnit(c, ok && u == 0)
 		return nil
 	}
-	c.exec.unit = unit
-	op, s := unit.lu.findOperation(&c.CDB)
+	c.exec.at = at
+	op, s := at.lu.findOperation(&c.CDB)
 	if op == nil {
 		c.fail(s)
 		return nil
@@ -190,8 +190,8 @@ func (n *Nexus) find(c *Command) *operation {
 
 // takeAttention takes the unit attention to report now. REPORTED LUNS DATA HAS
 // CHANGED is reported once a nexus, not once a logical unit (LUICLR, SPC-4 7.8.7).
-func (n *Nexus) takeAttention(unit *attachment) (code uint16, ok bool) {
-	code, ok = n.attentions.take(unit)
+func (n *Nexus) takeAttention(at *attachment) (code uint16, ok bool) {
+	code, ok = n.attentions.take(at)
 	if ok && code == ascReportedLUNsChanged {
 		n.attentions.dropAll(ascReportedLUNsChanged)
 	}
@@ -217,7 +217,7 @@ func (n *Nexus) tryExecute(c *Command) bool {
 	if !c.admitted() {
 		return true
 	}
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	if op.flags&opMedium == 0 {
 		return op.try(c)
 	}
@@ -245,7 +245,7 @@ func (n *Nexus) execute(c *Command) {
 	if !c.admitted() {
 		return
 	}
-	op, lu := c.exec.op, c.exec.unit.lu
+	op, lu := c.exec.op, c.exec.at.lu
 	switch {
 	case op.flags&opAlone != 0:
 		lu.medium.Lock()
@@ -267,12 +267,12 @@ func (n *Nexus) execute(c *Command) {
 // admitted ends a command whose logical unit went away or was masked, or was
 // reserved by another nexus, while it waited for its data or for a worker.
 func (c *Command) admitted() bool {
-	unit := c.exec.unit
-	if unit.gone.Load() || c.exec.nexus.closed.Load() || c.exec.nexus.masks(unit.number) {
+	at := c.exec.at
+	if at.gone.Load() || c.exec.nexus.closed.Load() || c.exec.nexus.masks(at.number) {
 		c.fail(illegal(ascUnitNotSupported))
 		return false
 	}
-	if unit.reservations.Check(c.exec.nexus.reservationKey(), c.exec.access) {
+	if at.reservations.Check(c.exec.nexus.reservationKey(), c.exec.access) {
 		c.endWith(ReservationConflict)
 		return false
 	}

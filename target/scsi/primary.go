@@ -43,11 +43,11 @@ func prepareDataIn(c *Command) { c.Direction = DataIn }
 // runRequestSense is REQUEST SENSE (SPC-4 6.39): a pending unit attention,
 // which is thereby reported, or what keeps the medium away, or nothing.
 func runRequestSense(c *Command) {
-	unit := c.exec.unit
+	at := c.exec.at
 	s := sense{key: keyNoSense, code: ascNone}
-	if code, ok := c.exec.nexus.takeAttention(unit); ok {
+	if code, ok := c.exec.nexus.takeAttention(at); ok {
 		s = attentionSense(code)
-	} else if why, refused := unit.lu.refuses(&operation{flags: opNeedsMedium}); refused {
+	} else if why, refused := at.lu.refuses(&operation{flags: opNeedsMedium}); refused {
 		s = why
 	}
 	c.reply(s.appendTo(nil, c.CDB[1]&0x01 != 0), uint32(c.CDB[4]))

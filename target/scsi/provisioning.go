@@ -52,7 +52,7 @@ type extent struct {
 // runUnmap is UNMAP (SBC-3 5.22). Every descriptor is checked before the
 // first is carried out.
 func runUnmap(c *Command) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	if c.Length == 0 {
 		c.good()
 		return
@@ -90,7 +90,7 @@ func (c *Command) decodeUnmap() (extents []extent, ok bool) {
 		c.fail(illegal(ascParameterListLength))
 		return nil, false
 	}
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	capacity, total := lu.blocks.Load(), uint64(0)
 	for i := range n {
 		d := c.Out[unmapHeader+i*unmapDescriptor:]
@@ -111,7 +111,7 @@ func (c *Command) decodeUnmap() (extents []extent, ok bool) {
 // changed ends a command that changed blocks other than by writing data-out:
 // with GOOD, once it is durable if there is no write cache.
 func (c *Command) changed() {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	if !lu.has(stateWCE) {
 		if err := lu.flushLocked(); err != nil {
 			c.failStorage(flushing, c.exec.lba, err)
@@ -129,7 +129,7 @@ const (
 )
 
 func prepareWriteSame(c *Command) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	c.Direction = DataOut
 	lba, blocks := decodeExtent(&c.CDB)
 	if !c.addressBlocks(lba, blocks) {
@@ -156,7 +156,7 @@ func prepareWriteSame(c *Command) {
 // runWriteSame is WRITE SAME (SBC-3 5.43, 5.44). UNMAP frees the blocks if they
 // then read as they should, which is as zeros; other data is written.
 func runWriteSame(c *Command) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	var block []byte
 	if c.Direction == DataOut {
 		if !c.hasOneBlock() {
@@ -199,7 +199,7 @@ func isZero(p []byte) bool {
 // writeRepeated writes block, zeros if it is nil, to every block that the
 // command addresses.
 func (c *Command) writeRepeated(block []byte) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	n := uint64(c.exec.blocks) << lu.shift
 	scratch := c.Pool.Get(int(min(scratchBytes, n)))
 	defer scratch.Release()
@@ -227,7 +227,7 @@ func (c *Command) writeRepeated(block []byte) {
 func prepareLBAStatus(c *Command) {
 	c.Direction = DataIn
 	lba := binary.BigEndian.Uint64(c.CDB[2:])
-	if c.addressBlocks(lba, 0) && lba == c.exec.unit.lu.blocks.Load() {
+	if c.addressBlocks(lba, 0) && lba == c.exec.at.lu.blocks.Load() {
 		c.fail(illegal(ascLBAOutOfRange).withInfo(lba))
 	}
 }
@@ -244,7 +244,7 @@ const (
 
 // runLBAStatus is GET LBA STATUS (SBC-3 5.4).
 func runLBAStatus(c *Command) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	be := binary.BigEndian
 	allocation := be.Uint32(c.CDB[10:])
 	room := 1

@@ -91,7 +91,7 @@ func lengthField(code byte) int {
 // are there. It reports whether the command goes on.
 func (c *Command) addressBlocks(lba uint64, blocks uint32) bool {
 	c.exec.lba, c.exec.blocks, c.exec.direct = lba, blocks, true
-	capacity := c.exec.unit.lu.blocks.Load()
+	capacity := c.exec.at.lu.blocks.Load()
 	if lba > capacity || uint64(blocks) > capacity-lba {
 		c.fail(illegal(ascLBAOutOfRange).withInfo(lba))
 		return false
@@ -111,7 +111,7 @@ func (c *Command) addressTransfer() (bytes uint32, ok bool) {
 		c.exec.fua = c.CDB[1]&flagFUA != 0
 	}
 	lba, blocks := decodeExtent(&c.CDB)
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	if blocks > MaxTransfer>>lu.shift {
 		c.fail(badCDB(lengthField(code)))
 		return 0, false
@@ -129,7 +129,7 @@ func prepareRead(c *Command) {
 // readBuffer lends a buffer for the blocks of which the initiator takes at
 // least a part.
 func (c *Command) readBuffer() {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	n := min(c.InLength, c.InExpected)
 	if n == 0 {
 		return
@@ -143,14 +143,14 @@ func (c *Command) readDone() {
 	if c.In != nil {
 		c.In.B = c.In.B[:n]
 	}
-	c.exec.unit.lu.stats.read(n)
+	c.exec.at.lu.stats.read(n)
 	c.exec.nexus.stats.read(n)
 	c.good()
 }
 
 // tryRead is runRead for data that the store has at hand.
 func tryRead(c *Command) bool {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	if lu.tryReader == nil || c.exec.fua {
 		return false
 	}
@@ -169,7 +169,7 @@ func tryRead(c *Command) bool {
 // runRead is READ (SBC-3 5.8 to 5.11). With FUA the blocks must be on the
 // medium before they are returned.
 func runRead(c *Command) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	if c.exec.fua && lu.has(stateWCE) {
 		if err := lu.flushLocked(); err != nil {
 			c.failStorage(flushing, c.exec.lba, err)
@@ -199,7 +199,7 @@ const tryWriteLimit = 1 << 20
 
 // tryWrite is runWrite for what the store's cache takes.
 func tryWrite(c *Command) bool {
-	lu, data := c.exec.unit.lu, c.wholeBlocks()
+	lu, data := c.exec.at.lu, c.wholeBlocks()
 	if lu.tryWriter == nil || c.exec.fua || len(data) > tryWriteLimit || !lu.has(stateWCE) {
 		return false
 	}
@@ -227,7 +227,7 @@ func runWrite(c *Command) {
 // wholeBlocks returns the whole blocks of data-out that the CDB transfers.
 func (c *Command) wholeBlocks() []byte {
 	n := min(len(c.Out), int(c.Length))
-	return c.Out[:n&^int(c.exec.unit.lu.blockSize-1)]
+	return c.Out[:n&^int(c.exec.at.lu.blockSize-1)]
 }
 
 // writeOut is writeBlocks of data-out.
@@ -237,7 +237,7 @@ func (c *Command) writeOut() bool { return c.writeBlocks(c.wholeBlocks()) }
 // it has FUA set or the write cache is off. It reports whether that was done;
 // if not, the command has failed.
 func (c *Command) writeBlocks(data []byte) bool {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	var n int
 	var err error
 	if len(data) > 0 {
@@ -249,7 +249,7 @@ func (c *Command) writeBlocks(data []byte) bool {
 // written is told how a write of so many bytes has ended: err stopped it after n. It
 // reports whether all is well; if not, the command has failed.
 func (c *Command) written(bytes, n int, err error) bool {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	if err != nil {
 		c.failStorage(writing, c.exec.lba+uint64(n)>>lu.shift, err)
 		return false
@@ -307,7 +307,7 @@ func prepareSynchronize(c *Command) {
 // runSynchronize is SYNCHRONIZE CACHE (SBC-3 5.20, 5.21). It flushes the
 // whole store, which the standard allows, also when IMMED is set.
 func runSynchronize(c *Command) {
-	if err := c.exec.unit.lu.flushLocked(); err != nil {
+	if err := c.exec.at.lu.flushLocked(); err != nil {
 		c.failStorage(flushing, c.exec.lba, err)
 		return
 	}
@@ -323,7 +323,7 @@ func prepareReadCapacity10(c *Command) {
 
 // runReadCapacity10 is READ CAPACITY (10) (SBC-3 5.15).
 func runReadCapacity10(c *Command) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	var b [8]byte
 	binary.BigEndian.PutUint32(b[0:], uint32(min(lu.blocks.Load()-1, 0xffffffff)))
 	binary.BigEndian.PutUint32(b[4:], lu.blockSize)
@@ -339,7 +339,7 @@ func prepareReadCapacity16(c *Command) {
 
 // runReadCapacity16 is READ CAPACITY (16) (SBC-3 5.16).
 func runReadCapacity16(c *Command) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	var b [32]byte
 	binary.BigEndian.PutUint64(b[0:], lu.blocks.Load()-1)
 	binary.BigEndian.PutUint32(b[8:], lu.blockSize)

@@ -37,7 +37,7 @@ func prepareReportGroups(c *Command) {
 // runReportGroups is REPORT TARGET PORT GROUPS (SPC-4 6.37): one group,
 // active/optimized.
 func runReportGroups(c *Command) {
-	tags := c.exec.unit.dev.portTags()
+	tags := c.exec.at.dev.portTags()
 	tags = tags[:min(len(tags), 255)]
 	b := make([]byte, 4, 16+4*len(tags))
 	if c.CDB[1]>>5 == 1 {
@@ -73,7 +73,7 @@ func prepareReportOpcodes(c *Command) {
 	options := c.CDB[2] & 0x07
 	has, actions := false, false
 	for _, op := range operations.byCode[c.CDB[3]] {
-		if c.exec.unit.lu.supports(op) {
+		if c.exec.at.lu.supports(op) {
 			has = true
 			actions = actions || op.action != noAction
 		}
@@ -88,7 +88,7 @@ func prepareReportOpcodes(c *Command) {
 
 // runReportOpcodes is REPORT SUPPORTED OPERATION CODES (SPC-4 6.35).
 func runReportOpcodes(c *Command) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	allocation := binary.BigEndian.Uint32(c.CDB[6:])
 	if c.CDB[2]&0x07 == reportAll {
 		c.reply(lu.allOperations(wantsTimeouts(c)), allocation)

@@ -68,7 +68,7 @@ func prepareReserve(c *Command) {
 }
 
 func runReserve(c *Command) {
-	if c.exec.unit.reservations.Reserve(c.exec.nexus.reservationKey()) {
+	if c.exec.at.reservations.Reserve(c.exec.nexus.reservationKey()) {
 		c.endWith(ReservationConflict)
 		return
 	}
@@ -76,7 +76,7 @@ func runReserve(c *Command) {
 }
 
 func runRelease(c *Command) {
-	if c.exec.unit.reservations.Release(c.exec.nexus.reservationKey()) {
+	if c.exec.at.reservations.Release(c.exec.nexus.reservationKey()) {
 		c.endWith(ReservationConflict)
 		return
 	}
@@ -84,7 +84,7 @@ func runRelease(c *Command) {
 }
 
 func runPersistentIn(c *Command) {
-	r := c.exec.unit.reservations.In(c.exec.nexus.reservationKey(), c.CDB[:10])
+	r := c.exec.at.reservations.In(c.exec.nexus.reservationKey(), c.CDB[:10])
 	if c.persistentDone(r) {
 		c.reply(r.Data, uint32(len(r.Data)))
 	}
@@ -101,20 +101,20 @@ func preparePersistentOut(c *Command) {
 }
 
 func runPersistentOut(c *Command) {
-	r := c.exec.unit.reservations.Out(c.exec.nexus.reservationKey(), c.CDB[:10], c.Out)
+	r := c.exec.at.reservations.Out(c.exec.nexus.reservationKey(), c.CDB[:10], c.Out)
 	if !c.persistentDone(r) {
 		return
 	}
-	unit := c.exec.unit
+	at := c.exec.at
 	for _, victim := range r.Abort {
 		c.Preempted = append(c.Preempted, NexusID(victim))
-		if nx, ok := unit.dev.Lookup(NexusID(victim)); ok {
-			nx.setPrevent(unit, false) // SPC-4 5.13.11.2.6
+		if nx, ok := at.dev.Lookup(NexusID(victim)); ok {
+			nx.setPrevent(at, false) // SPC-4 5.13.11.2.6
 		}
 	}
-	for _, at := range r.Attention {
-		if nx, ok := unit.dev.Lookup(NexusID(at.Nexus)); ok {
-			nx.attentions.raise(unit, uint16(at.ASC)<<8|uint16(at.ASCQ))
+	for _, a := range r.Attention {
+		if nx, ok := at.dev.Lookup(NexusID(a.Nexus)); ok {
+			nx.attentions.raise(at, uint16(a.ASC)<<8|uint16(a.ASCQ))
 		}
 	}
 	c.good()

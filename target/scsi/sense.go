@@ -150,7 +150,7 @@ func (s sense) putFieldPointer(p []byte) {
 // logical unit's Control mode page selects.
 func (c *Command) fail(s sense) {
 	c.dropIn()
-	descriptor := c.exec.unit != nil && c.exec.unit.lu.has(stateDSense)
+	descriptor := c.exec.at != nil && c.exec.at.lu.has(stateDSense)
 	c.Sense = s.appendTo(c.senseBuf[:0], descriptor)
 	c.Status = CheckCondition
 	c.done = true

@@ -111,9 +111,9 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 		Absent:            lu.has(stateAbsent),
 		Counters:          lu.stats.load(),
 	}
-	if home := lu.home.Load(); home != nil {
-		s.Reservations = home.reservations.Snapshot()
-		s.Identity = home.identity()
+	if at := lu.attachment.Load(); at != nil {
+		s.Reservations = at.reservations.Snapshot()
+		s.Identity = at.identity()
 	}
 	if !lu.controller {
 		s.Inquiry, s.Geometry = lu.inquiryFingerprint(), lu.geometry()
@@ -127,11 +127,11 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 
 func (n *Nexus) snapshot() NexusState {
 	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load(), LastIO: n.stats.lastIOSeconds(), Masked: n.Masked()}
-	for u, home := range *n.dev.places.Load() {
+	for u, at := range *n.dev.attachments.Load() {
 		if n.masks(u) {
 			continue // Mask begins anew with it
 		}
-		if prevents := home.removalPrevented() && n.prevents(home); prevents || n.attentions.pending(u) {
+		if prevents := at.removalPrevented() && n.prevents(at); prevents || n.attentions.pending(u) {
 			s.Units = append(s.Units, NexusUnitState{LUN: u, Attentions: n.attentions.list(u), Prevent: prevents})
 		}
 	}
@@ -174,10 +174,10 @@ func (d *Device) Restore(s DeviceState) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	changed := len(kept) != len(s.Units) || len(kept) != len(*d.places.Load())
+	changed := len(kept) != len(s.Units) || len(kept) != len(*d.attachments.Load())
 	strange, replaced := d.strangersLocked(s.Units, kept)
 	d.replaced = replaced
-	quiet := numbersOf(*d.places.Load()) // but for what the nexuses list
+	quiet := numbersOf(*d.attachments.Load()) // but for what the nexuses list
 	for _, ns := range s.Nexuses {
 		if d.nexuses[ns.ID()] != nil {
 			return fmt.Errorf("can't restore %s: two nexuses %v", d.opts.Name, ns.ID())
@@ -185,10 +185,10 @@ func (d *Device) Restore(s DeviceState) error {
 		nx := d.newNexusLocked(ns.ID(), quiet)
 		nx.restore(ns, kept, news, changed)
 		for _, r := range replaced {
-			nx.attentions.raise(r.home, ascInquiryDataChanged)
+			nx.attentions.raise(r.at, ascInquiryDataChanged)
 		}
-		for _, home := range strange {
-			nx.attentions.raise(home, unmet)
+		for _, at := range strange {
+			nx.attentions.raise(at, unmet)
 		}
 	}
 	return nil
@@ -198,21 +198,21 @@ func (d *Device) Restore(s DeviceState) error {
 // those that came, and those in the place of another, which it returns as replaced
 // too. What persists of the latter's reservations is not theirs.
 func (d *Device) strangersLocked(units []UnitState, kept map[uint16]bool) (list []*attachment, replaced []Replacement) {
-	if len(kept) == len(*d.places.Load()) {
+	if len(kept) == len(*d.attachments.Load()) {
 		return nil, nil
 	}
 	before := make(map[uint16]UnitState, len(units))
 	for _, u := range units {
 		before[u.LUN] = u
 	}
-	for n, home := range *d.places.Load() {
-		if kept[n] || home.lu.controller {
+	for n, at := range *d.attachments.Load() {
+		if kept[n] || at.lu.controller {
 			continue
 		}
-		list = append(list, home)
+		list = append(list, at)
 		if old, ok := before[n]; ok && !old.Controller {
-			home.reservations.Forget()
-			replaced = append(replaced, Replacement{n, home.lu.difference(old), home})
+			at.reservations.Forget()
+			replaced = append(replaced, Replacement{n, at.lu.difference(old), at})
 		}
 	}
 	slices.SortFunc(replaced, func(a, b Replacement) int { return cmp.Compare(a.Number, b.Number) })
@@ -225,7 +225,7 @@ type Replacement struct {
 	Number uint16
 	Why    string // what tells it from the one before
 
-	home *attachment
+	at *attachment
 }
 
 // Replaced returns the replacements of the last Restore, ordered by number.
@@ -237,7 +237,7 @@ func (d *Device) Replaced() []Replacement { return d.replaced }
 func (d *Device) Settle() error {
 	var errs []error
 	for _, r := range d.replaced {
-		if err := r.home.reservations.Keep(); err != nil {
+		if err := r.at.reservations.Keep(); err != nil {
 			errs = append(errs, fmt.Errorf("LUN %d: %w", r.Number, err))
 		}
 	}
@@ -257,8 +257,8 @@ func (lu *LogicalUnit) difference(u UnitState) string {
 		return ""
 	}
 	var now Identity
-	if home := lu.home.Load(); home != nil {
-		now = home.identity()
+	if at := lu.attachment.Load(); at != nil {
+		now = at.identity()
 	}
 	was, store := u.Identity, lu.store.Info().ID
 	switch {
@@ -285,11 +285,11 @@ func (lu *LogicalUnit) difference(u UnitState) string {
 // restore takes over the state of a logical unit, and returns the unit
 // attentions that tell what is different now.
 func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
-	home := lu.home.Load()
-	if home == nil {
+	at := lu.attachment.Load()
+	if at == nil {
 		return nil, errors.New("it is not attached")
 	}
-	if err := home.reservations.Restore(u.Reservations); err != nil {
+	if err := at.reservations.Restore(u.Reservations); err != nil {
 		return nil, err
 	}
 	lu.stats.store(u.Counters, u.LastIO)
@@ -338,16 +338,16 @@ func (lu *LogicalUnit) tellsOtherwise(u UnitState) (codes []uint16) {
 // inquiryFingerprint is made of what INQUIRY tells of the logical unit itself, not of
 // the ports that lead to it.
 func (lu *LogicalUnit) inquiryFingerprint() []byte {
-	home := lu.home.Load()
-	if home == nil {
+	at := lu.attachment.Load()
+	if at == nil {
 		return nil
 	}
 	sum := sha256.New()
 	sum.Write(lu.standardInquiry())
-	sum.Write(home.appendUnitDesignators(nil))
+	sum.Write(at.appendUnitDesignators(nil))
 	for _, code := range lu.vitalPages() {
 		if code != vpdIdentification {
-			sum.Write(lu.vitalPage(code, home, 0))
+			sum.Write(lu.vitalPage(code, at, 0))
 		}
 	}
 	return sum.Sum(nil)[:8]
@@ -359,19 +359,19 @@ func (lu *LogicalUnit) inquiryFingerprint() []byte {
 func (n *Nexus) restore(s NexusState, kept map[uint16]bool, news map[uint16][]uint16, changed bool) {
 	n.stats.store(s.Counters, s.LastIO)
 	n.setMask(s.Masked)
-	places := *n.dev.places.Load()
+	attachments := *n.dev.attachments.Load()
 	for _, u := range s.Units {
-		if home := places[u.LUN]; home != nil && kept[u.LUN] {
+		if at := attachments[u.LUN]; at != nil && kept[u.LUN] {
 			n.attentions.replace(u.LUN, u.Attentions)
-			n.setPrevent(home, u.Prevent)
+			n.setPrevent(at, u.Prevent)
 		}
 	}
 	for u, codes := range news {
 		for _, code := range codes {
-			n.attentions.raise(places[u], code)
+			n.attentions.raise(attachments[u], code)
 		}
 	}
 	if changed {
-		n.attentions.raiseAll(places, ascReportedLUNsChanged)
+		n.attentions.raiseAll(attachments, ascReportedLUNsChanged)
 	}
 }

@@ -30,7 +30,7 @@ const (
 
 // prepareStartStop refuses to load or eject a medium that can't be removed.
 func prepareStartStop(c *Command) {
-	lu, how := c.exec.unit.lu, c.CDB[4]
+	lu, how := c.exec.at.lu, c.CDB[4]
 	if how&powerCondition == 0 && how&startLoadEject != 0 && !lu.opts.Removable {
 		c.fail(badCDBBit(4, 1))
 	}
@@ -40,13 +40,13 @@ func prepareStartStop(c *Command) {
 // here, and a stop means no more than a flush: the disk is other initiators'
 // too.
 func runStartStop(c *Command) {
-	unit := c.exec.unit
-	lu, how := unit.lu, c.CDB[4]
+	at := c.exec.at
+	lu, how := at.lu, c.CDB[4]
 	start, loadEject := how&startStart != 0, how&startLoadEject != 0
 	ejected := lu.has(stateEjected)
 	switch {
 	case how&powerCondition != 0, start && (!loadEject || !ejected):
-	case loadEject && unit.removalPrevented():
+	case loadEject && at.removalPrevented():
 		c.fail(illegal(ascMediumRemovalPrevented))
 		return
 	case start:
@@ -74,7 +74,7 @@ func preparePreventAllow(c *Command) {
 
 // runPreventAllow is PREVENT ALLOW MEDIUM REMOVAL (SPC-3 6.13).
 func runPreventAllow(c *Command) {
-	c.exec.nexus.setPrevent(c.exec.unit, c.CDB[4]&0x01 != 0)
+	c.exec.nexus.setPrevent(c.exec.at, c.CDB[4]&0x01 != 0)
 	c.good()
 }
 

@@ -29,7 +29,7 @@ func (c *Command) Settle(status Status, sense []byte) {
 func (n *Nexus) Reprepare(c *Command) {
 	switch op := n.find(c); {
 	case op == nil:
-	case op.flags&opIgnoresAttention == 0 && n.attentions.isUnmet(c.exec.unit.number):
+	case op.flags&opIgnoresAttention == 0 && n.attentions.isUnmet(c.exec.at.number):
 		// It was let pass to the logical unit that had the number before.
 		c.fail(illegal(ascUnitNotSupported))
 	default:

@@ -55,7 +55,7 @@ func prepareVerify(c *Command) {
 	case compareData:
 		c.Direction, c.Length = DataOut, n
 	case compareOne:
-		c.Direction, c.Length = DataOut, c.exec.unit.lu.blockSize
+		c.Direction, c.Length = DataOut, c.exec.at.lu.blockSize
 		c.checkOutLength()
 	default:
 		c.fail(badCDBBit(1, 2))
@@ -79,11 +79,11 @@ func runVerify(c *Command) {
 			c.good()
 		}
 	case compareOne:
-		if c.hasOneBlock() && c.compareBlocks(c.Out, uint64(c.exec.blocks)<<c.exec.unit.lu.shift) {
+		if c.hasOneBlock() && c.compareBlocks(c.Out, uint64(c.exec.blocks)<<c.exec.at.lu.shift) {
 			c.good()
 		}
 	default:
-		if c.compareBlocks(nil, uint64(c.exec.blocks)<<c.exec.unit.lu.shift) {
+		if c.compareBlocks(nil, uint64(c.exec.blocks)<<c.exec.at.lu.shift) {
 			c.good()
 		}
 	}
@@ -92,7 +92,7 @@ func runVerify(c *Command) {
 // hasOneBlock fails a command that needs exactly one block of data-out and
 // got less.
 func (c *Command) hasOneBlock() bool {
-	if len(c.Out) == int(c.exec.unit.lu.blockSize) {
+	if len(c.Out) == int(c.exec.at.lu.blockSize) {
 		return true
 	}
 	c.fail(illegal(ascInvalidFieldInCDB))
@@ -107,7 +107,7 @@ const scratchBytes = 256 << 10
 // them with data: nothing when it is nil, itself again and again when it is
 // one block. It reports whether all is equal; if not, the command has failed.
 func (c *Command) compareBlocks(data []byte, n uint64) bool {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	scratch := c.Pool.Get(scratchBytes)
 	defer scratch.Release()
 	off := c.exec.lba << lu.shift
@@ -183,7 +183,7 @@ const maxPrefetchBytes = MaxTransfer
 // preparePrefetch checks the CDB; zero blocks mean all up to the last one.
 func preparePrefetch(c *Command) {
 	lba, blocks := decodeExtent(&c.CDB)
-	if blocks > maxPrefetchBytes>>c.exec.unit.lu.shift {
+	if blocks > maxPrefetchBytes>>c.exec.at.lu.shift {
 		c.fail(badCDB(lengthField(c.CDB[0])))
 		return
 	}
@@ -193,7 +193,7 @@ func preparePrefetch(c *Command) {
 // runPrefetch is PRE-FETCH (SBC-3 5.12, 5.13): CONDITION MET if the cache took
 // all of the blocks, GOOD if not.
 func runPrefetch(c *Command) {
-	lu := c.exec.unit.lu
+	lu := c.exec.at.lu
 	status := ConditionMet
 	blocks := uint64(c.exec.blocks)
 	if blocks == 0 { // all up to the last one

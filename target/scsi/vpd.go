@@ -30,7 +30,7 @@ func (lu *LogicalUnit) vitalPages() []byte {
 
 // vitalPage returns a vital product data page with its header, nil if there
 // is no such page.
-func (lu *LogicalUnit) vitalPage(code byte, home *attachment, port uint16) []byte {
+func (lu *LogicalUnit) vitalPage(code byte, at *attachment, port uint16) []byte {
 	if !slices.Contains(lu.vitalPages(), code) {
 		return nil
 	}
@@ -39,9 +39,9 @@ func (lu *LogicalUnit) vitalPage(code byte, home *attachment, port uint16) []byt
 	case vpdSupportedPages:
 		b = append(b, lu.vitalPages()...)
 	case vpdSerialNumber:
-		b = append(b, home.serialNumber()...)
+		b = append(b, at.serialNumber()...)
 	case vpdIdentification:
-		b = home.appendDesignators(b, port)
+		b = at.appendDesignators(b, port)
 	case vpdExtendedInquiry:
 		b = append(b, make([]byte, 60)...)
 		b[5] = 0x07 // HEADSUP, ORDSUP, SIMPSUP

@@ -78,6 +78,10 @@ func start(t *testing.T, o peer.Options) peer.Target {
 	return target
 }
 
+// thin are directives for a disk that can give space back, which one from a targets.conf
+// does only when it is asked to.
+const thin = "params thin_provisioning=1"
+
 // startDisk serves a new sparse disk of so many bytes as LUN 1 and returns its
 // URLs, one for each portal, and the file that holds it.
 func startDisk(t *testing.T, size int64, portals int, directives string) (target peer.Target, urls []string, file string) {

@@ -113,7 +113,7 @@ func TestPatterns(t *testing.T) {
 }
 
 func testPatterns(t *testing.T, fastPaths string) {
-	target, _, file := startDiskWith(t, 64<<20, "", peer.Options{Env: []string{"GOTGTD_FAST_PATHS=" + fastPaths}})
+	target, _, file := startDiskWith(t, 64<<20, thin, peer.Options{Env: []string{"GOTGTD_FAST_PATHS=" + fastPaths}})
 	for _, tc := range []struct{ name, more string }{
 		{"plain", ""},
 		{"header digest", ",file.header-digest=crc32c"},

@@ -24,7 +24,7 @@ func (o *Options) checkSize() error {
 }
 
 // allot makes f, which has size bytes, o.Size bytes long, durably. Where that
-// fails the file is as it was; one that was empty the next start goes on with.
+// fails the file is as it was; the next start goes on with one that was empty.
 func allot(f *os.File, o *Options, size int64) error {
 	op := "grow"
 	if size == 0 {
@@ -76,7 +76,7 @@ func preallocate(f *os.File, o *Options, size int64) error {
 			return errors.New("its file system can't preallocate (fallocate(2)): leave preallocate out")
 		case err != nil:
 			_ = unix.Ftruncate(int(f.Fd()), size) // gives back what was taken past the end
-			return fmt.Errorf("can't preallocate %s: %w", bytesText(o.Size), err)
+			return fmt.Errorf("can't preallocate %s: %w: make room there, or leave preallocate out", bytesText(o.Size), err)
 		}
 		off += n
 	}
@@ -91,7 +91,7 @@ func checkSpace(f *os.File, want int64) error {
 	}
 	free, need := int64(fs.Bavail)*fs.Bsize, want-st.Blocks*512
 	if fs.Blocks > 0 && need > free {
-		return fmt.Errorf("can't preallocate %s, its file system has %s free: %w", bytesText(want), bytesText(free), unix.ENOSPC)
+		return fmt.Errorf("can't preallocate %s, its file system has %s free: %w: make room there, or leave preallocate out", bytesText(want), bytesText(free), unix.ENOSPC)
 	}
 	return nil
 }

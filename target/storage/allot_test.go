@@ -4,7 +4,10 @@ package storage_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -105,7 +108,145 @@ func TestPreallocateWithoutSpace(t *testing.T) {
 	if _, err := storage.OpenFile(storage.Options{Path: other, Size: 1 << 60, Create: true, Preallocate: true}); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("error is %v", err)
 	}
-	if st, err := os.Stat(other); err == nil && st.Size() != 0 {
-		t.Errorf("a new file has %d bytes", st.Size())
+	if _, err := os.Stat(other); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a new file is left: %v", err)
+	}
+}
+
+// TestPreallocateSmallDisk preallocates more than a file system has, and what somebody
+// else takes meanwhile.
+func TestPreallocateSmallDisk(t *testing.T) { inOwnMounts(t, "alloc", t.TempDir()) }
+
+func preallocateSmallDisk(args []string) error {
+	const room = 192 << 20
+	dir := args[0]
+	if err := mountSmall(dir, room); err != nil {
+		return err
+	}
+	grown := filepath.Join(dir, "grown.img")
+	if err := os.WriteFile(grown, make([]byte, 4096), 0o600); err != nil {
+		return err
+	}
+	hog := filepath.Join(dir, "hog")
+	for _, path := range []string{grown, filepath.Join(dir, "new.img")} {
+		for _, c := range []struct {
+			size, taken int64 // by somebody else, when the first piece is there
+			want        string
+		}{
+			{256 << 20, 0, "can't preallocate 256 MiB (268435456 bytes), its file system has "},
+			{160 << 20, 60 << 20, "can't preallocate 160 MiB (167772160 bytes): no space left on device: make room there, or leave preallocate out"},
+		} {
+			o := storage.Options{Path: path, Size: c.size, Create: path != grown, Preallocate: true, Progress: func(done, _ int64) error {
+				if done == 0 {
+					return nil
+				}
+				return takeSpace(hog, c.taken)
+			}}
+			_, err := storage.OpenFile(o)
+			if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path) {
+				return fmt.Errorf("%d bytes: %w, want %q", c.size, err, c.want)
+			}
+			if err := os.RemoveAll(hog); err != nil {
+				return err
+			}
+			if err := checkSmallDisk(dir, grown); err != nil {
+				return fmt.Errorf("%w after %d bytes of %s", err, c.size, path)
+			}
+		}
+	}
+	// With the room that it needs all goes well.
+	s, err := storage.OpenFile(storage.Options{Path: grown, Size: 160 << 20, Preallocate: true})
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+// checkSmallDisk finds the one file, as it was, and no more space taken.
+func checkSmallDisk(dir, path string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		return fmt.Errorf("files %v (%w)", entries, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil || st.Size != 4096 || st.Blocks != 8 {
+		return fmt.Errorf("the file has %d bytes in %d blocks (%w)", st.Size, st.Blocks, err)
+	}
+	return nil
+}
+
+// takeSpace makes a file with so many bytes of space.
+func takeSpace(path string, n int64) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Fallocate(int(f.Fd()), 0, 0, n)
+}
+
+// TestPreallocateWithoutFallocate preallocates on ext2, which can't.
+func TestPreallocateWithoutFallocate(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounts an image of ext2, which takes root")
+	}
+	inOwnMounts(t, "ext2", t.TempDir())
+}
+
+func preallocateOnExt2(args []string) error {
+	image, dir := filepath.Join(args[0], "ext2.img"), filepath.Join(args[0], "mounted")
+	for _, c := range [][]string{
+		{"mke2fs", "-q", "-t", "ext2", image, "8m"}, {"mkdir", dir},
+		{"mount", "--make-rprivate", "/"}, {"mount", "-o", "loop", image, dir},
+	} {
+		cmd := exec.Command(c[0], c[1:]...)
+		cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%q: %w: %s", c, err, out)
+		}
+	}
+	grown, fresh := filepath.Join(dir, "grown.img"), filepath.Join(dir, "new.img")
+	if err := os.WriteFile(grown, make([]byte, 4096), 0o600); err != nil {
+		return err
+	}
+	for _, path := range []string{grown, fresh} {
+		_, err := storage.OpenFile(storage.Options{Path: path, Size: 1 << 20, Create: true, Preallocate: true})
+		if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "its file system can't preallocate (fallocate(2)): leave preallocate out") {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if st, err := os.Stat(grown); err != nil || st.Size() != 4096 {
+		return fmt.Errorf("the file is another one: %v (%w)", st, err)
+	}
+	if _, err := os.Stat(fresh); !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("a new file is left (%w)", err)
+	}
+	// The way out that the message names.
+	s, err := storage.OpenFile(storage.Options{Path: fresh, Size: 1 << 20, Create: true})
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+// TestPreallocationGoesOn ends one halfway, and finds in the next what was taken.
+func TestPreallocationGoesOn(t *testing.T) {
+	path, enough := newPath(t), errors.New("enough for now")
+	o := storage.Options{Path: path, Size: 160 << 20, Create: true, Preallocate: true, Progress: func(done, _ int64) error {
+		if done > 0 {
+			return enough
+		}
+		return nil
+	}}
+	if _, err := storage.OpenFile(o); !errors.Is(err, enough) || !strings.Contains(err.Error(), path) {
+		t.Fatalf("error is %v", err)
+	}
+	if size, space := stat(t, path); size != 0 || space < 128<<20 {
+		t.Errorf("the file has %d bytes in %d of space", size, space)
+	}
+	o.Progress = nil
+	open(t, o)
+	if size, space := stat(t, path); size != 160<<20 || space < size {
+		t.Errorf("then it has %d bytes in %d of space", size, space)
 	}
 }

@@ -20,6 +20,8 @@ const roleVar = "STORAGE_TEST_ROLE"
 // roles are the helper processes. What one returns is its whole result.
 var roles = map[string]func(args []string) error{
 	"fill":  fillSmallDisk,
+	"alloc": preallocateSmallDisk,
+	"ext2":  preallocateOnExt2,
 	"lock":  lockByPath,
 	"keep":  keepLock,
 	"hold":  holdForWriting,

@@ -101,20 +101,43 @@ func OpenFile(o Options) (Store, error) {
 func openOrCreate(o *Options) (*os.File, error) {
 	create := o.Create && !o.ReadOnly && !o.InheritLock
 	f, err := openPath(o, 0)
-	if create && errors.Is(err, unix.ENOENT) {
+	made := create && errors.Is(err, unix.ENOENT)
+	if made {
 		if err := o.checkSize(); err != nil {
 			return nil, err
 		}
-		f, err = openPath(o, unix.O_CREAT)
+		f, err = openPath(o, unix.O_CREAT|unix.O_EXCL)
+	}
+	if made && errors.Is(err, unix.EEXIST) { // somebody else was faster
+		made = false
+		f, err = openPath(o, 0)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if err := prepare(f, o, create); err != nil {
+		if made && !errors.Is(err, ErrLocked) {
+			unmake(f, o.Path)
+		}
 		f.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+// unmake removes a file that was made in vain, unless space was taken that the next
+// opening goes on with. We have its lock.
+func unmake(f *os.File, path string) {
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) == nil && st.Size == 0 && st.Blocks == 0 && leadsTo(path, &st) {
+		_ = os.Remove(path)
+	}
+}
+
+// leadsTo tells whether a path leads to a file.
+func leadsTo(path string, file *unix.Stat_t) bool {
+	var st unix.Stat_t
+	return unix.Stat(path, &st) == nil && st.Ino == file.Ino && st.Dev == file.Dev
 }
 
 // openPath is open(2) with o's flags and more.
@@ -164,6 +187,9 @@ func prepare(f *os.File, o *Options, create bool) error {
 	}
 	if st.Size != 0 && st.Size >= o.Size {
 		return nil
+	}
+	if !leadsTo(o.Path, &st) { // somebody has made it in vain, and removed it
+		return &Error{Op: "open", Path: o.Path, Err: errors.New("it was removed while it was opened: try again")}
 	}
 	return allot(f, o, st.Size)
 }

@@ -76,6 +76,13 @@ func TestFullDisk(t *testing.T) {
 	if out, err := helper(t, "fill", dir, "limit").CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
+	inOwnMounts(t, "fill", dir, "mount")
+}
+
+// inOwnMounts runs a role that mounts something, in a mount namespace of its own. Where the
+// system does not let us mount, it says so in the test's log.
+func inOwnMounts(t *testing.T, role string, args ...string) {
+	t.Helper()
 	for _, attr := range []*syscall.SysProcAttr{
 		{Cloneflags: syscall.CLONE_NEWNS},
 		{
@@ -84,7 +91,7 @@ func TestFullDisk(t *testing.T) {
 			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
 		},
 	} {
-		cmd := helper(t, "fill", dir, "mount")
+		cmd := helper(t, role, args...)
 		cmd.SysProcAttr = attr
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError // any other error: the namespace was refused
@@ -100,7 +107,20 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-const cantMount = "can't mount a tmpfs"
+const cantMount = "can't mount"
+
+// mountSmall mounts a tmpfs of so many bytes at a directory, for this process's own
+// mount namespace.
+func mountSmall(dir string, size int64) error {
+	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if err == nil {
+		err = unix.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size))
+	}
+	if err != nil {
+		return fmt.Errorf("%s a tmpfs: %w", cantMount, err)
+	}
+	return nil
+}
 
 // fillSmallDisk writes to an image in a directory until there is no room, and
 // checks how the store takes it.
@@ -108,11 +128,8 @@ func fillSmallDisk(args []string) error {
 	dir, how := args[0], args[1]
 	want, room := syscall.ENOSPC, int64(1<<20)
 	if how == "mount" {
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			return fmt.Errorf("%s: %w", cantMount, err)
-		}
-		if err := unix.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d", room)); err != nil {
-			return fmt.Errorf("%s: %w", cantMount, err)
+		if err := mountSmall(dir, room); err != nil {
+			return err
 		}
 	}
 	s, err := storage.OpenFile(storage.Options{Path: filepath.Join(dir, "disk.img"), Size: 4 << 20, Create: true})

@@ -39,6 +39,8 @@ var foreigns = []foreign{
 	{"VHD", "vpc", -512, "conectix"}, // of fixed size: raw, with a footer
 	{"VDI", "vdi", 64, "\x7f\x10\xda\xbe"},
 	{"QED", "qed", 0, "QED\x00"},
+	{"Parallels", "parallels", 0, "WithoutFreeSpace"},
+	{"Parallels", "parallels", 0, "WithouFreSpacExt"},
 }
 
 // checkFormat refuses a file of size bytes that is in a foreign format.

@@ -34,6 +34,8 @@ func TestForeignFormats(t *testing.T) {
 		{"VHDX", "vhdx", at(0, "vhdxfile")},
 		{"VDI", "vdi", at(0, "<<< Oracle VM VirtualBox Disk Image >>>\n\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x7f\x10\xda\xbe")},
 		{"QED", "qed", at(0, "QED\x00")},
+		{"Parallels", "parallels", at(0, "WithoutFreeSpace\x02")},
+		{"Parallels", "parallels", at(0, "WithouFreSpacExt\x02")},
 		{"", "", at(0, "LUKS\xba\xbe\x00\x02")},
 		{"", "", at(32769, "CD001")},
 		{"", "", at(510, "\x55\xaa")},
@@ -71,11 +73,14 @@ func checkForeign(t *testing.T, path, name, qemu string) {
 	} {
 		o.Path = path
 		s, err := storage.OpenFile(o)
-		if err != nil {
+		size, _ := stat(t, path)
+		switch {
+		case size < 512 && err != nil && strings.Contains(err.Error(), "it holds no block of 512 bytes"): // a VMDK that names others
+		case err != nil:
 			t.Errorf("%s: %v", name, err)
-			continue
+		default:
+			s.Close()
 		}
-		s.Close()
 	}
 }
 
@@ -87,11 +92,14 @@ func TestForeignImages(t *testing.T) {
 		return
 	}
 	for _, test := range []struct{ format, name, options string }{
-		{"qcow2", "qcow2", ""}, {"qcow", "qcow", ""}, {"vmdk", "VMDK", ""}, {"vpc", "VHD", "subformat=dynamic"},
-		{"vpc", "VHD", "subformat=fixed"}, {"vhdx", "VHDX", ""}, {"vdi", "VDI", ""}, {"qed", "QED", ""}, {"raw", "", ""},
+		{"qcow2", "qcow2", ""}, {"qcow2", "qcow2", "compat=0.10"}, {"qcow2", "qcow2", "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"}, {"qcow", "qcow", ""},
+		{"vmdk", "VMDK", ""}, {"vmdk", "VMDK", "subformat=streamOptimized"}, {"vmdk", "VMDK", "subformat=monolithicFlat"}, {"vmdk", "VMDK", "subformat=twoGbMaxExtentSparse"},
+		{"vpc", "VHD", "subformat=dynamic"}, {"vpc", "VHD", "subformat=fixed"}, {"vhdx", "VHDX", ""}, {"vhdx", "VHDX", "subformat=fixed"},
+		{"vdi", "VDI", ""}, {"qed", "QED", ""}, {"parallels", "Parallels", ""}, {"raw", "", ""},
+		{"luks", "", "key-secret=key,iter-time=10"}, // raw blocks to gotgtd: a guest encrypts its disk so
 	} {
 		path := newPath(t)
-		args := []string{"create", "-q", "-f", test.format}
+		args := []string{"create", "-q", "--object", "secret,id=key,data=secret", "-f", test.format}
 		if test.options != "" {
 			args = append(args, "-o", test.options)
 		}

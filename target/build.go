@@ -3,6 +3,7 @@
 package target
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,35 +16,23 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/storage"
-	"github.com/gotgtd/gotgtd/target/storage/plugin"
 )
 
 // openStore opens the backing store of a logical unit. interrupt is asked while space is
 // taken for it; its error ends that.
 func (s *Server) openStore(c *config.LUN, successor bool, interrupt func() error) (storage.Store, error) {
-	if name, ok := strings.CutPrefix(c.Backend, config.PluginPrefix); ok {
-		return plugin.Open(plugin.Options{
-			Name: name, Path: c.Path, BlockSize: c.BlockSize, Size: c.Size, ReadOnly: c.ReadOnly,
-			Thin: c.Thin != nil && *c.Thin, Parameters: c.Options,
-		})
+	o := c.StoreOptions()
+	o.InheritLock, o.Known, o.Progress = successor, s.options.Known, s.progress(c.Path, interrupt)
+	backend := cmp.Or(c.Backend, "file")
+	store, err := storage.OpenBackend(s.ctx, backend, o)
+	if successor && c.Create && errors.Is(err, fs.ErrNotExist) {
+		// It is new in the configuration, and no lock will come for it. If
+		// the predecessor does serve a file of that path, which somebody has removed,
+		// its lock is refused as another file's, and so is the upgrade.
+		o.InheritLock = false
+		return storage.OpenBackend(s.ctx, backend, o)
 	}
-	switch c.Backend {
-	case "", "file":
-		o := c.StoreOptions()
-		o.InheritLock, o.Known, o.Progress = successor, s.options.Known, s.progress(c.Path, interrupt)
-		store, err := storage.OpenFile(o)
-		if successor && c.Create && errors.Is(err, fs.ErrNotExist) {
-			// It is new in the configuration, and no lock will come for it. If
-			// the predecessor does serve a file of that path, which somebody has removed,
-			// its lock is refused as another file's, and so is the upgrade.
-			o.InheritLock = false
-			return storage.OpenFile(o)
-		}
-		return store, err
-	case "ram":
-		return storage.NewRAM(c.Size)
-	}
-	return nil, fmt.Errorf("unknown backend %q", c.Backend)
+	return store, err
 }
 
 // progressInterval is how often the log tells how far a preallocation is.

@@ -3,11 +3,11 @@
 package target
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,7 +57,7 @@ var errNotOpen = errors.New("the backing store is not open")
 // newLate makes the late store of a logical unit.
 func newLate(c *config.LUN) late {
 	s := lateStore{info: storage.Info{Type: "rdwr", Path: c.Path, ReadOnly: c.ReadOnly}}
-	if strings.HasPrefix(c.Backend, config.PluginPrefix) {
+	if cmp.Or(c.Backend, "file") != "file" {
 		s.info.Type = c.Backend
 		return &s
 	}
@@ -308,12 +308,12 @@ func (s *Server) retry() {
 	defer tick.Stop()
 	for len(s.late) > 0 {
 		select {
-		case <-s.stop:
+		case <-s.ctx.Done():
 			return
 		case <-tick.C:
 		}
 		select {
-		case <-s.stop:
+		case <-s.ctx.Done():
 			return
 		case s.opening <- struct{}{}:
 		}
@@ -360,7 +360,7 @@ var errPaused = errors.New("its space is being taken, which goes on after the up
 // end waits for it.
 func (s *Server) paused() error {
 	select {
-	case <-s.stop:
+	case <-s.ctx.Done():
 		return errPaused
 	default:
 	}

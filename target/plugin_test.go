@@ -16,6 +16,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/target/config"
+	_ "github.com/gotgtd/gotgtd/target/storage/plugin" // the driver "gotgt"
 )
 
 // volume is a plug-in whose blocks are in memory that all who open it share.
@@ -109,7 +110,7 @@ func login(t *testing.T, s *Server) *initiator.Session {
 func TestPluginPanicIsMediumError(t *testing.T) {
 	v := &volume{data: make([]byte, 1<<20)}
 	scsi.RegisterBackingStore(t.Name(), func() (api.BackingStore, error) { return v, nil })
-	server, log := pluginServer(t, Options{}, config.LUN{Backend: config.PluginPrefix + t.Name()})
+	server, log := pluginServer(t, Options{}, config.LUN{Backend: "gotgt:" + t.Name()})
 	s := dial(t, server)
 	const mediumError = 3
 	lun := initiator.LUN(1)
@@ -146,7 +147,7 @@ func TestPluginAdvertisesWhatItCan(t *testing.T) {
 		thin   *bool
 		want   bool
 	}{{"own", nil, false}, {"own", new(true), true}, {"null", new(true), false}} {
-		conf := config.LUN{Backend: config.PluginPrefix + test.plugin, Thin: test.thin}
+		conf := config.LUN{Backend: "gotgt:" + test.plugin, Thin: test.thin}
 		if test.plugin == "null" {
 			conf.Size = 1 << 20
 		} else {
@@ -184,7 +185,7 @@ func (k *keeper) Load(b []byte) error { k.state = string(b); return nil }
 func TestPluginMoves(t *testing.T) {
 	v := &volume{data: make([]byte, 1<<20)}
 	scsi.RegisterBackingStore(t.Name(), func() (api.BackingStore, error) { return v, nil })
-	conf := config.LUN{Backend: config.PluginPrefix + t.Name()}
+	conf := config.LUN{Backend: "gotgt:" + t.Name()}
 	first, second := &keeper{state: "a"}, &keeper{}
 	old, _ := pluginServer(t, Options{State: first}, conf)
 	s := dial(t, old)

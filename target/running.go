@@ -68,13 +68,14 @@ func (t *served) lunConfigs() map[uint16]*config.LUN {
 // Look is how a [plan.Plan] finds out what a logical unit of a configuration
 // would open.
 func Look(l *config.LUN) (id string, size int64, err error) {
-	switch {
-	case strings.HasPrefix(l.Backend, config.PluginPrefix):
-		return strings.TrimPrefix(l.Backend, config.PluginPrefix) + ":" + l.Path, l.Size, nil
+	switch _, name, _ := strings.Cut(l.Backend, ":"); {
 	case l.Backend == "ram":
 		return "", l.Size, nil
+	case l.Backend == "", l.Backend == "file":
+		return storage.Identify(l.Path)
+	default:
+		return name + ":" + l.Path, l.Size, nil
 	}
-	return storage.Identify(l.Path)
 }
 
 // sampleInterval is how exact the times of the last reads and writes are.
@@ -87,7 +88,7 @@ func (s *Server) sample() {
 	defer tick.Stop()
 	for {
 		select {
-		case <-s.stop:
+		case <-s.ctx.Done():
 			return
 		case <-tick.C:
 			for _, t := range s.targetList() {

@@ -100,8 +100,8 @@ type Server struct {
 	holding  atomic.Int32  // how many wait to put one in
 
 	background sync.WaitGroup
-	stop       chan struct{} // closed by Close, once
-	stopOnce   sync.Once
+	ctx        context.Context // until Close
+	cancel     context.CancelFunc
 }
 
 // served is a target with what belongs to it.
@@ -150,7 +150,8 @@ func (p *portal) has(group uint16) bool {
 // An error names all targets and logical units that can't be served, with
 // their places in the configuration; nothing stays open then.
 func New(o Options) (*Server, error) {
-	s := &Server{conf: o.Config, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second), stop: make(chan struct{}), opening: make(chan struct{}, 1)}
+	s := &Server{conf: o.Config, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second), opening: make(chan struct{}, 1)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -415,7 +416,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Close ends all sessions at once, flushes and closes the backing stores, and
 // returns the errors of those.
 func (s *Server) Close() error {
-	s.stopOnce.Do(func() { close(s.stop) })
+	s.cancel()
 	s.background.Wait()
 	s.pauseAccepting()
 	s.mu.Lock()

@@ -147,7 +147,7 @@ func (b *gotgtBuilder) device(number uint16, id uint64, at string) LUN {
 	case store == "file":
 		l.Backend, l.Path = "file", b.path(path)
 	default:
-		l.Backend, l.Path = PluginPrefix+store, path
+		l.Backend, l.Path = "gotgt:"+store, path
 	}
 	l.Offline = !s.Online
 	l.Thin = &s.ThinProvisioning

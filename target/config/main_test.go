@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	_ "github.com/gostor/gotgt/pkg/scsi/backingstore/remote" // registers RemBs, which tests name
 	"go.uber.org/goleak"
+
+	_ "github.com/gotgtd/gotgtd/target/storage/plugin" // the driver "gotgt"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/target/storage"
-	"github.com/gotgtd/gotgtd/target/storage/plugin"
 )
 
 // A store is a file or device as the system knows it, whatever path leads to
@@ -20,18 +19,17 @@ import (
 type store struct {
 	device uint64 // of a block device itself; otherwise of the file system
 	inode  uint64 // 0 for a block device
-	path   string // of a file that is not there yet; with the backend before it, of a plug-in's store
+	path   string // of a file that is not there yet; with the backend before it, of a driver's store
 }
 
 // system is what the operating system knows about stores.
 type system struct {
 	identify func(l *LUN) (store, error)
 	check    func(o storage.Options) error // what speaks against opening
-
-	registered func(plugin string) error // nil if gotgt's registry has the plug-in
+	find     func(backend string) (storage.Driver, string, bool)
 }
 
-var realSystem = system{identifyStore, storage.Check, plugin.Registered}
+var realSystem = system{identifyStore, storage.Check, storage.FindDriver}
 
 // file checks a file or block device: it is there, or will be made; it can
 // hold blocks; no other logical unit has it.
@@ -78,6 +76,7 @@ func (l *LUN) StoreOptions() storage.Options {
 	return storage.Options{
 		Path: l.Path, Size: l.Size, Create: l.Create, ReadOnly: l.ReadOnly, BlockSize: l.BlockSize, Direct: l.Direct,
 		Preallocate: l.Preallocate, AllowInUse: l.AllowInUse, Format: l.Format,
+		Thin: l.Thin != nil && *l.Thin, Parameters: l.Options,
 	}
 }
 

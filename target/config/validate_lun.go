@@ -8,10 +8,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-)
 
-// PluginPrefix begins a [LUN]'s Backend that is a plug-in registered with gotgt.
-const PluginPrefix = "gotgt:"
+	"github.com/gotgtd/gotgtd/target/storage"
+)
 
 // optionName is what the name of a backend's option may be.
 var optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*$`)
@@ -131,24 +130,34 @@ func (v *validator) modePage(p ModePage, at string) {
 
 // store checks what holds the blocks.
 func (v *validator) store(t *Target, l *LUN, at string) {
-	name, isPlugin := strings.CutPrefix(l.Backend, PluginPrefix)
+	d, name, ok := v.system.find(l.Backend)
+	if !ok {
+		v.fail(at+".backend", "%q is none of %s", l.Backend, strings.Join(storage.Drivers(), ", "))
+		return
+	}
+	v.settings(l, d.Needs|d.Takes, at)
 	switch {
 	case l.Backend == "file":
 		v.file(t, l, at)
 	case l.Backend == "ram":
 		v.size(l, at)
-		if l.Path != "" {
-			v.fail(at+".path", "a RAM disk has no path")
-		}
-		if l.Create || l.Direct || l.Sync || l.AllowInUse || l.IO != "" || l.Preallocate || l.Format != "" {
-			v.fail(at, "create, direct, sync, io, allow-in-use, preallocate and format have no meaning for a RAM disk")
-		}
-	case isPlugin && name != "":
-		v.plugin(t, l, name, at)
 	default:
-		v.fail(at+".backend", "%q is none of file, ram, gotgt:NAME", l.Backend)
+		v.driver(t, l, d, name, at)
 	}
-	if !isPlugin && len(l.Options) > 0 {
+}
+
+// settings checks that the logical unit has none that mean nothing to its store.
+func (v *validator) settings(l *LUN, takes storage.Setting, at string) {
+	if takes&storage.SettingPath == 0 && l.Path != "" {
+		v.fail(at+".path", "backend %s has no path", l.Backend)
+	}
+	if takes&storage.SettingFile == 0 && (l.Create || l.Direct || l.AllowInUse || l.IO != "" || l.Preallocate || l.Format != "") {
+		v.fail(at, "create, direct, io, allow-in-use, preallocate and format have no meaning for backend %s", l.Backend)
+	}
+	if takes&storage.SettingSync == 0 && l.Sync {
+		v.fail(at+".sync", "has no meaning for backend %s", l.Backend)
+	}
+	if takes&storage.SettingOptions == 0 && len(l.Options) > 0 {
 		v.fail(at+".options", "backend %s has no options", l.Backend)
 	}
 	for name := range l.Options {
@@ -158,27 +167,29 @@ func (v *validator) store(t *Target, l *LUN, at string) {
 	}
 }
 
-// plugin checks a plug-in: it is there, and no other logical unit has the same
-// path in it.
-func (v *validator) plugin(t *Target, l *LUN, name, at string) {
-	if l.Create || l.Direct || l.AllowInUse || l.IO != "" || l.Preallocate || l.Format != "" {
-		v.fail(at, "create, direct, io, allow-in-use, preallocate and format have no meaning for a plug-in")
-	}
-	if l.Size != 0 {
+// driver checks a store of a driver: what it is has a path if it needs one, and no
+// other logical unit has the same.
+func (v *validator) driver(t *Target, l *LUN, d storage.Driver, name, at string) {
+	if l.Size != 0 || d.Needs&storage.SettingSize != 0 {
 		v.size(l, at)
 	}
-	if !v.path(l, at) {
+	if d.Needs&storage.SettingPath != 0 && !v.path(l, at) {
 		return
 	}
-	id, err := store{path: l.Backend + ":" + l.Path}, v.system.registered(name)
-	if err != nil {
-		v.unavailable(t, l, at+".backend", err)
-		return
-	}
-	if name == "file" {
-		if id, err = v.system.identify(&LUN{Path: l.Path}); err != nil {
-			v.unavailable(t, l, at+".path", err)
+	if d.Check != nil {
+		if err := d.Check(name, l.StoreOptions()); err != nil {
+			v.unavailable(t, l, at+".backend", err)
 			return
+		}
+	}
+	id := store{path: l.Backend + ":" + l.Path}
+	if d.File != nil {
+		if file := d.File(name, l.Path); file != "" {
+			var err error
+			if id, err = v.system.identify(&LUN{Path: file}); err != nil {
+				v.unavailable(t, l, at+".path", err)
+				return
+			}
 		}
 	}
 	v.unique(id, l, at)

@@ -339,10 +339,10 @@ func TestYAMLErrors(t *testing.T) {
 			"10:24: targets[0].luns[6].path: can't serve \"DIR\": it is neither",
 		}},
 		{target + "    luns:\n      - {lun: 1, backend: tape}\n      - {lun: 2, backend: ram, path: x}\n      - {lun: 3, backend: ram, size: 1M, direct: true, options: {a: b}}\n      - {lun: 4, backend: 'gotgt:'}\n      - {lun: 5, backend: 'gotgt:null', naa: 12}\n      - {lun: 6, backend: ram, size: 1000, naa: '3000000000000001', block-size: 513}\n      - {lun: 7, backend: ram, size: 1M, naa: '3000000000000001', vendor: too long a name, revision: ä}\n", []string{
-			"4:27: targets[0].luns[0].backend: \"tape\" is none of file, ram, gotgt:NAME",
+			"4:27: targets[0].luns[0].backend: \"tape\" is none of file, gotgt:NAME, ram",
 			"5:9: targets[0].luns[1].size: is missing",
-			"5:38: targets[0].luns[1].path: a RAM disk has no path",
-			"6:9: targets[0].luns[2]: create, direct, sync, io, allow-in-use, preallocate and format have no meaning",
+			"5:38: targets[0].luns[1].path: backend ram has no path",
+			"6:9: targets[0].luns[2]: create, direct, io, allow-in-use, preallocate and format have no meaning for backend ram",
 			"6:65: targets[0].luns[2].options: backend ram has no options",
 			"7:27: targets[0].luns[3].backend: \"gotgt:\" is none of",
 			"8:9: targets[0].luns[4].path: is missing",
@@ -353,7 +353,7 @@ func TestYAMLErrors(t *testing.T) {
 			"10:102: targets[0].luns[6].revision: \"ä\" has characters in it",
 		}},
 		{target + "    luns:\n      - {lun: 1, backend: 'gotgt:x', path: a, create: true}\n      - {lun: 2, backend: 'gotgt:file', path: none.img, size: 1000}\n      - {lun: 3, path: disk.img}\n      - {lun: 4, backend: 'gotgt:file', path: DIR/disk.img}\n      - {lun: 5, backend: 'gotgt:null', path: x, size: 1M}\n      - {lun: 6, backend: 'gotgt:null', path: x, size: 1M}\n", []string{
-			"4:9: targets[0].luns[0]: create, direct, io, allow-in-use, preallocate and format have no meaning for a plug-in",
+			"4:9: targets[0].luns[0]: create, direct, io, allow-in-use, preallocate and format have no meaning for backend gotgt:x",
 			"4:27: targets[0].luns[0].backend: can't make the gotgt plug-in \"x\": Backend storage x is not found.",
 			"5:47: targets[0].luns[1].path: can't find \"none.img\": no such file",
 			"5:63: targets[0].luns[1].size: 1000 bytes is not a multiple of the block size, 512",
@@ -388,6 +388,7 @@ func TestYAMLErrors(t *testing.T) {
 // opens it next.
 func TestStoreIsChecked(t *testing.T) {
 	fake := system{
+		find:     storage.FindDriver,
 		identify: func(*LUN) (store, error) { return store{device: 1}, nil },
 		check: func(o storage.Options) error {
 			if o.AllowInUse {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options say what [OpenFile] opens and how.
+// Options say what [OpenFile], or another [Driver], opens and how.
 type Options struct {
 	// Path names a regular file or a block device.
 	Path string
@@ -53,6 +53,13 @@ type Options struct {
 	// AllowInUse opens a device that the system uses, or a file that another
 	// program has open for writing.
 	AllowInUse bool
+
+	// Thin asks a store that does not do so anyway to free space when it is told to
+	// discard. A file does, where its file system can.
+	Thin bool
+
+	// Parameters are a driver's own, by name.
+	Parameters map[string]string
 
 	// Format is [FormatRaw], or empty: then a file in another format is refused.
 	Format string

@@ -59,9 +59,9 @@ var firstImage = regexp.MustCompile(`/\S+/(file|b)\.img\b`)
 // its commands failed in tgt-admin, and what gotgtd's show leaves out.
 var aside = regexp.MustCompile(`^(\(|Command:\s*$|\ttgtadm -C|exited with code|\s+SWP:|\s+Thin-provisioning:)`)
 
-// plain is output without what can't be the same: folders and the lines above. Targets are put in the order of their numbers
+// without is output without what can't be the same: folders and the lines above. Targets are put in the order of their numbers
 // where tgt-admin has them in none.
-func plain(s, dir string) string {
+func without(s, dir string) string {
 	s = firstImage.ReplaceAllStringFunc(strings.ReplaceAll(s, dir, "DIR"), func(m string) string {
 		if strings.HasPrefix(m, "DIR") {
 			return m
@@ -99,11 +99,11 @@ func (p *adminPair) compare(t *testing.T, args ...string) string {
 	}
 	got, code := p.tools.run(t, nil, "tgt-admin", in(p.ours)...)
 	want, wantCode := debianAdmin(t, in(p.theirs, "-C", p.tgt.ControlPort()))
-	if diff := cmp.Diff(plain(want, p.theirs), plain(got, p.ours)); diff != "" || code != wantCode {
+	if diff := cmp.Diff(without(want, p.theirs), without(got, p.ours)); diff != "" || code != wantCode {
 		t.Errorf("tgt-admin %q: exit status %d, want %d; - is tgt's, + gotgtd's\n%s", args, code, wantCode, diff)
 	}
 	show, _ := debian(t, p.tgt, strings.Fields("--op show --mode target"))
-	if diff := cmp.Diff(plain(show, p.theirs), plain(p.tools.show(t), p.ours)); diff != "" {
+	if diff := cmp.Diff(without(show, p.theirs), without(p.tools.show(t), p.ours)); diff != "" {
 		t.Errorf("after tgt-admin %q; - is tgt's, + gotgtd's\n%s", args, diff)
 	}
 	return got

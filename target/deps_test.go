@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const module = "github.com/gotgtd/gotgtd/"
+
+// deps returns the packages that one is linked with.
+func deps(t *testing.T, pkg string) []string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-deps", pkg).Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	return strings.Fields(string(out))
+}
+
+// Who embeds the engine links no gotgt, with its logger, and no Ceph.
+func TestEmbeddersLinkNoDrivers(t *testing.T) {
+	for _, p := range deps(t, ".") {
+		for _, unwanted := range []string{"gostor", "logrus", "ceph"} {
+			if strings.Contains(p, unwanted) {
+				t.Errorf("package target is linked with %s", p)
+			}
+		}
+	}
+}
+
+// The rooms of package iscsi know of nothing but what is listed here.
+func TestRooms(t *testing.T) {
+	const iscsi = module + "target/iscsi"
+	for room, want := range map[string][]string{
+		"pdu":      {},
+		"socket":   {},
+		"sequence": {iscsi + "/pdu"},
+		"login":    {iscsi + "/pdu"},
+		"stream":   {module + "internal/ranked", iscsi + "/pdu", module + "target/mem"},
+	} {
+		got := slices.DeleteFunc(deps(t, "./iscsi/"+room), func(p string) bool {
+			return !strings.HasPrefix(p, module) || p == iscsi+"/"+room
+		})
+		slices.Sort(got)
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("room %s: wanted (-) and linked (+): %s", room, d)
+		}
+	}
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin
+
+import (
+	"context"
+
+	"github.com/gotgtd/gotgtd/target/storage"
+)
+
+func init() {
+	storage.Register("gotgt", storage.Driver{
+		Open:  openDriver,
+		Check: func(name string, _ storage.Options) error { return Registered(name) },
+		Needs: storage.SettingName | storage.SettingPath,
+		Takes: storage.SettingSize | storage.SettingOptions | storage.SettingSync,
+		File:  fileOf,
+	})
+}
+
+// openDriver opens a store of the plug-in that is registered with gotgt as name.
+func openDriver(_ context.Context, name string, o storage.Options) (storage.Store, error) {
+	return Open(Options{
+		Name: name, Path: o.Path, BlockSize: o.BlockSize, Size: o.Size, ReadOnly: o.ReadOnly,
+		Thin: o.Thin, Parameters: o.Parameters,
+	})
+}
+
+// fileOf says that gotgt's own plug-in "file" serves the file of its path.
+func fileOf(name, path string) string {
+	if name == "file" {
+		return path
+	}
+	return ""
+}

@@ -271,7 +271,7 @@ func (r *tgtAdminRun) configure(st *control.Status) error {
 		case !r.execute && !r.updates(t.Name, was):
 			continue
 		}
-		if err := r.bear(r.make(t, was)); err != nil {
+		if err := r.bear(r.make(t, was, r.conf.GivesTID(i))); err != nil {
 			return err
 		}
 	}
@@ -330,24 +330,28 @@ func (r *tgtAdminRun) status(name string) *target.TargetStatus {
 	return nil
 }
 
-// make makes a target anew. One with sessions stays as it is, unless forced.
-func (r *tgtAdminRun) make(t *config.Target, was *target.TargetStatus) error {
-	tid := 0
+// make makes a target anew, with the number that the file gives it, or that it had, or
+// the highest plus one. One with sessions stays as it is, unless forced.
+func (r *tgtAdminRun) make(t *config.Target, was *target.TargetStatus, numbered bool) error {
 	if was != nil {
 		if gone, err := r.delete(was, "updated"); !gone {
 			return err
 		}
-		tid = was.TID
 	}
 	st, err := r.daemon.Status(r.ctx)
 	if err != nil {
 		return err
 	}
-	if tid == 0 {
+	tid := 1
+	switch {
+	case numbered:
+		tid = t.TID
+	case was != nil:
+		tid = was.TID
+	default:
 		for _, other := range st.Targets {
-			tid = max(tid, other.TID)
+			tid = max(tid, other.TID+1)
 		}
-		tid++
 	}
 	r.comment("Adding target: %s", t.Name)
 	return r.change(targetOperations(t, tid, st.Accounts)...)

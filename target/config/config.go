@@ -327,6 +327,12 @@ type ModePage struct {
 	Data    []byte
 }
 
+// GivesTID tells whether the file itself gives the i-th target its number.
+func (c *Config) GivesTID(i int) bool {
+	_, ok := c.places[fmt.Sprintf("targets[%d].tid", i)]
+	return ok
+}
+
 // Where returns the place at which the value with the given path was written,
 // such as "targets[0].luns[1].path", or that of the innermost value around it
 // that was. It is for messages about what only shows when the configuration is

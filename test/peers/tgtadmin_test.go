@@ -134,6 +134,7 @@ const adminConf = `default-driver iscsi
 	initiator-name iqn.2026-11.test:host
 </target>
 <target iqn.2026-11.test:b>
+	controller_tid 9
 	<backing-store DIR/b.img>
 		scsi_sn serial-b
 		vendor_id VENDOR
@@ -156,7 +157,7 @@ func TestTgtAdmin(t *testing.T) {
 	p.compare(t, "-e", "-c", file) // all are there
 	p.compare(t, "--dump")
 	p.compare(t, "--show")
-	for _, which := range []string{a, "tid=3", "ALL", "iqn.2026-11.test:none", "tid=77"} {
+	for _, which := range []string{a, "tid=9", "ALL", "iqn.2026-11.test:none", "tid=77"} {
 		p.compare(t, "--offline", which)
 		p.compare(t, "--ready", which)
 	}
@@ -166,7 +167,7 @@ func TestTgtAdmin(t *testing.T) {
 	// Updates, by name and number, of what has changed, come and gone.
 	p.write(t, strings.ReplaceAll(conf, "a2.img", "c.img")+"<target iqn.2026-11.test:new>\n\tbacking-store DIR/a2.img\n</target>\n")
 	p.compare(t, "-c", file, "--update", a)
-	p.compare(t, "-c", file, "--update", "tid=3")
+	p.compare(t, "-c", file, "--update", "tid=9")
 	p.compare(t, "-c", file, "--update", "iqn.2026-11.test:new")
 	p.compare(t, "-c", file, "--update", "iqn.2026-11.test:none")
 	p.compare(t, "-c", file, "--update", "tid=77")

@@ -11,7 +11,6 @@ import (
 
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/config"
-	"github.com/gotgtd/gotgtd/target/control"
 	"github.com/gotgtd/gotgtd/target/overlay"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
@@ -35,13 +34,10 @@ func (d *daemon) lay(b *briefing, conf *config.Config) error {
 // Change implements [control.Daemon]: the operations are planned like every
 // reload and carried out by an upgrade.
 func (d *daemon) Change(ctx context.Context, ops []overlay.Operation) error {
-	d.changing.Lock()
-	defer d.changing.Unlock()
-	select {
-	case <-d.moved:
-		return control.ErrLeft
-	default:
+	if err := d.takeTurn(ctx); err != nil {
+		return err
 	}
+	defer d.endTurn()
 	runs := d.Running()
 	conf, err := d.options.configuration(runs.Numbers())
 	if err != nil {

@@ -78,8 +78,8 @@ type daemon struct {
 	mu      sync.Mutex // protects history
 	history []handoff.Report
 
-	changing sync.Mutex       // held while an operation of tgtadm is carried out
-	overlay  *overlay.Overlay // what tgtadm has changed; the generation's own, never altered
+	turn    chan struct{}    // holds an element while an upgrade is prepared and carried out
+	overlay *overlay.Overlay // what tgtadm has changed; the generation's own, never altered
 
 	plan []string // what this generation has changed when it took over, nil if nobody knows
 
@@ -105,7 +105,7 @@ func serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
-	d := &daemon{options: o, log: log, process: p, moved: make(chan struct{})}
+	d := &daemon{options: o, log: log, process: p, moved: make(chan struct{}), turn: make(chan struct{}, 1)}
 	if err := d.start(ctx); err != nil {
 		if c := p.Predecessor(); c != nil {
 			handoff.Decline(c, err) // in vain if they have talked already
@@ -351,8 +351,35 @@ var errStopping = errors.New("the daemon is stopping")
 
 // Upgrade implements [control.Daemon].
 func (d *daemon) Upgrade(ctx context.Context, force bool) (handoff.Report, error) {
+	if err := d.takeTurn(ctx); err != nil {
+		return handoff.Report{Time: time.Now(), Phases: []handoff.Phase{}, Error: err.Error()}, err
+	}
+	defer d.endTurn()
 	return d.upgrade(ctx, d.Running(), force)
 }
+
+// takeTurn waits for the upgrade that somebody else has asked for. If that succeeds, the
+// successor is to be asked.
+func (d *daemon) takeTurn(ctx context.Context) error {
+	select {
+	case d.turn <- struct{}{}:
+	case <-d.moved:
+		return control.ErrLeft
+	case <-d.life.Done():
+		return context.Cause(d.life)
+	case <-ctx.Done():
+		return fmt.Errorf("another upgrade is under way: %w", context.Cause(ctx))
+	}
+	select {
+	case <-d.moved:
+		d.endTurn()
+		return control.ErrLeft
+	default:
+		return nil
+	}
+}
+
+func (d *daemon) endTurn() { <-d.turn }
 
 // upgrade replaces the process; told is what the successor is told that runs.
 func (d *daemon) upgrade(ctx context.Context, told *plan.Running, force bool) (handoff.Report, error) {

@@ -150,7 +150,11 @@ func (c *Client) exchange(ctx context.Context, method, path string, question, an
 		}
 	}
 	for try := 0; ; try++ {
+		asked := time.Now()
 		err := c.once(ctx, method, path, body, answer)
+		if time.Since(asked) > leftPause {
+			try = 0 // a process that is there had us wait for its turn
+		}
 		if !errors.Is(err, errElsewhere) || try == leftRetries {
 			return err
 		}

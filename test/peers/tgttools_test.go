@@ -31,6 +31,12 @@ type tools struct {
 // startTools starts gotgtd under upgraded, whose run command may have more flags.
 func startTools(t *testing.T, flags ...string) *tools {
 	t.Helper()
+	return startToolsOn(t, peer.Options{Config: peer.OneDisk(sparse(t, "file.img", 16<<20), "")}, flags...)
+}
+
+// startToolsOn is startTools with a configuration.
+func startToolsOn(t *testing.T, o peer.Options, flags ...string) *tools {
+	t.Helper()
 	if *onTgt {
 		t.Fatal("these tests are of gotgtd's own tools")
 	}
@@ -49,7 +55,8 @@ func startTools(t *testing.T, flags ...string) *tools {
 	must(t, "go", "build", "-o", upgraded, "../../cmd/upgraded")
 	control := []string{"--control", filepath.Join(dir, "upgraded.sock")}
 	supervised := slices.Concat([]string{upgraded, "run"}, control, flags, []string{"--"})
-	target := start(t, peer.Options{Dir: dir, Env: supervised, Config: peer.OneDisk(sparse(t, "file.img", 16<<20), "")})
+	o.Dir, o.Env = dir, supervised
+	target := start(t, o)
 	g := target.(*peer.Gotgtd)
 	env := append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin", "GOTGTD_CONTROL="+g.Control())
 	return &tools{g, env, append([]string{upgraded}, control...)}

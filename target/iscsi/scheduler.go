@@ -13,7 +13,8 @@ import (
 
 // scheduler runs the tasks that may block on a bounded number of goroutines.
 // Sessions take turns, one task each, so that a busy one does not starve the
-// others, and none may hold more than half of the workers.
+// others, and none may hold more than half of the workers. Nor may the tasks of one
+// logical unit: a store that hangs does not take the workers of the others.
 type scheduler struct {
 	node *Node
 	max  int // workers
@@ -22,6 +23,23 @@ type scheduler struct {
 	idle   sync.Cond    // signalled when a worker ends
 	active int
 	ring   []*session // sessions that have a task to run, in the order of their turns
+	units  map[unitKey]*unitShare
+	spare  *unitShare // the one forgotten last, to be used again
+}
+
+// unitKey is a logical unit for the scheduler.
+type unitKey struct {
+	target *Target
+	lun    uint64 // as on the wire: a unit that is addressed in two forms counts as two
+}
+
+func (t *task) unit() unitKey { return unitKey{t.sess.target, t.req.LUN} }
+
+// unitShare is what one logical unit has of the workers. It is forgotten with its
+// last running task.
+type unitShare struct {
+	running int
+	waiting []*session // that have a task for it which may not run yet, each once
 }
 
 // queue holds one session's tasks that wait for a worker.
@@ -33,7 +51,7 @@ type queue struct {
 }
 
 func (w *scheduler) init(n *Node, workers int) {
-	w.node, w.max = n, workers
+	w.node, w.max, w.units = n, workers, make(map[unitKey]*unitShare)
 	w.mu.SetRank(rankQueue)
 	w.idle.L = &w.mu
 }
@@ -73,16 +91,64 @@ func (w *scheduler) kick(s *session) {
 	w.listLocked(s)
 }
 
+// share is how many workers one session, or one logical unit, may have at once.
+func (w *scheduler) share() int { return (w.max + 1) / 2 }
+
 // listLocked gives a session a turn if it has something to run and may run
 // it, and sees that there is a worker.
 func (w *scheduler) listLocked(s *session) {
 	q := &s.queue
-	if q.listed || len(q.tasks) == 0 || q.running >= (w.max+1)/2 || q.tasks[0].conn.out.Full() {
+	if q.listed || len(q.tasks) == 0 || q.running >= w.share() || q.tasks[0].conn.out.Full() || w.eligibleLocked(s) < 0 {
 		return
 	}
 	q.listed = true
 	w.ring = append(w.ring, s)
 	w.startLocked()
+}
+
+// eligibleLocked returns the index of a session's first task whose logical unit may
+// have another worker, -1 if there is none. The units that may not will give
+// the session a turn later.
+func (w *scheduler) eligibleLocked(s *session) int {
+	for i, t := range s.queue.tasks {
+		u := w.units[t.unit()]
+		if u == nil || u.running < w.share() {
+			return i
+		}
+		if !slices.Contains(u.waiting, s) {
+			u.waiting = append(u.waiting, s)
+		}
+	}
+	return -1
+}
+
+// beganLocked counts a task that a worker has taken.
+func (w *scheduler) beganLocked(t *task) {
+	t.sess.queue.running++
+	u := w.units[t.unit()]
+	if u == nil {
+		if u, w.spare = w.spare, nil; u == nil {
+			u = new(unitShare)
+		}
+		w.units[t.unit()] = u
+	}
+	u.running++
+}
+
+// endedLocked counts a task that a worker is done with, of a session and unit.
+func (w *scheduler) endedLocked(s *session, key unitKey) {
+	s.queue.running--
+	u := w.units[key]
+	waiting := u.waiting
+	u.waiting = nil
+	if u.running--; u.running == 0 {
+		delete(w.units, key)
+		w.spare = u
+	}
+	w.listLocked(s)
+	for _, o := range waiting {
+		w.listLocked(o)
+	}
 }
 
 func (w *scheduler) startLocked() {
@@ -100,13 +166,14 @@ func (w *scheduler) nextLocked() *task {
 		w.ring = slices.Delete(w.ring, 0, 1)
 		q := &s.queue
 		q.listed = false
-		if len(q.tasks) == 0 {
+		i := w.eligibleLocked(s)
+		if i < 0 {
 			continue
 		}
-		t := q.tasks[0]
-		q.tasks = slices.Delete(q.tasks, 0, 1)
+		t := q.tasks[i]
+		q.tasks = slices.Delete(q.tasks, i, i+1)
 		q.waiting.Store(int32(len(q.tasks)))
-		q.running++
+		w.beganLocked(t)
 		w.listLocked(s)
 		return t
 	}
@@ -122,11 +189,10 @@ func (w *scheduler) worker() {
 			break
 		}
 		w.mu.Unlock()
-		s := t.sess
+		s, unit := t.sess, t.unit()
 		w.run(t)
 		w.mu.Lock()
-		s.queue.running--
-		w.listLocked(s)
+		w.endedLocked(s, unit)
 	}
 	w.active--
 	w.idle.Broadcast()

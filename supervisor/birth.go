@@ -3,15 +3,12 @@
 package supervisor
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,30 +49,9 @@ func (p *Process) startBirth(ctx context.Context) (*birth, error) {
 	b := &birth{p: p, conn: conn, done: make(chan struct{})}
 	go func() {
 		defer close(b.done)
-		b.err = explain(p.flip(ctx))
+		b.err = p.flip(ctx)
 	}()
 	return b, nil
-}
-
-const (
-	parentLives = "parent hasn't exited" // tableflip's text
-	flipRetry   = 2 * time.Millisecond
-)
-
-// flip is tableflip's Upgrade, which refuses to work until the generation
-// before this one has exited. That one is about to, so flip waits for it.
-func (p *Process) flip(ctx context.Context) error {
-	for {
-		err := p.upg.Upgrade()
-		if err == nil || !strings.Contains(err.Error(), parentLives) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(flipRetry):
-		}
-	}
 }
 
 // socketPair makes the handoff socket: this process's end, which reports the
@@ -156,7 +132,7 @@ func (b *birth) endRead() { _ = b.conn.SetReadDeadline(time.Now().Add(readGrace)
 const readGrace = 100 * time.Millisecond
 
 // abort kills the successor that has not attached, and waits until it is
-// reaped. tableflip doesn't tell its PID, so it is searched for.
+// reaped.
 func (b *birth) abort() {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -164,19 +140,12 @@ func (b *birth) abort() {
 		select {
 		case <-b.done:
 			if b.err == nil { // it is ready, and no successor of ours
-				killSuccessors()
+				killFlipped()
 			}
 			return
 		case <-tick.C:
-			killSuccessors()
+			killFlipped()
 		}
-	}
-}
-
-func killSuccessors() {
-	for _, process := range findSuccessors() {
-		_ = process.Kill()
-		_ = process.Release()
 	}
 }
 
@@ -243,66 +212,4 @@ func childProcess(pid int) (*os.Process, error) {
 		return nil, fmt.Errorf("process %d answered in the successor's place", pid)
 	}
 	return process, nil
-}
-
-// findSuccessors returns handles on the children that tableflip has started.
-func findSuccessors() []*os.Process {
-	var found []*os.Process
-	for _, pid := range kernel.Children(os.Getpid()) {
-		process, err := childProcess(pid)
-		if err != nil {
-			continue
-		}
-		environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-		if err != nil || !bytes.Contains(environ, []byte(tableflipVariable+"=")) {
-			_ = process.Release()
-			continue
-		}
-		found = append(found, process)
-	}
-	return found
-}
-
-// errKilled is a successor's death by SIGKILL.
-var errKilled = errors.New("the successor was killed by signal 9")
-
-// explain turns the texts of tableflip's errors, which wrap nothing, into what
-// an administrator can act on.
-func explain(err error) error {
-	if err == nil {
-		return nil
-	}
-	text := err.Error()
-	binary := os.Args[0]
-	if _, status, found := strings.Cut(text, " exited: "); found {
-		if status == "signal: killed" {
-			return errKilled
-		}
-		if signal, found := strings.CutPrefix(status, "signal: "); found {
-			return fmt.Errorf("the successor was killed by a signal (%s) before it was ready", signal)
-		}
-		return fmt.Errorf("the successor exited with %s before it was ready", status)
-	}
-	for _, known := range []struct {
-		part string
-		err  error
-	}{
-		{parentLives, errors.New("the generation before this one has not exited yet")},
-		{"exec format error", fmt.Errorf("binary %s is for another architecture, or is no program: %w", binary, unix.ENOEXEC)},
-		{"permission denied", fmt.Errorf("binary %s is not executable: %w", binary, unix.EACCES)},
-		{"no such file or directory", fmt.Errorf("binary %s is missing: %w", binary, unix.ENOENT)},
-		{"executable file not found", fmt.Errorf("binary %s is missing: %w", binary, unix.ENOENT)},
-		{"text file busy", fmt.Errorf("binary %s is being written: %w", binary, unix.ETXTBSY)},
-		{" exited", errors.New("the successor exited with exit status 0 before it was ready")},
-		{"timed out", errors.New("the successor was not ready in time")},
-		{"not ready yet", errors.New("this generation is not ready itself yet")},
-		{"upgrade in progress", ErrUpgrading},
-		{"already upgraded", ErrHandedOver},
-		{"terminating", errors.New("the process is ending")},
-	} {
-		if strings.Contains(text, known.part) {
-			return known.err
-		}
-	}
-	return fmt.Errorf("can't start the successor: %w", err)
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,97 +30,6 @@ const (
 	// attachWord is what a successor's Start answers to the will.
 	attachWord = "attached"
 )
-
-// A slot is the descriptor that tableflip gives to the next process.
-//
-// tableflip keeps a duplicate of every file given to it, for good. So it gets
-// one file once, and the package decides with dup3(2) what that descriptor
-// refers to: the successor's end of the socket pair while one is started,
-// /dev/null otherwise. The descriptor's number never changes, nothing piles
-// up, and no end of a socket pair stays open in the wrong process.
-type slot struct {
-	fd   int
-	null *os.File
-}
-
-// newSlot makes the slot of a first generation.
-func newSlot(u upgrader) (*slot, error) {
-	fd, err := unix.MemfdCreate(handoffName, unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("can't make the handoff descriptor: %w", err)
-	}
-	placeholder := os.NewFile(uintptr(fd), handoffName)
-	defer placeholder.Close()
-	if err := u.AddFile(handoffName, placeholder); err != nil {
-		return nil, fmt.Errorf("can't make the handoff descriptor: %w", err)
-	}
-	return slotOf(placeholder)
-}
-
-// slotOf finds the one other descriptor of this process that refers to the
-// same file as f, and empties it.
-func slotOf(f *os.File) (*slot, error) {
-	own, err := kernel.DupFD(f)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(own)
-	var want unix.Stat_t
-	if err := unix.Fstat(own, &want); err != nil {
-		return nil, err
-	}
-	mine := map[int]bool{own: true}
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	if err := raw.Control(func(fd uintptr) { mine[int(fd)] = true }); err != nil {
-		return nil, err
-	}
-	fds, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range fds {
-		fd, err := strconv.Atoi(e.Name())
-		var st unix.Stat_t
-		if err != nil || mine[fd] || unix.Fstat(fd, &st) != nil {
-			continue
-		}
-		if st.Dev == want.Dev && st.Ino == want.Ino {
-			return emptySlot(fd)
-		}
-	}
-	return nil, errors.New("tableflip's copy of the handoff descriptor is not open")
-}
-
-func emptySlot(fd int) (*slot, error) {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return nil, err
-	}
-	s := &slot{fd, null}
-	if err := s.empty(); err != nil {
-		_ = null.Close()
-		return nil, err
-	}
-	return s, nil
-}
-
-// put makes the slot refer to what fd refers to.
-func (s *slot) put(fd int) error { return unix.Dup3(fd, s.fd, unix.O_CLOEXEC) }
-
-// empty makes the slot refer to /dev/null.
-func (s *slot) empty() error {
-	dup, err := kernel.DupFD(s.null)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dup)
-	return s.put(dup)
-}
-
-func (s *slot) close() { _ = s.null.Close() }
 
 // A will is what a generation leaves to its successor before the daemon's own
 // hand-over begins. It is the first message on the handoff socket, and the

@@ -13,10 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cloudflare/tableflip"
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
-	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/supervisor/notify"
 )
@@ -27,9 +25,6 @@ const DefaultUpgradeTimeout = 30 * time.Second
 // GenerationVariable is the environment variable in which a service manager
 // that counts generations itself (upgraded does) tells a process its number.
 const GenerationVariable = "SUPERVISOR_GENERATION"
-
-// tableflipVariable marks a process that tableflip has started.
-const tableflipVariable = "TABLEFLIP_HAS_PARENT_7DIU3"
 
 // Options say how a process is supervised. The zero value is valid.
 type Options struct {
@@ -44,19 +39,9 @@ type Options struct {
 	os system
 }
 
-// upgrader is the part of tableflip.Upgrader that a Process uses.
-type upgrader interface {
-	HasParent() bool
-	File(name string) (*os.File, error)
-	AddFile(name string, file *os.File) error
-	Ready() error
-	Upgrade() error
-	Stop()
-}
-
 // system holds what a Process wants of the operating system, for fakes.
 type system struct {
-	newUpgrader func(tableflip.Options) (upgrader, error)
+	newUpgrader func(timeout time.Duration) (upgrader, error)
 	activation  func() []*os.File
 	getenv      func(string) string
 	unsetenv    func(string) error
@@ -64,7 +49,7 @@ type system struct {
 
 func (s system) withDefaults() system {
 	if s.newUpgrader == nil {
-		s.newUpgrader = func(o tableflip.Options) (upgrader, error) { return tableflip.New(o) }
+		s.newUpgrader = newTableflip
 	}
 	if s.activation == nil {
 		s.activation = func() []*os.File { return activation.Files(true) }
@@ -122,9 +107,7 @@ func Start(o Options) (*Process, error) {
 		p.timeout = DefaultUpgradeTimeout
 	}
 	var err error
-	// The bound that counts is p.timeout. tableflip's own comes after it,
-	// since it would kill a successor that has taken over already.
-	p.upg, err = sys.newUpgrader(tableflip.Options{UpgradeTimeout: 2*p.timeout + time.Minute})
+	p.upg, err = sys.newUpgrader(p.timeout)
 	if err != nil {
 		return nil, fmt.Errorf("can't take up the predecessor's files: %w", err)
 	}
@@ -152,9 +135,7 @@ func Start(o Options) (*Process, error) {
 // that name this process or its predecessor.
 func (p *Process) readEnvironment(sys system) error {
 	if p.upg.HasParent() {
-		// tableflip's two pipes would leak into the daemon's children.
-		unix.CloseOnExec(3)
-		unix.CloseOnExec(4)
+		hideFlipPipes()
 		// What the predecessor forgot to clear was never meant for us.
 		for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"} {
 			if err := sys.unsetenv(name); err != nil {

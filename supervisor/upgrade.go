@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -87,8 +86,7 @@ func (p *Process) UpgradeWith(ctx context.Context, briefing []byte, handoff func
 	pid, err := p.upgrade(ctx, handoff)
 	p.end(err == nil)
 	if err != nil {
-		// tableflip leaves its ends of two pipes to the garbage collector.
-		runtime.GC()
+		closeFlipPipes()
 		p.reportFailure(err)
 		return err
 	}

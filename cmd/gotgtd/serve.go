@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gotgtd/gotgtd/internal/unixhttp"
 	"github.com/gotgtd/gotgtd/supervisor"
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/config"
@@ -297,9 +298,7 @@ func (d *daemon) listenControl(ctx context.Context) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	old := syscall.Umask(0o177)
-	defer syscall.Umask(old)
-	l, err := d.process.Listen(ctx, "control", "unix", path)
+	l, err := unixhttp.ListenPrivate(func() (net.Listener, error) { return d.process.Listen(ctx, "control", "unix", path) })
 	if err != nil {
 		return nil, fmt.Errorf("can't listen on the control socket: %w", err)
 	}

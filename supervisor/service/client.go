@@ -8,9 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
+
+	"github.com/gotgtd/gotgtd/internal/unixhttp"
 )
 
 // maxAnswer bounds what a client reads of an answer, in bytes.
@@ -73,23 +74,12 @@ func (c Client) Reexec(ctx context.Context) (Result, error) {
 }
 
 func (c Client) do(ctx context.Context, method, verb string) (Result, error) {
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", c.Control)
-		},
-	}
-	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, method, "http://upgraded/v1/"+verb, nil)
-	if err != nil {
-		return Result{}, err
-	}
-	resp, err := (&http.Client{Transport: transport}).Do(req)
+	resp, err := unixhttp.NewClient(c.Control, "upgraded", maxAnswer).Do(ctx, method, "/v1/"+verb, nil)
 	if err != nil {
 		return Result{}, fmt.Errorf("can't reach the supervisor: %w", err)
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return Result{}, fmt.Errorf("can't read the supervisor's answer: %w", err)
 	}

@@ -4,15 +4,14 @@ package service
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"slices"
-	"strconv"
 	"time"
+
+	"github.com/gotgtd/gotgtd/internal/unixhttp"
 )
 
 // The verbs of the control socket: POST /v1/VERB, and GET /v1/status.
@@ -49,18 +48,16 @@ func (r *request) answer(result Result) { r.reply <- result }
 
 // listenControl makes the control socket, which only its owner can use.
 func listenControl(path string) (*net.UnixListener, error) {
-	if err := removeDeadSocket(path); err != nil {
+	if err := unixhttp.RemoveDead(path); err != nil {
 		return nil, fmt.Errorf("can't make the control socket: %w", err)
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	l, err := unixhttp.ListenPrivate(func() (*net.UnixListener, error) {
+		return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	})
 	if err != nil {
 		return nil, fmt.Errorf("can't make the control socket: %w", err)
 	}
 	l.SetUnlinkOnClose(false)
-	if err := os.Chmod(path, 0o600); err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("can't make the control socket: %w", err)
-	}
 	return l, nil
 }
 
@@ -86,13 +83,9 @@ func (s *Service) serveControl() {
 			}
 		})
 	}
-	server := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Second,
-		MaxHeaderBytes: 8 << 10,
-	}
-	server.SetKeepAlivesEnabled(false)
+	server := unixhttp.Serve(s.control, mux, unixhttp.Options{ReadTimeout: 5 * time.Second, MaxHeader: 8 << 10, OneRequest: true})
 	s.helpers.Go(func() {
-		if err := server.Serve(s.control); !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Wait(); err != nil {
 			s.log.Error("the control socket is dead", "err", err)
 		}
 	})
@@ -100,8 +93,7 @@ func (s *Service) serveControl() {
 		<-s.done
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = server.Shutdown(ctx)
-		_ = server.Close()
+		_ = server.Close(ctx)
 	})
 }
 
@@ -121,20 +113,11 @@ func (s *Service) answerHTTP(w http.ResponseWriter, r *http.Request, verb string
 	case <-s.done:
 		result.Error = "the supervisor is ending"
 	}
-	text, err := json.Marshal(result)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	// With its length known, the answer is complete when it is flushed: the
-	// program may be another one right after.
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	code := http.StatusOK
 	if result.Error != "" {
-		w.WriteHeader(http.StatusConflict)
+		code = http.StatusConflict
 	}
-	_, _ = w.Write(text)
-	_ = http.NewResponseController(w).Flush()
+	unixhttp.Reply(w, code, result)
 }
 
 // result makes the answer to a request that has failed with err, or been done.

@@ -4,7 +4,6 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 
+	"github.com/gotgtd/gotgtd/internal/unixhttp"
 	"github.com/gotgtd/gotgtd/supervisor/internal/kernel"
 )
 
@@ -70,7 +70,7 @@ func passedFiles() []*os.File { return activation.Files(true) }
 
 func bind(l Listen) (*socket, error) {
 	if l.network() == "unix" && l.Address[0] == '/' {
-		if err := removeDeadSocket(l.Address); err != nil {
+		if err := unixhttp.RemoveDead(l.Address); err != nil {
 			return nil, err
 		}
 	}
@@ -87,29 +87,6 @@ func bind(l Listen) (*socket, error) {
 		return nil, fmt.Errorf("can't hold the socket %q: %w", l.Name, err)
 	}
 	return &socket{name: l.Name, address: listener.Addr().String(), bound: true, file: file}, nil
-}
-
-// removeDeadSocket removes a socket that nobody listens on any more.
-func removeDeadSocket(path string) error {
-	info, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Mode()&os.ModeSocket == 0 {
-		return fmt.Errorf("%s exists and is no socket", path)
-	}
-	conn, err := net.Dial("unix", path)
-	if err == nil {
-		_ = conn.Close()
-		return fmt.Errorf("another process listens on %s", path)
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("can't tell whether %s is in use: %w", path, err)
-	}
-	return os.Remove(path)
 }
 
 func addressOf(f *os.File) string {

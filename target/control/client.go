@@ -3,17 +3,16 @@
 package control
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/unixhttp"
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/overlay"
@@ -23,19 +22,12 @@ import (
 // Client talks to a daemon.
 type Client struct {
 	socket string
-	http   http.Client
+	http   *unixhttp.Client
 }
 
 // NewClient returns a client of the daemon that listens on a socket.
 func NewClient(socket string) *Client {
-	c := &Client{socket: socket}
-	c.http.Transport = &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		},
-	}
-	return c
+	return &Client{socket, unixhttp.NewClient(socket, "gotgtd", maxAnswer)}
 }
 
 // Status asks for the daemon's status.
@@ -167,11 +159,7 @@ func (c *Client) exchange(ctx context.Context, method, path string, question, an
 }
 
 func (c *Client) once(ctx context.Context, method, path string, question []byte, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://gotgtd"+path, bytes.NewReader(question))
-	if err != nil {
-		return err
-	}
-	resp, err := c.http.Do(req)
+	resp, err := c.http.Do(ctx, method, path, question)
 	if method == http.MethodGet && errors.Is(err, io.EOF) {
 		return errElsewhere // the process has ended meanwhile
 	}
@@ -182,7 +170,7 @@ func (c *Client) once(ctx context.Context, method, path string, question []byte,
 	if resp.StatusCode == http.StatusServiceUnavailable {
 		return errElsewhere
 	}
-	body := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
+	body := json.NewDecoder(resp.Body)
 	if resp.StatusCode != http.StatusOK {
 		var p problem
 		if err := body.Decode(&p); err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/gotgtd/gotgtd/internal/unixhttp"
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
@@ -66,20 +67,20 @@ func (s *Server) config(w http.ResponseWriter, r *http.Request) {
 	if v := r.FormValue("secrets"); v != "" {
 		var err error
 		if secrets, err = strconv.ParseBool(v); err != nil {
-			reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("secrets %q is neither true nor false", v)})
+			unixhttp.Reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("secrets %q is neither true nor false", v)})
 			return
 		}
 	}
 	if s.left.Load() {
-		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+		unixhttp.Reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
 		return
 	}
 	c, err := s.daemon.Config(secrets)
 	if err != nil {
-		reply(w, http.StatusConflict, problem{Error: err.Error()})
+		unixhttp.Reply(w, http.StatusConflict, problem{Error: err.Error()})
 		return
 	}
-	reply(w, http.StatusOK, c)
+	unixhttp.Reply(w, http.StatusOK, c)
 }
 
 func (s *Server) plan(w http.ResponseWriter, r *http.Request) {
@@ -95,7 +96,7 @@ func (s *Server) apply(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if p.Revision == "" {
-		reply(w, http.StatusBadRequest, problem{Error: "revision is missing: give that of the configuration which this one was made of"})
+		unixhttp.Reply(w, http.StatusBadRequest, problem{Error: "revision is missing: give that of the configuration which this one was made of"})
 		return
 	}
 	planned, err := s.daemon.Apply(context.WithoutCancel(r.Context()), p)
@@ -107,11 +108,11 @@ func (s *Server) proposal(w http.ResponseWriter, r *http.Request) (p Proposal, o
 	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	body.DisallowUnknownFields()
 	if err := body.Decode(&p); err != nil {
-		reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("can't read the proposal: %v", err)})
+		unixhttp.Reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("can't read the proposal: %v", err)})
 		return p, false
 	}
 	if s.left.Load() {
-		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+		unixhttp.Reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
 		return p, false
 	}
 	return p, true
@@ -120,13 +121,13 @@ func (s *Server) proposal(w http.ResponseWriter, r *http.Request) (p Proposal, o
 func (s *Server) planned(w http.ResponseWriter, p Planned, err error) {
 	switch {
 	case err == nil:
-		reply(w, http.StatusOK, p)
+		unixhttp.Reply(w, http.StatusOK, p)
 	case errors.Is(err, ErrLeft):
-		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+		unixhttp.Reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
 	case errors.Is(err, ErrInvalid):
-		reply(w, http.StatusUnprocessableEntity, problem{Error: err.Error()})
+		unixhttp.Reply(w, http.StatusUnprocessableEntity, problem{Error: err.Error()})
 	default:
-		reply(w, http.StatusConflict, problem{Error: err.Error(), Report: p.Report, Refused: p.Refused})
+		unixhttp.Reply(w, http.StatusConflict, problem{Error: err.Error(), Report: p.Report, Refused: p.Refused})
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/unixhttp"
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/overlay"
@@ -76,7 +77,6 @@ type problem struct {
 
 const (
 	readTimeout   = 10 * time.Second // for a request
-	writeTimeout  = 10 * time.Second // for an answer
 	maxAnswer     = 256 << 20        // bytes that a client reads
 	maxHeader     = 16 << 10
 	maxOperations = 4 << 20 // bytes of a list of operations
@@ -85,26 +85,20 @@ const (
 
 // Server answers commands.
 type Server struct {
-	daemon   Daemon
-	listener net.Listener
-	http     http.Server
-	done     chan struct{}
-	left     atomic.Bool
+	daemon Daemon
+	http   *unixhttp.Server
+	left   atomic.Bool
 }
 
 // Serve answers commands on l until Close. l's file must be closed to others
 // by its permissions.
 func Serve(l net.Listener, d Daemon) *Server {
-	s := &Server{daemon: d, listener: l, done: make(chan struct{})}
+	s := &Server{daemon: d}
 	mux := http.NewServeMux()
 	for pattern, h := range s.routes() {
 		mux.HandleFunc(pattern, h)
 	}
-	s.http = http.Server{Handler: mux, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, MaxHeaderBytes: maxHeader}
-	go func() {
-		defer close(s.done)
-		_ = s.http.Serve(l)
-	}()
+	s.http = unixhttp.Serve(l, mux, unixhttp.Options{ReadTimeout: readTimeout, MaxHeader: maxHeader})
 	return s
 }
 
@@ -126,35 +120,27 @@ func (s *Server) routes() map[string]http.HandlerFunc {
 // socket: a client that has reached this process is sent there.
 func (s *Server) Leave() {
 	s.left.Store(true)
-	_ = s.listener.Close()
-	<-s.done // from here on Close knows of every connection
+	s.http.Leave()
 }
 
 // Close stops taking commands and waits, until ctx ends, for the answers to
 // those under way.
-func (s *Server) Close(ctx context.Context) error {
-	err := s.http.Shutdown(ctx)
-	if err != nil {
-		s.http.Close()
-	}
-	<-s.done
-	return err
-}
+func (s *Server) Close(ctx context.Context) error { return s.http.Close(ctx) }
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	if s.left.Load() {
-		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+		unixhttp.Reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
 		return
 	}
-	reply(w, http.StatusOK, s.daemon.Status())
+	unixhttp.Reply(w, http.StatusOK, s.daemon.Status())
 }
 
 func (s *Server) running(w http.ResponseWriter, _ *http.Request) {
 	if s.left.Load() {
-		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+		unixhttp.Reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
 		return
 	}
-	reply(w, http.StatusOK, s.daemon.Running())
+	unixhttp.Reply(w, http.StatusOK, s.daemon.Running())
 }
 
 func (s *Server) change(w http.ResponseWriter, r *http.Request) {
@@ -162,30 +148,30 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request) {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOperations))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&ops); err != nil {
-		reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("can't read the operations: %v", err)})
+		unixhttp.Reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("can't read the operations: %v", err)})
 		return
 	}
 	err := s.daemon.Change(context.WithoutCancel(r.Context()), ops)
 	switch {
 	case err == nil:
-		reply(w, http.StatusOK, struct{}{})
+		unixhttp.Reply(w, http.StatusOK, struct{}{})
 	case errors.Is(err, ErrLeft):
-		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+		unixhttp.Reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
 	default:
-		reply(w, http.StatusConflict, problem{Error: err.Error(), Tgt: overlay.Words(err)})
+		unixhttp.Reply(w, http.StatusConflict, problem{Error: err.Error(), Tgt: overlay.Words(err)})
 	}
 }
 
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request) {
 	tsih, err := strconv.ParseUint(r.PathValue("tsih"), 10, 16)
 	if err != nil {
-		reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("TSIH %q is not a number from 0 to 65535", r.PathValue("tsih"))})
+		unixhttp.Reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("TSIH %q is not a number from 0 to 65535", r.PathValue("tsih"))})
 		return
 	}
 	var rejectFor time.Duration
 	if v := r.FormValue("reject-for"); v != "" {
 		if rejectFor, err = time.ParseDuration(v); err != nil || rejectFor <= 0 {
-			reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("reject-for %q is not a positive duration", v)})
+			unixhttp.Reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("reject-for %q is not a positive duration", v)})
 			return
 		}
 	}
@@ -193,13 +179,13 @@ func (s *Server) endSession(w http.ResponseWriter, r *http.Request) {
 	var none *target.NoSessionError
 	switch {
 	case err == nil:
-		reply(w, http.StatusOK, end)
+		unixhttp.Reply(w, http.StatusOK, end)
 	case errors.Is(err, ErrLeft):
-		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+		unixhttp.Reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
 	case errors.As(err, &none):
-		reply(w, http.StatusNotFound, problem{Error: err.Error()})
+		unixhttp.Reply(w, http.StatusNotFound, problem{Error: err.Error()})
 	default:
-		reply(w, http.StatusConflict, problem{Error: err.Error()})
+		unixhttp.Reply(w, http.StatusConflict, problem{Error: err.Error()})
 	}
 }
 
@@ -210,7 +196,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	if v := r.FormValue("timeout"); v != "" {
 		d, err := time.ParseDuration(v)
 		if err != nil || d <= 0 {
-			reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("timeout %q is not a positive duration", v)})
+			unixhttp.Reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("timeout %q is not a positive duration", v)})
 			return
 		}
 		var cancel context.CancelFunc
@@ -221,26 +207,18 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	if v := r.FormValue("force"); v != "" {
 		var err error
 		if force, err = strconv.ParseBool(v); err != nil {
-			reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("force %q is neither true nor false", v)})
+			unixhttp.Reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("force %q is neither true nor false", v)})
 			return
 		}
 	}
 	report, err := s.daemon.Upgrade(ctx, force)
 	if errors.Is(err, ErrLeft) {
-		reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
+		unixhttp.Reply(w, http.StatusServiceUnavailable, problem{Error: "ask the successor"})
 		return
 	}
 	if err != nil {
-		reply(w, http.StatusConflict, problem{Error: err.Error(), Report: &report})
+		unixhttp.Reply(w, http.StatusConflict, problem{Error: err.Error(), Report: &report})
 		return
 	}
-	reply(w, http.StatusOK, report)
-}
-
-func reply(w http.ResponseWriter, code int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	// Not from the request on: an upgrade takes its time.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
-	_ = json.NewEncoder(w).Encode(v)
+	unixhttp.Reply(w, http.StatusOK, report)
 }

@@ -314,8 +314,8 @@ const gotgtTarget = "iqn.2016-09.com.gotgt.gostor:bench" // as in its configurat
 
 // startGotgt builds gotgt from its module and starts it.
 func startGotgt(ctx context.Context, dir, disk string) (running, error) {
-	program, err := peer.BuildGotgt(ctx, dir)
-	if err != nil {
+	program := filepath.Join(dir, "gotgt")
+	if err := peer.BuildGotgt(ctx, program); err != nil {
 		return running{}, err
 	}
 	portal, err := peer.FreePort()

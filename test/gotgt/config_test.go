@@ -21,7 +21,8 @@ import (
 // serve has gotgtd serve a configuration until stop is called.
 func serve(t *testing.T, config, portal string) (stop func()) {
 	t.Helper()
-	p, err := peer.Spawn(programs.gotgtd, "serve", "--config", config, "--control", filepath.Join(t.TempDir(), "control.sock"))
+	peer.Need(t, "iscsi-ls")
+	p, err := peer.Spawn(programs.gotgtd.Path(t), "serve", "--config", config, "--control", filepath.Join(t.TempDir(), "control.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func TestSameToInitiators(t *testing.T) {
 }`, dir, portal, first, second))
 	units := []string{first + "/0", first + "/3", second + "/0"}
 
-	g, err := peer.StartGotgt(t.Context(), programs.gotgt, config, portal)
+	g, err := peer.StartGotgt(t.Context(), programs.gotgt.Path(t), config, portal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +143,7 @@ func TestExampleConfiguration(t *testing.T) {
 	disk, config := filepath.Join(dir, "disk.img"), filepath.Join(dir, "config.json")
 	newDisk(t, disk, 16<<20)
 	write(t, config, strings.NewReplacer("/var/tmp/disk.img", disk, "127.0.0.1:3260", portal).Replace(string(text)))
-	yaml := must(t, programs.gotgtd, "check", "--config", config, "--print-yaml")
+	yaml := must(t, programs.gotgtd.Path(t), "check", "--config", config, "--print-yaml")
 	for _, want := range []string{"path: " + disk, portal, "example-tgt-0", "vendor: GOSTOR", "serial: gotgt-1000"} {
 		if !strings.Contains(yaml, want) {
 			t.Errorf("the YAML lacks %q:\n%s", want, yaml)

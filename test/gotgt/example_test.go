@@ -61,7 +61,7 @@ func startExample(t *testing.T, size int64) *embedded {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}
 	// Its output goes to a file: a pipe would end with the first generation.
-	_, err = peer.Spawn("sh", "-c", `log=$1; shift; exec "$@" >"$log" 2>&1`, "sh", e.log, programs.example,
+	_, err = peer.Spawn("sh", "-c", `log=$1; shift; exec "$@" >"$log" 2>&1`, "sh", e.log, programs.example.Path(t),
 		"-memory", filepath.Join(dir, "memory"), "-size", fmt.Sprint(size), "-portal", strings.Join(e.portals, ","), "-control", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +154,7 @@ var everyFamily = flag.Bool("every-family", false, "run libiscsi's suite in all 
 // while a session of the project's own initiator writes and verifies, and one
 // process follows the other.
 func TestExample(t *testing.T) {
+	peer.Need(t, "iscsi-test-cu")
 	const size = 64 << 20
 	e := startExample(t, size)
 	other := startExample(t, size) // for the suite, which resets what it is at

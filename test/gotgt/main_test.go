@@ -5,48 +5,30 @@
 package gotgt
 
 import (
-	"context"
 	"flag"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/gotgtd/gotgtd/test/peer"
 )
 
 // programs are gotgtd, the program that embeds the target driver, and gotgt.
-var programs struct{ gotgtd, example, gotgt string }
+var programs = struct{ gotgtd, example, gotgt *peer.Program }{
+	gotgtd:  peer.GoProgram("gotgtd", "../../cmd/gotgtd"),
+	example: peer.GoProgram("example", "../../target/gotgt/example"),
+	gotgt:   peer.NewProgram("gotgt", peer.BuildGotgt),
+}
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	os.Exit(peer.Main(m, build))
-}
-
-func build(dir string) error {
-	g, ctx := errgroup.WithContext(context.Background())
-	for path, source := range map[*string]string{&programs.gotgtd: "cmd/gotgtd", &programs.example: "target/gotgt/example"} {
-		*path = filepath.Join(dir, filepath.Base(source))
-		g.Go(func() error {
-			_, err := peer.Run(ctx, "go", "build", "-o", *path, "../../"+source)
-			return err
-		})
-	}
-	peerDir := filepath.Join(dir, "peer")
-	g.Go(func() (err error) {
-		if err = os.Mkdir(peerDir, 0o700); err == nil {
-			programs.gotgt, err = peer.BuildGotgt(ctx, peerDir)
-		}
-		return err
-	})
-	return g.Wait()
+	os.Exit(peer.Main(m, programs.gotgtd, programs.example, programs.gotgt))
 }
 
 // must runs a program that has to succeed and returns what it printed.
 func must(t *testing.T, name string, args ...string) string {
 	t.Helper()
+	peer.Need(t, name)
 	out, err := peer.Run(t.Context(), name, args...)
 	if err != nil {
 		t.Fatal(err)

@@ -13,15 +13,13 @@ import (
 // GotgtVersion is the release of gotgt that this one is compared with.
 const GotgtVersion = "v0.2.2"
 
-// BuildGotgt builds gotgt from its module into an existing folder and returns
-// the program's path.
-func BuildGotgt(ctx context.Context, dir string) (string, error) {
+// BuildGotgt builds gotgt from its module. The folder of path has to be there, and gets
+// more files.
+func BuildGotgt(ctx context.Context, path string) error {
 	const script = `cd "$1" && printf 'module peer\n\ngo 1.20\n' >go.mod && export GOFLAGS=-mod=mod &&
-go get github.com/gostor/gotgt@"$2" && go build -o gotgt github.com/gostor/gotgt`
-	if _, err := Run(ctx, "sh", "-c", script, "sh", dir, GotgtVersion); err != nil {
-		return "", err
-	}
-	return filepath.Join(dir, "gotgt"), nil
+go get github.com/gostor/gotgt@"$2" && go build -o "$3" github.com/gostor/gotgt`
+	_, err := Run(ctx, "sh", "-c", script, "sh", filepath.Dir(path), GotgtVersion, path)
+	return err
 }
 
 // Gotgt is a running gotgt.

@@ -25,6 +25,7 @@ const sharing = 30 * time.Second
 // logical unit, and verify what they have written, over two portals.
 func TestTwoInitiators(t *testing.T) {
 	t.Parallel()
+	peer.Need(t, "qemu-io")
 	const region = 64 << 20
 	target, _, _ := startDisk(t, 2*region, 2, "")
 	deadline := time.Now().Add(sharing)
@@ -76,6 +77,7 @@ func TestKilledInitiators(t *testing.T) {
 	must(t, "iscsi-inq", urls[0])
 	before := openFiles(t, target.PID())
 	random := rand.New(rand.NewPCG(5, 6))
+	peer.Need(t, "iscsi-perf", "qemu-img")
 	for i := range 24 {
 		args := []string{"iscsi-perf", "-m", "32", "-b", "64", "-r", "-t", "30", urls[0]}
 		if i%2 == 0 {

@@ -7,7 +7,6 @@ package peers
 import (
 	"context"
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,29 +20,18 @@ var (
 	update = flag.Bool("update", false, "write the list of skipped tests into docs/conformance.md")
 )
 
-// program is the gotgtd under test, built with the race detector.
-var program string
+// program is the gotgtd under test, built with the race detector unless the tests are to be
+// short.
+var program = peer.NewProgram("gotgtd", func(ctx context.Context, path string) error {
+	if testing.Short() {
+		return peer.GoBuild(ctx, path, "../../cmd/gotgtd")
+	}
+	return peer.GoBuild(ctx, path, "../../cmd/gotgtd", "-race")
+})
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "gotgtd-peers-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if !*onTgt {
-		program = filepath.Join(dir, "gotgtd")
-		if _, err := peer.Run(context.Background(), "go", "build", "-race", "-o", program, "../../cmd/gotgtd"); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
-	return m.Run()
+	os.Exit(peer.Main(m, program))
 }
 
 // start runs the target under test for as long as the test runs. When the test
@@ -56,9 +44,10 @@ func start(t *testing.T, o peer.Options) peer.Target {
 	var target peer.Target
 	var err error
 	if *onTgt {
+		peer.Need(t, "tgtd")
 		target, err = peer.StartTgt(t.Context(), o)
 	} else {
-		target, err = peer.StartGotgtd(t.Context(), program, o)
+		target, err = peer.StartGotgtd(t.Context(), program.Path(t), o)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -117,6 +106,7 @@ func sparse(t *testing.T, name string, size int64) string {
 // must runs a program that has to succeed and returns what it printed.
 func must(t *testing.T, name string, args ...string) string {
 	t.Helper()
+	peer.Need(t, name)
 	out, err := peer.Run(t.Context(), name, args...)
 	if err != nil {
 		t.Fatal(err)
@@ -127,6 +117,7 @@ func must(t *testing.T, name string, args ...string) string {
 // refuses runs a program that has to fail, and returns what it printed.
 func refuses(t *testing.T, name string, args ...string) string {
 	t.Helper()
+	peer.Need(t, name)
 	out, err := peer.Run(t.Context(), name, args...)
 	if err == nil {
 		t.Fatalf("%s %q succeeded:\n%s", name, args, out)

@@ -28,7 +28,7 @@ func TestCrowd(t *testing.T) {
 				args := strings.Fields(line)
 				if args[0] == "gotgtd" {
 					args = append(args, "--control", s.gotgtd.Control())
-					args[0] = program
+					args[0] = program.Path(t)
 				}
 				if out, code := s.run(t, nil, args[0], args[1:]...); code != 0 {
 					t.Errorf("%s: exit status %d\n%s", line, code, out)

@@ -85,7 +85,7 @@ func TestConfigurationMoves(t *testing.T) {
 		lunsChanged     = 0x3f0e
 		noSuchUnit      = 0x2500
 	)
-	d := start(t, builds.a)
+	d := start(t, builds.a.Path(t))
 	s := login(t, d, "iqn.2026-11.test:config")
 	expect := func(when string, lun uint16, codes ...uint16) {
 		t.Helper()
@@ -140,7 +140,7 @@ func TestConfigurationMoves(t *testing.T) {
 // TestDismissal takes an initiator's access away: its session is asked to log
 // out and ended, the others are not touched.
 func TestDismissal(t *testing.T) {
-	d := start(t, builds.a)
+	d := start(t, builds.a.Path(t))
 	stays, goes := login(t, d, "iqn.2026-11.test:stays"), login(t, d, "iqn.2026-11.test:goes")
 	d.configure(t, fmt.Sprintf("<target %s>\nbacking-store %s\ninitiator-name iqn.2026-11.test:stays\n</target>\n", peer.IQN, d.disk))
 	mustUpgrade(t, d)
@@ -161,7 +161,7 @@ func TestDismissal(t *testing.T) {
 
 // TestDroppedTarget removes a target that has a session.
 func TestDroppedTarget(t *testing.T) {
-	d := start(t, builds.a)
+	d := start(t, builds.a.Path(t))
 	s := login(t, d, "iqn.2026-11.test:dropped")
 	other := filepath.Join(d.dir, "other.img")
 	image(t, other, 1<<20)
@@ -178,7 +178,7 @@ func TestDroppedTarget(t *testing.T) {
 // initiator is asked to log out, the process ends with status 0 and leaves
 // nothing behind.
 func TestStop(t *testing.T) {
-	d := start(t, builds.a)
+	d := start(t, builds.a.Path(t))
 	s := login(t, d, "iqn.2026-11.test:stop")
 	mustUpgrade(t, d)
 	st, err := d.client.Status(t.Context())

@@ -30,29 +30,18 @@ var upgrades = flag.Int("upgrades", 35, "upgrades in each torture test, at the l
 
 // builds are two builds of gotgtd that differ in their version, and one that
 // can be made to fail in the middle of a handoff.
-var builds struct{ a, b, faulty string }
+var builds = struct{ a, b, faulty *peer.Program }{
+	a:      peer.GoProgram("gotgtd-a", gotgtd, "-ldflags", "-X main.version=a"),
+	b:      peer.GoProgram("gotgtd-b", gotgtd, "-ldflags", "-X main.version=b"),
+	faulty: peer.GoProgram("gotgtd-faulty", gotgtd, "-tags", "handofffault", "-ldflags", "-X main.version=faulty"),
+}
+
+// gotgtd is its source.
+const gotgtd = "../../cmd/gotgtd"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	os.Exit(peer.Main(m, build))
-}
-
-func build(dir string) error {
-	for _, b := range []struct {
-		path *string
-		args []string
-	}{
-		{&builds.a, []string{"-ldflags", "-X main.version=a"}},
-		{&builds.b, []string{"-ldflags", "-X main.version=b"}},
-		{&builds.faulty, []string{"-tags", "handofffault", "-ldflags", "-X main.version=faulty"}},
-	} {
-		*b.path = filepath.Join(dir, "gotgtd-"+strings.TrimPrefix(b.args[len(b.args)-1], "-X main.version="))
-		args := append(append([]string{"build"}, b.args...), "-o", *b.path, "../../cmd/gotgtd")
-		if _, err := peer.Run(context.Background(), "go", args...); err != nil {
-			return err
-		}
-	}
-	return nil
+	os.Exit(peer.Main(m, builds.a, builds.b, builds.faulty))
 }
 
 // daemon is a line of generations of gotgtd.

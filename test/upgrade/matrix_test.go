@@ -39,6 +39,7 @@ func writeProgram(t *testing.T, path string, text []byte) {
 // alive, a client that reads all the while notices nothing, what was written
 // before is there, and the reason names what happened.
 func TestFailures(t *testing.T) {
+	peer.Need(t, "iscsi-perf", "qemu-io")
 	replace := func(text string) func(*testing.T, *daemon) {
 		return func(t *testing.T, d *daemon) { d.install(t, script(t, text)) }
 	}
@@ -92,9 +93,9 @@ func TestFailures(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			program := builds.a
+			program := builds.a.Path(t)
 			if c.fault != "" {
-				program = builds.faulty
+				program = builds.faulty.Path(t)
 			}
 			d := start(t, program, "HANDOFF_FAULT="+c.fault)
 			pattern(t, d, "write")

@@ -148,7 +148,7 @@ func marked(t *testing.T, d *daemon, file string) string {
 
 func startDisks(t *testing.T, l language, disks ...disk) *daemon {
 	t.Helper()
-	return startWith(t, builds.a, l.file, func(path string) string {
+	return startWith(t, builds.a.Path(t), l.file, func(path string) string {
 		for _, name := range []string{"a.img", "m.img", "z.img"} {
 			image(t, filepath.Join(filepath.Dir(path), name), 8<<20)
 		}

@@ -12,7 +12,7 @@ import (
 // TestPlugin writes to and verifies a disk in a plug-in for gotgt, which knows
 // nothing of upgrades, through upgrades.
 func TestPlugin(t *testing.T) {
-	d := startWith(t, builds.a, "gotgtd.yaml", func(disk string) string {
+	d := startWith(t, builds.a.Path(t), "gotgtd.yaml", func(disk string) string {
 		return fmt.Sprintf("targets:\n  - name: %s\n    luns:\n      - {lun: 1, backend: 'gotgt:file', path: %s}\n", peer.IQN, disk)
 	})
 	s := login(t, d, "iqn.2026-11.test:plugin")

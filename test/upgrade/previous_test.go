@@ -24,7 +24,7 @@ func TestPreviousCommit(t *testing.T) {
 	if _, err := peer.Run(t.Context(), "sh", "-c", build); err != nil {
 		t.Fatal(err)
 	}
-	d := start(t, builds.a)
+	d := start(t, builds.a.Path(t))
 	regions := verifiers(t, d, func(int, *initiator.Session) error { return nil })
 	for _, r := range regions {
 		r.told = true
@@ -32,7 +32,7 @@ func TestPreviousCommit(t *testing.T) {
 	var reports []handoff.Report
 	tasks := map[string]int{} // moved, by the version that wrote the snapshot
 	for range 3 {
-		for _, program := range []string{old, builds.b, old, builds.a} {
+		for _, program := range []string{old, builds.b.Path(t), old, builds.a.Path(t)} {
 			r := upgradeUnder(t, d, program, regions)
 			if t.Failed() {
 				return

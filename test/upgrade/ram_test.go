@@ -35,7 +35,7 @@ func expectCapacity(t *testing.T, s *initiator.Session, size uint64) {
 // at last takes it away.
 func TestRAMDisk(t *testing.T) {
 	const capacityChanged = 0x2a09
-	d := startRAM(t, builds.a)
+	d := startRAM(t, builds.a.Path(t))
 	s := login(t, d, "iqn.2026-11.test:ram")
 	const workers = 8
 	var regions []*region
@@ -102,7 +102,7 @@ func peerYAML(path string) string {
 // another size for the RAM disk: the predecessor has the disk as it was.
 func TestRAMDiskRollback(t *testing.T) {
 	for _, size := range []int64{2 * diskSize, diskSize / 2} {
-		d := startRAM(t, builds.faulty, "HANDOFF_FAULT=new.prepared=kill")
+		d := startRAM(t, builds.faulty.Path(t), "HANDOFF_FAULT=new.prepared=kill")
 		s := login(t, d, "iqn.2026-11.test:ram")
 		r := newRegion(s, 0, diskSize/blockSize, 1)
 		for range 200 {

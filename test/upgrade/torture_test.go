@@ -31,7 +31,7 @@ func keepUpgrading(t *testing.T, d *daemon, interval time.Duration, stop <-chan 
 			return reports
 		case <-tick.C:
 		}
-		d.install(t, []string{builds.b, builds.a}[n%2])
+		d.install(t, []string{builds.b.Path(t), builds.a.Path(t)}[n%2])
 		r, err := d.upgrade(t)
 		if err != nil {
 			t.Errorf("upgrade %d: %v", n+1, err)
@@ -49,6 +49,8 @@ func keepUpgrading(t *testing.T, d *daemon, interval time.Duration, stop <-chan 
 // and there have been enough.
 func during(t *testing.T, d *daemon, interval time.Duration, jobs ...func() error) []handoff.Report {
 	t.Helper()
+	builds.a.Path(t)
+	builds.b.Path(t) // is built before there is load
 	stop := make(chan struct{})
 	var upgrading, working sync.WaitGroup
 	var reports []handoff.Report
@@ -124,7 +126,8 @@ func again(t *testing.T, d *daemon, job func() error) func() error {
 // TestClients runs Debian's iscsi-perf, qemu-io and qemu-img while generations
 // follow one another as fast as they can.
 func TestClients(t *testing.T) {
-	d := start(t, builds.a)
+	peer.Need(t, "iscsi-perf", "qemu-io", "qemu-img")
+	d := start(t, builds.a.Path(t))
 	ctx := t.Context()
 	image := filepath.Join(d.dir, "image.raw")
 	random := make([]byte, 4<<20)
@@ -169,7 +172,8 @@ func TestClients(t *testing.T) {
 // TestSameSession holds a session with a client that never stops and compares
 // it before and after: same TSIH, same TCP connection, same start.
 func TestSameSession(t *testing.T) {
-	d := start(t, builds.a)
+	peer.Need(t, "iscsi-perf")
+	d := start(t, builds.a.Path(t))
 	const name = "iqn.2026-11.test:still"
 	client, err := peer.Spawn("iscsi-perf", "-i", name, "-t", "300", "-b", "8", "-m", "4", "-r", d.url(0))
 	if err != nil {
@@ -232,9 +236,10 @@ func TestSameSession(t *testing.T) {
 
 // TestConformance runs libiscsi's suite with an upgrade every 200 ms.
 func TestConformance(t *testing.T) {
+	peer.Need(t, "iscsi-test-cu")
 	// Thin, so that nothing is left out, and without larger physical blocks, with which one
 	// of the suite's tests is wrong (see test/peers).
-	d := startWith(t, builds.a, "targets.conf", func(disk string) string { return peer.OneDisk(disk, "thin_provisioning 1\nlbppbe 0") })
+	d := startWith(t, builds.a.Path(t), "targets.conf", func(disk string) string { return peer.OneDisk(disk, "thin_provisioning 1\nlbppbe 0") })
 	var run *peer.CUnitRun
 	during(t, d, 200*time.Millisecond, func() error {
 		out, err := peer.Run(t.Context(), "iscsi-test-cu", "-d", d.url(0), d.url(1))

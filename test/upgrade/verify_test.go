@@ -167,7 +167,7 @@ func verifiers(t *testing.T, d *daemon, prepare func(n int, s *initiator.Session
 // TestVerify runs the project's own initiator, which checks every sequence
 // number, residual and block, through upgrades, with a reservation held.
 func TestVerify(t *testing.T) {
-	d := start(t, builds.a)
+	d := start(t, builds.a.Path(t))
 	const register, reserve, allRegistrants = 0, 1, 7 // only the registered may write
 	var jobs []func() error
 	for _, r := range verifiers(t, d, func(n int, s *initiator.Session) error {
@@ -194,7 +194,7 @@ func TestReservationsMove(t *testing.T) {
 		writeExclusive             = 1
 		key                        = 0xfeed
 	)
-	d := start(t, builds.a)
+	d := start(t, builds.a.Path(t))
 	lun := initiator.LUN(1)
 	dial := func(name string) *initiator.Session {
 		s, err := initiator.Dial(t.Context(), initiator.Options{Address: d.portals[0], TargetName: peer.IQN, InitiatorName: "iqn.2026-11.test:" + name})

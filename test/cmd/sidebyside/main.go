@@ -229,8 +229,8 @@ func newGotgt(ctx context.Context, dir string) (*contestant, error) {
 	if err != nil {
 		return nil, err
 	}
-	program, err := peer.BuildGotgt(ctx, dir)
-	if err != nil {
+	program := filepath.Join(dir, "gotgt")
+	if err := peer.BuildGotgt(ctx, program); err != nil {
 		return nil, err
 	}
 	start := func(ctx context.Context) (peer.Target, error) {

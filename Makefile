@@ -21,7 +21,10 @@ BENCH ?=
 # Flags of the lab's command, such as -short.
 LABFLAGS ?=
 
-.PHONY: help build run test check torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-migrate lab-control install clean
+# What `make quick` runs the tests of: what differs from this commit.
+SINCE ?= HEAD
+
+.PHONY: help build run quick test gate check torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-migrate lab-control install clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,10 +35,18 @@ build: ## build the programs into bin/
 run: build ## serve busybox.img on 127.0.0.1:3260 until Ctrl-C (DISK=, TARGET=, LISTEN=)
 	@test/scripts/run.sh "$(DISK)" "$(TARGET)" "$(LISTEN)"
 
-test: ## run every check and test, with real initiators; installs what it needs when root
+quick: ## after each edit: build, vet, tests of what differs from SINCE=HEAD, a login; 90 s
+	@test/scripts/deps.sh quick
+	@$(GO) run ./test/cmd/gate -since "$(SINCE)" quick
+
+test: ## every check, unit tests with the race detector, real initiators; 10 minutes
+	@test/scripts/deps.sh test
+	@$(GO) run ./test/cmd/gate test
+
+gate: ## the rest: fuzzing, conformance by every path, torture, as root the lab; 30 minutes
 	@test/scripts/deps.sh test
 	@if [ "$$(id -u)" -eq 0 ]; then test/scripts/deps.sh lab; fi
-	@$(GO) run ./test/cmd/gate test
+	@$(GO) run ./test/cmd/gate long
 
 check: ## gofmt, go vet, staticcheck, govulncheck
 	@$(GO) run ./test/cmd/gate check

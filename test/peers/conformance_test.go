@@ -45,6 +45,15 @@ var accepted = map[string]string{
 	"Logical unit is not write-protected. Skipping test.": "tried on a read-only logical unit, in a run of its own",
 }
 
+// TestLoginAndIO is the least of a real initiator, in seconds, for `make quick`: libiscsi logs in,
+// writes, has what it wrote verified, reads and compares.
+func TestLoginAndIO(t *testing.T) {
+	_, urls, _ := startDisk(t, 64<<20, 1, "")
+	for _, test := range []string{"TestUnitReady", "Write16", "WriteVerify16", "Read16", "CompareAndWrite"} {
+		noneSkipped(t, conform(t, "-d", "-t", "ALL."+test+".Simple", urls[0]))
+	}
+}
+
 // TestConformance runs the whole of libiscsi's suite, over two portals of one
 // logical unit so that the multipath tests run. No test may fail, and one that is
 // skipped stands in docs/conformance.md with an accepted reason.
@@ -116,6 +125,7 @@ func TestConformanceReadOnly(t *testing.T) {
 // conform runs libiscsi's suite and reports every test of it that failed.
 func conform(t *testing.T, args ...string) *peer.CUnitRun {
 	t.Helper()
+	peer.Need(t, "iscsi-test-cu")
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	out, runErr := peer.Run(ctx, "iscsi-test-cu", args...)

@@ -7,12 +7,16 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 )
+
+// sources are the folders with Go files.
+var sources = []string{"bench", "cmd", "internal", "supervisor", "target", "test"}
 
 // checks are the steps that read the source and run nothing of it.
 func checks() []step {
 	return []step{
-		program("gofmt", true, "gofmt", "-l", "bench", "cmd", "internal", "supervisor", "target", "test"),
+		program("gofmt", true, slices.Concat([]string{"gofmt", "-l"}, sources)...),
 		program("go vet", false, "go", "vet", "./..."),
 		program("staticcheck", false, "go", "tool", "staticcheck", "./..."),
 		{"govulncheck", govulncheck},

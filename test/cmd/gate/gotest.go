@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sort"
+	"slices"
 	"strings"
 )
 
@@ -113,8 +113,8 @@ func (r *results) fail(e event, what string, output []byte) {
 
 // goTest runs `go test -json` with args and counts what it reports.
 func goTest(ctx context.Context, w io.Writer, packages []string, args ...string) count {
-	args = append([]string{"test", "-json"}, args...)
-	cmd := command(ctx, "go", append(args, packages...)...)
+	// A flag that only the test knows has to come after the packages.
+	cmd := command(ctx, "go", slices.Concat([]string{"test", "-json"}, packages, args)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -140,15 +140,4 @@ func goTest(ctx context.Context, w io.Writer, packages []string, args ...string)
 		r.failed++
 	}
 	return r.count
-}
-
-// listPackages gives the import paths that match the patterns.
-func listPackages(ctx context.Context, patterns ...string) ([]string, error) {
-	out, err := command(ctx, "go", append([]string{"list"}, patterns...)...).Output()
-	if err != nil {
-		return nil, fmt.Errorf("can't list packages: %w", err)
-	}
-	packages := strings.Fields(string(out))
-	sort.Strings(packages)
-	return packages, nil
 }

@@ -4,9 +4,13 @@
 // failure is cheapest to find, and ends with one line: "N passed, N failed".
 //
 //	gate check   gofmt, go vet, staticcheck, govulncheck
-//	gate test    the same, then unit tests, fuzzing, the units, real peers, and the lab
+//	gate quick   for after each edit: gofmt, go build, go vet, the tests of what differs
+//	             from a commit (-since), a login and I/O by libiscsi
+//	gate test    the checks, unit tests with the race detector, the units, real peers
+//	gate long    fuzzing, long tests with real peers, torture, the lab
 //
-// It runs at the module's root. Its exit status is 0 when nothing failed.
+// Several are run one after the other, with one sum at the end. It runs at the module's
+// root. Its exit status is 0 when nothing failed.
 package main
 
 import (
@@ -21,18 +25,30 @@ import (
 
 func main() {
 	fuzzTime := flag.Duration("fuzztime", 5*time.Second, "how long each fuzz target runs")
+	since := flag.String("since", "HEAD", "quick runs the tests of what differs from this `COMMIT`")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: gate [-fuzztime DURATION] check|test")
+		fmt.Fprintln(os.Stderr, "usage: gate [-fuzztime DURATION] [-since COMMIT] check|quick|test|long...")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
 
-	steps := checks()
-	switch flag.Arg(0) {
-	case "check":
-	case "test":
-		steps = append(steps, tests(*fuzzTime)...)
-	default:
+	var steps []step
+	for _, what := range flag.Args() {
+		switch what {
+		case "check":
+			steps = append(steps, checks()...)
+		case "quick":
+			steps = append(steps, quick(*since)...)
+		case "test":
+			steps = append(append(steps, checks()...), tests()...)
+		case "long":
+			steps = append(steps, long(*fuzzTime)...)
+		default:
+			flag.Usage()
+			os.Exit(2)
+		}
+	}
+	if len(steps) == 0 {
 		flag.Usage()
 		os.Exit(2)
 	}

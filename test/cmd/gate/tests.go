@@ -17,44 +17,113 @@ import (
 	"time"
 )
 
-// peerTests are the packages that drive real initiators. They run last and alone:
-// they are the longest, and nothing else should take the processor from them.
-var peerTests = []string{"/test/peers", "/test/gotgt"}
+// withPrograms are the packages that build programs and run them among real initiators
+// and targets. The first is also run with more rounds, as torture; the others
+// are run last and alone: nothing else should take the processor from them.
+const (
+	upgradeTests = "test/upgrade"
+	peerTests    = "test/peers"
+	gotgtTests   = "test/gotgt"
+)
 
-// tests are the steps that run the code.
-func tests(fuzzTime time.Duration) []step {
+// quick are the steps for after each edit: what differs from the commit since.
+func quick(since string) []step {
+	return []step{
+		program("gofmt", true, slices.Concat([]string{"gofmt", "-l"}, sources)...),
+		program("go build", false, "go", "build", "./..."),
+		program("go vet", false, "go", "vet", "./..."),
+		{"tests of what has changed", func(ctx context.Context, w io.Writer) count { return changedTests(ctx, w, since) }},
+		{"a login and I/O", func(ctx context.Context, w io.Writer) count {
+			return goTest(ctx, w, []string{"./" + peerTests}, "-short", "-count=1", "-run=^TestLoginAndIO$")
+		}},
+	}
+}
+
+// tests are the steps that run the code, without the long ones.
+func tests() []step {
 	return []step{
 		{"unit tests", unitTests},
 		{"order of locks", func(ctx context.Context, w io.Writer) count {
 			return goTest(ctx, w, []string{"./internal/ranked", "./target/iscsi"}, "-tags=ranked", "-skip=Allocat") // the checks allocate
 		}},
-		{"fuzzing", func(ctx context.Context, w io.Writer) count { return fuzz(ctx, w, fuzzTime) }},
 		{"Ceph plug-in", func(ctx context.Context, w io.Writer) count {
 			return goTest(ctx, w, []string{"./target/storage/plugin"}, "-tags=ceph", "-run=^TestCeph$")
 		}},
 		program("systemd units", false, "systemd/verify.sh"),
 		{"real peers", func(ctx context.Context, w io.Writer) count {
-			return goTest(ctx, w, []string{"." + peerTests[0], "." + peerTests[1]}, "-count=1", "-timeout=20m")
+			return goTest(ctx, w, []string{"./" + peerTests, "./" + gotgtTests}, "-count=1", "-timeout=20m", "-skip="+longPeerTests)
 		}},
+	}
+}
+
+// longPeerTests are the tests with real peers that take minutes.
+const longPeerTests = "^TestConformanceFastPaths$"
+
+// long are the steps that take minutes each, and are left out of tests.
+func long(fuzzTime time.Duration) []step {
+	return []step{
+		{"fuzzing", func(ctx context.Context, w io.Writer) count { return fuzz(ctx, w, fuzzTime) }},
+		{"long tests with real peers", func(ctx context.Context, w io.Writer) count {
+			return goTest(ctx, w, []string{"./" + peerTests}, "-count=1", "-timeout=20m", "-run="+longPeerTests)
+		}},
+		{"torture", torture},
 		{"lab", func(ctx context.Context, w io.Writer) count {
 			return lab(ctx, w, "systemd", "initiator", "xen", "migrate")
 		}},
 	}
 }
 
+// torture runs more rounds of the tests of upgrades, and of the supervisor's, that go on as long as
+// they are told; `make torture` has still more.
+func torture(ctx context.Context, w io.Writer) count {
+	c := goTest(ctx, w, []string{"./" + upgradeTests}, "-count=1", "-timeout=20m", "-upgrades=200",
+		"-run=^Test(Clients|SameSession|Verify|ReservationsMove|RAMDisk|Plugin)$")
+	c.add(goTest(ctx, w, []string{"./cmd/upgraded"}, "-count=1", "-timeout=10m", "-run=^TestNobodyIsRefused$", "-rounds=25"))
+	return c
+}
+
+// unitTests runs the packages without those that need real peers.
 func unitTests(ctx context.Context, w io.Writer) count {
-	all, err := listPackages(ctx, "./...")
+	all, err := goPackages(ctx)
 	if err != nil {
 		fmt.Fprintln(w, err)
 		return one(false)
 	}
-	var packages []string
-	for _, p := range all {
-		if !slices.ContainsFunc(peerTests, func(suffix string) bool { return strings.HasSuffix(p, suffix) }) {
-			packages = append(packages, p)
-		}
-	}
+	packages := without(importPaths(all), peerTests, gotgtTests)
 	return goTest(ctx, w, packages, "-race", "-timeout=15m")
+}
+
+// changedTests runs the tests that see what differs from a commit, and says which it
+// leaves to the longer runs.
+func changedTests(ctx context.Context, w io.Writer, since string) count {
+	all, err := goPackages(ctx)
+	var files, packages []string
+	if err == nil {
+		files, err = changedFiles(ctx, since)
+	}
+	if err == nil {
+		packages, err = affected(".", all, files)
+	}
+	if err != nil {
+		fmt.Fprintln(w, err)
+		return one(false)
+	}
+	chosen := without(packages, upgradeTests, peerTests, gotgtTests)
+	fmt.Fprintf(w, "%d files differ from %s: tests of %d packages\n", len(files), since, len(chosen))
+	if left := without(packages, chosen...); len(left) > 0 {
+		fmt.Fprintf(w, "left to make test: %s\n", strings.Join(left, " "))
+	}
+	if len(chosen) == 0 {
+		return count{}
+	}
+	return goTest(ctx, w, chosen, "-timeout=5m")
+}
+
+// without leaves out the packages whose paths end in one of the given ones.
+func without(packages []string, left ...string) []string {
+	return slices.DeleteFunc(slices.Clone(packages), func(p string) bool {
+		return slices.ContainsFunc(left, func(l string) bool { return strings.HasSuffix(p, l) })
+	})
 }
 
 // fuzzTarget is a fuzz test and the folder of its package.

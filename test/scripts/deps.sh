@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# deps.sh SET: makes sure that the programs which SET (run, test, bench, lab) uses are there.
+# deps.sh SET: makes sure that the programs which SET (run, quick, test, bench, lab) uses are there.
 # As root on Debian it installs the missing ones; otherwise it names them and fails.
 set -eu
 
 # Each entry is PROGRAM:PACKAGE; a PROGRAM with a slash is a file that must exist.
 run='mke2fs:e2fsprogs busybox:busybox-static'
+quick='iscsi-test-cu:libiscsi-bin'
 bench='iscsi-perf:libiscsi-bin qemu-img:qemu-utils tgtd:tgt istgt:istgt
 	/usr/share/doc/qemu-block-extra:qemu-block-extra'
 tests="$run
@@ -20,10 +21,11 @@ lab="$run
 
 case ${1-} in
 run) want=$run ;;
+quick) want=$quick ;;
 test) want=$tests ;;
 bench) want=$bench ;;
 lab) want=$lab ;;
-*) echo "usage: deps.sh run|test|bench|lab" >&2; exit 2 ;;
+*) echo "usage: deps.sh run|quick|test|bench|lab" >&2; exit 2 ;;
 esac
 
 # Debian keeps these out of an ordinary user's PATH.
@@ -51,7 +53,23 @@ fi
 echo "Installing $packages"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+trap 'exit 1' HUP INT TERM # by way of the trap for EXIT
 export DEBIAN_FRONTEND=noninteractive
+
+# apt OPERATION...: apt-get, which waits up to 10 minutes while another program has one of its
+# locks: a fresh machine runs unattended upgrades. apt-get's own DPkg::Lock::Timeout is for dpkg's
+# lock only, not for that of the package lists.
+apt() {
+	deadline=$(($(date +%s) + 600))
+	said=
+	until LC_ALL=C apt-get "$@" >"$log" 2>&1; do
+		lock=$(grep -m 1 'Could not get lock' "$log") && [ "$(date +%s)" -lt "$deadline" ] || return 1
+		[ -n "$said" ] || echo "Waiting for apt, up to 10 minutes: $lock"
+		said=yes
+		sleep 2
+	done
+}
+
 # A test machine needs the programs, not their services.
 if [ ! -e /usr/sbin/policy-rc.d ]; then
 	trap 'rm -f "$log" /usr/sbin/policy-rc.d' EXIT
@@ -59,7 +77,7 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
 	chmod 755 /usr/sbin/policy-rc.d
 fi
 # shellcheck disable=SC2086 # a list of words
-if ! { apt-get update && apt-get install -y --no-install-recommends $packages; } >"$log" 2>&1; then
+if ! { apt update && apt install -y --no-install-recommends $packages; }; then
 	tail -n 20 "$log" >&2
 	echo "Could not install $packages" >&2
 	exit 1

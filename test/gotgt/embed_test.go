@@ -62,6 +62,7 @@ func TestMock(t *testing.T) {
 		t.Fatalf("gotgt's mock imports its driver in another way:\n%s", files["remote.go"])
 	}
 	program := filepath.Join(t.TempDir(), "mock.test")
+	peer.Need(t, "gcc") // for -race
 	must(t, "go", "test", "-c", "-race", "-vet=off", "-o", program, overlay(t, "test/gotgt/mock", files), "../../test/gotgt/mock")
 	out := must(t, program, "-test.v")
 	if strings.Count(out, "--- PASS: TestStartStop/") != 2 {

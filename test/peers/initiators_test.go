@@ -188,6 +188,7 @@ func TestInquiry(t *testing.T) {
 // same, or multipath and Xen would take it for another disk.
 func TestIdentityIsStable(t *testing.T) {
 	t.Parallel()
+	peer.Need(t, "iscsi-inq")
 	file := sparse(t, "disk.img", 16<<20)
 	var ids []string
 	for range 2 {

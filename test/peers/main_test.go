@@ -29,6 +29,15 @@ var program = peer.NewProgram("gotgtd", func(ctx context.Context, path string) e
 	return peer.GoBuild(ctx, path, "../../cmd/gotgtd", "-race")
 })
 
+// gotgtd is the path of program.
+func gotgtd(t *testing.T) string {
+	t.Helper()
+	if !testing.Short() {
+		peer.Need(t, "gcc") // for -race
+	}
+	return program.Path(t)
+}
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	os.Exit(peer.Main(m, program))
@@ -47,7 +56,7 @@ func start(t *testing.T, o peer.Options) peer.Target {
 		peer.Need(t, "tgtd")
 		target, err = peer.StartTgt(t.Context(), o)
 	} else {
-		target, err = peer.StartGotgtd(t.Context(), program.Path(t), o)
+		target, err = peer.StartGotgtd(t.Context(), gotgtd(t), o)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -104,6 +104,7 @@ func same(t *testing.T, want, got string) {
 // flushes, discards and zeroing, in a second session as well. It does so with the data path's shortcuts where
 // they pay, wherever they are possible, and nowhere.
 func TestPatterns(t *testing.T) {
+	peer.Need(t, "qemu-io")
 	for _, when := range append([]string{"auto"}, fastPaths...) {
 		t.Run(when, func(t *testing.T) {
 			t.Parallel()
@@ -169,6 +170,7 @@ func TestBlocksOf4096(t *testing.T) {
 // it back each time: fsck finds nothing and every file is there.
 func TestFileSystem(t *testing.T) {
 	t.Parallel()
+	peer.Need(t, "qemu-img", "/usr/sbin/mke2fs")
 	const half = 96 << 20
 	target, _, _ := startDisk(t, 2*half, 1, "")
 	portal := target.Portals()[0]

@@ -46,7 +46,7 @@ func startToolsOn(t *testing.T, o peer.Options, flags ...string) *tools {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"tgtadm", "tgt-admin"} {
-		if err := os.Symlink(program.Path(t), filepath.Join(bin, name)); err != nil {
+		if err := os.Symlink(gotgtd(t), filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -71,7 +71,7 @@ func (s *tools) restart(t *testing.T) {
 // gotgtctl runs one of gotgtd's own commands.
 func (s *tools) gotgtctl(t *testing.T, args ...string) string {
 	t.Helper()
-	return must(t, program.Path(t), append(args, "--control", s.gotgtd.Control())...)
+	return must(t, gotgtd(t), append(args, "--control", s.gotgtd.Control())...)
 }
 
 // run runs a program and returns its output and exit status.
@@ -130,7 +130,7 @@ func TestResourceAgents(t *testing.T) {
 	contains(t, s.show(t), "SCSI SN: cluster-disk")
 
 	// A reload leaves it alone.
-	must(t, program.Path(t), "upgrade", "--control", s.gotgtd.Control())
+	must(t, gotgtd(t), "upgrade", "--control", s.gotgtd.Control())
 	agent(unit, "iSCSILogicalUnit", "monitor", 0)
 
 	agent(unit, "iSCSILogicalUnit", "stop", 0)
@@ -305,7 +305,7 @@ func TestTgtadmParameters(t *testing.T) {
 func TestTgtadmOptions(t *testing.T) {
 	t.Parallel()
 	link := filepath.Join(t.TempDir(), "tgtadm")
-	if err := os.Symlink(program.Path(t), link); err != nil {
+	if err := os.Symlink(gotgtd(t), link); err != nil {
 		t.Fatal(err)
 	}
 	nobody := []string{"GOTGTD_CONTROL=" + filepath.Join(t.TempDir(), "none.sock")}
@@ -359,6 +359,7 @@ func (s *tools) compare(t *testing.T, tgt *peer.Tgt, args, theirs []string) {
 // startDebian runs Debian's tgtd, with the same target as gotgtd.
 func startDebian(t *testing.T) *peer.Tgt {
 	t.Helper()
+	peer.Need(t, "/usr/sbin/tgtd")
 	tgt, err := peer.StartTgt(t.Context(), peer.Options{Dir: t.TempDir(), Config: peer.OneDisk(sparse(t, "file.img", 16<<20), "")})
 	if err != nil {
 		t.Fatal(err)

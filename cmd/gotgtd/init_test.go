@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/control"
+	"github.com/gotgtd/gotgtd/test/peer"
 )
 
 func TestUpgradeOfPID1(t *testing.T) {
@@ -26,6 +27,7 @@ func TestUpgradeOfPID1(t *testing.T) {
 // TestUpgradeAsInit starts gotgtd as the first process of a PID namespace, as in
 // a container without upgraded: an upgrade is refused, and it serves as before.
 func TestUpgradeAsInit(t *testing.T) {
+	peer.NeedRoot(t)
 	dir := t.TempDir()
 	self, err := os.Executable()
 	if err != nil {

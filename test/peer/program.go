@@ -66,6 +66,15 @@ func (p *Program) Path(t testing.TB) string {
 	return p.path
 }
 
+// NeedRoot skips a test that makes namespaces, mounts and the like, unless it runs as root. The
+// project's own runs do.
+func NeedRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("this test has to run as root")
+	}
+}
+
 // Need skips a test if a program that others wrote is not installed. The project's own runs install
 // them all, and take a skipped test for one that has failed.
 func Need(t testing.TB, programs ...string) {

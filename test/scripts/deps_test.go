@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/test/peer"
 )
 
 // apt is an apt with folders of its own, in which package coreutils is installed, and
@@ -25,8 +27,9 @@ type apt struct {
 
 func newApt(t *testing.T) *apt {
 	t.Helper()
-	if _, err := exec.LookPath("apt-get"); err != nil || os.Getuid() != 0 {
-		t.Skip("deps.sh installs as root, on Debian")
+	peer.NeedRoot(t)
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		t.Skip("deps.sh installs on Debian only: there is no apt-get")
 	}
 	dir := t.TempDir()
 	a := &apt{dir: dir, script: filepath.Join(dir, "deps.sh"), marker: filepath.Join(dir, "marker")}

@@ -193,6 +193,7 @@ func (s *session) serves() bool {
 // TestRunEnds upgrades what run.sh serves; the script waits for the last
 // generation, which ends with the script, by Ctrl-C and by a signal to the script alone.
 func TestRunEnds(t *testing.T) {
+	peer.NeedRoot(t)
 	for name, end := range map[string]func(s *session) error{
 		"Ctrl-C":  func(s *session) error { _, err := s.terminal.WriteString("\x03"); return err },
 		"SIGTERM": func(s *session) error { return s.signalScript(syscall.SIGTERM) },

@@ -7,68 +7,62 @@ package limit
 import (
 	"context"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
-// Limiter allows a number of events in every period.
+// Limiter allows a number of events in a period on average, and as many at once. It adds
+// to a rate.Limiter the count of what it has refused.
 type Limiter struct {
-	max    int
-	period time.Duration
-
-	mu      sync.Mutex // protects what follows
-	since   time.Time
-	count   int
-	refused int
+	rate    *rate.Limiter
+	refused atomic.Int64 // since the last event that was allowed
 }
 
-// New returns a Limiter of at most max events in every period.
+// New returns a Limiter of max events in every period.
 func New(max int, period time.Duration) *Limiter {
-	return &Limiter{max: max, period: period}
+	return &Limiter{rate: rate.NewLimiter(rate.Every(period/time.Duration(max)), max)}
 }
 
 // Allow reports whether one more event is allowed, and if so how many have
 // been refused since the last one.
-func (l *Limiter) Allow() (ok bool, refused int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now := time.Now(); now.Sub(l.since) >= l.period {
-		l.since, l.count = now, 0
-	}
-	if l.count >= l.max {
-		l.refused++
+func (l *Limiter) Allow() (ok bool, refused int64) { return l.allow(time.Now()) }
+
+func (l *Limiter) allow(now time.Time) (ok bool, refused int64) {
+	if !l.rate.AllowN(now, 1) {
+		l.refused.Add(1)
 		return false, 0
 	}
-	l.count++
-	refused, l.refused = l.refused, 0
-	return true, refused
+	return true, l.refused.Swap(0)
 }
 
 // Wait waits until one more event is allowed, or stop is closed, and reports
 // whether that took waiting.
 func (l *Limiter) Wait(stop <-chan struct{}) (waited bool) {
-	for {
-		if ok, _ := l.Allow(); ok {
-			return waited
-		}
-		waited = true
-		l.mu.Lock()
-		rest := time.Until(l.since.Add(l.period))
-		l.mu.Unlock()
-		timer := time.NewTimer(rest)
-		select {
-		case <-timer.C:
-		case <-stop:
-			timer.Stop()
-			return true
-		}
+	r := l.rate.Reserve()
+	d := r.Delay()
+	if d == 0 {
+		return false
 	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-stop:
+		r.Cancel()
+	}
+	return true
 }
 
 // Log logs a line unless there are too many of them; how many were left out, the
 // next one says.
 func (l *Limiter) Log(log *slog.Logger, level slog.Level, text string, args ...any) {
-	ok, suppressed := l.Allow()
+	l.log(time.Now(), log, level, text, args...)
+}
+
+func (l *Limiter) log(now time.Time, log *slog.Logger, level slog.Level, text string, args ...any) {
+	ok, suppressed := l.allow(now)
 	if !ok {
 		return
 	}

@@ -11,18 +11,24 @@ import (
 )
 
 func TestAllow(t *testing.T) {
-	l := New(3, time.Hour)
+	l, now := New(3, 3*time.Hour), time.Now()
 	for i := range 5 {
-		if ok, refused := l.Allow(); ok != (i < 3) || refused != 0 {
+		if ok, refused := l.allow(now); ok != (i < 3) || refused != 0 {
 			t.Errorf("event %d: %v, %d refused before", i, ok, refused)
 		}
 	}
-	l.since = l.since.Add(-time.Hour) // the next period
-	if ok, refused := l.Allow(); !ok || refused != 2 {
-		t.Errorf("the next period begins with %v, %d refused before; want 2", ok, refused)
+	now = now.Add(time.Hour) // a third of the period: one event more
+	if ok, refused := l.allow(now); !ok || refused != 2 {
+		t.Errorf("after a while: %v, %d refused before; want 2", ok, refused)
 	}
-	if ok, refused := l.Allow(); !ok || refused != 0 {
-		t.Errorf("then %v, %d refused before; want 0", ok, refused)
+	if ok, _ := l.allow(now); ok {
+		t.Error("two events in a third of the period, want 1")
+	}
+	now = now.Add(10 * time.Hour)
+	for i := range 4 {
+		if ok, refused := l.allow(now); ok != (i < 3) || i == 0 && refused != 1 {
+			t.Errorf("event %d after a long time: %v, %d refused before", i, ok, refused)
+		}
 	}
 }
 
@@ -37,22 +43,26 @@ func TestWait(t *testing.T) {
 	close(stop)
 	l = New(1, time.Hour)
 	l.Wait(stop)
-	if !l.Wait(stop) {
-		t.Error("an event over the bound had not to wait")
+	for range 2 { // what has been given up is not owed
+		if !l.Wait(stop) {
+			t.Error("an event over the bound had not to wait")
+		}
+	}
+	if ok, _ := l.allow(time.Now().Add(time.Hour + time.Minute)); !ok {
+		t.Error("events that were not waited for have used up what came later")
 	}
 }
 
 func TestLog(t *testing.T) {
 	var b bytes.Buffer
-	log, l := slog.New(slog.NewTextHandler(&b, nil)), New(1, time.Hour)
+	log, l, now := slog.New(slog.NewTextHandler(&b, nil)), New(1, time.Hour), time.Now()
 	for range 3 {
-		l.Log(log, slog.LevelWarn, "refused", "who", "them")
+		l.log(now, log, slog.LevelWarn, "refused", "who", "them")
 	}
 	if n := strings.Count(b.String(), "refused"); n != 1 {
 		t.Errorf("%d lines, want 1:\n%s", n, &b)
 	}
-	l.since = l.since.Add(-time.Hour)
-	l.Log(log, slog.LevelWarn, "refused", "who", "them")
+	l.log(now.Add(time.Hour), log, slog.LevelWarn, "refused", "who", "them")
 	if !strings.Contains(b.String(), "level=WARN msg=refused who=them suppressed=2\n") {
 		t.Errorf("logged:\n%s", &b)
 	}

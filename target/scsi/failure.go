@@ -3,12 +3,9 @@
 package scsi
 
 import (
-	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"syscall"
-	"time"
 )
 
 // mediumWork is what a store was asked to do, as logs name it.
@@ -59,47 +56,6 @@ func (c *Command) failStorage(work mediumWork, lba uint64, err error) {
 // logFailure writes one log line about a failure of the backing store, unless
 // there were many just now.
 func (lu *LogicalUnit) logFailure(at *attachment, nx *Nexus, work mediumWork, lba uint64, err error) {
-	suppressed, ok := lu.errs.admit(time.Now())
-	if !ok {
-		return
-	}
-	attrs := []slog.Attr{
-		slog.String("target", at.dev.opts.Name), slog.Int("lun", int(at.number)),
-		slog.Uint64("lba", lba), slog.String("initiator", nx.String()), slog.Any("error", err),
-	}
-	if suppressed > 0 {
-		attrs = append(attrs, slog.Uint64("suppressed", suppressed))
-	}
-	lu.log.LogAttrs(context.Background(), slog.LevelError, "backing store can't "+string(work), attrs...)
-}
-
-// errorLog limits the log lines of a logical unit.
-type errorLog struct {
-	mu         sync.Mutex
-	window     time.Time // protected by mu: when the present window began
-	lines      int       // protected by mu: lines in it
-	suppressed uint64    // protected by mu: lines left out since the last one written
-}
-
-// At most logBurst lines are written in each logWindow.
-const (
-	logBurst  = 10
-	logWindow = 10 * time.Second
-)
-
-// admit reports whether a line may be written now, and how many were left out
-// before it.
-func (l *errorLog) admit(now time.Time) (suppressed uint64, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now.Sub(l.window) >= logWindow {
-		l.window, l.lines = now, 0
-	}
-	if l.lines == logBurst {
-		l.suppressed++
-		return 0, false
-	}
-	l.lines++
-	suppressed, l.suppressed = l.suppressed, 0
-	return suppressed, true
+	lu.errs.Log(lu.log, slog.LevelError, "backing store can't "+string(work),
+		"target", at.dev.opts.Name, "lun", at.number, "lba", lba, "initiator", nx.String(), "error", err)
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/target/storage"
 )
 
@@ -89,7 +90,7 @@ type LogicalUnit struct {
 	blocks     atomic.Uint64 // capacity
 	attachment atomic.Pointer[attachment]
 	stats      counters
-	errs       errorLog
+	errs       *limit.Limiter // of log lines about the store
 
 	// medium is held shared by every command that reads or changes blocks, and
 	// exclusively by those that must be atomic against all of them (COMPARE
@@ -194,7 +195,7 @@ func newUnit(o LogicalUnitOptions, controller bool) (*LogicalUnit, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &LogicalUnit{opts: o, controller: controller, pages: pages, log: log, store: o.Store}, nil
+	return &LogicalUnit{opts: o, controller: controller, pages: pages, log: log, store: o.Store, errs: limit.New(10, 10*time.Second)}, nil
 }
 
 func setDefault(s *string, value string) {

@@ -41,8 +41,8 @@ func thisMachine(ctx context.Context, dir string, targets []running) machine {
 			m.CPU = string(model[1])
 		}
 	}
-	if kib, err := fieldOf("/proc/meminfo", "MemTotal:"); err == nil {
-		m.Memory = kib << 10
+	if info, err := memoryInfo(); err == nil {
+		m.Memory = int64(*info.MemTotalBytes)
 	}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {

@@ -133,17 +133,6 @@ func TestParseUnit(t *testing.T) {
 	}
 }
 
-func TestListeners(t *testing.T) {
-	const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:0CBC 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0
-   1: 0100007F:0CBC 0100007F:8000 01 00000000:00000000 00:00000000 00000000     0        0 4243 1 0
-   2: 0100007F:10CB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4244 1 0
-`
-	if l := listeners([]byte(table), 3260); len(l) != 1 || l[0] != "socket:[4242]" {
-		t.Errorf("port 3260 has %q", l)
-	}
-}
-
 // Every workload that a goal is about is there, and first.
 func TestWorkloads(t *testing.T) {
 	seen := make(map[string]bool)

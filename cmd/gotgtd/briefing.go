@@ -34,13 +34,7 @@ func parseBriefing(text []byte) (*briefing, error) {
 // numbers returns those that were given: what runs, before what was noted.
 func (b *briefing) numbers(noted config.Numbers) config.Numbers {
 	n := config.Numbers{}
-	for _, known := range []config.Numbers{noted, b.Running.Numbers()} {
-		for target, t := range known {
-			n.Set(target, t.TID, "", 0)
-			for path, lun := range t.LUNs {
-				n.Set(target, t.TID, path, lun)
-			}
-		}
-	}
+	n.Add(noted)
+	n.Add(b.Running.Numbers())
 	return n
 }

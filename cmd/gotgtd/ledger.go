@@ -95,6 +95,22 @@ func (l *ledger) numbers() config.Numbers {
 	return n
 }
 
+// kept returns those of what is gone.
+func (l *ledger) kept() config.Numbers {
+	n := config.Numbers{}
+	for _, t := range l.targets {
+		if t.Gone != "" {
+			n.Set(t.Name, t.TID, "", 0)
+		}
+		for _, u := range t.LUNs {
+			if t.Gone != "" || u.Gone != "" {
+				n.Set(t.Name, t.TID, u.Path, u.LUN)
+			}
+		}
+	}
+	return n
+}
+
 // moved lists the paths that lead to another store than when they were last
 // served.
 func (l *ledger) moved(r *plan.Running) []string {

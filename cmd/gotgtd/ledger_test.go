@@ -97,3 +97,24 @@ func TestStateFolderIsMade(t *testing.T) {
 		t.Errorf("a file for a state folder: %v", err)
 	}
 }
+
+// TestPlanKnowsNotedNumbers: what a plan says of a target that comes is what it gets,
+// though the number of one that has gone is kept, and that of one that comes back is its old one.
+func TestPlanKnowsNotedNumbers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gotgtd.yaml")
+	if err := os.WriteFile(file, []byte(changedConfig), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	d := startDaemon(t, "--config", file, "--state-dir", t.TempDir())
+	const b, c = "iqn.2026-11.test:b", "iqn.2026-11.test:c"
+	d.output(t, "target", "add", b)
+	d.output(t, "target", "remove", b)
+	for name, tid := range map[string]string{c: "3", b: "2"} {
+		if out := d.output(t, "target", "add", name); !strings.Contains(out, "new, TID "+tid) {
+			t.Errorf("the plan says of %s:\n%s", name, out)
+		}
+		if out := d.output(t, "target", "list"); !strings.Contains(out, "\n"+tid+"    "+name) {
+			t.Errorf("%s is not target %s:\n%s", name, tid, out)
+		}
+	}
+}

@@ -81,11 +81,8 @@ func printPlan(w, errs io.Writer, p *plan.Plan, asJSON bool) error {
 			fmt.Fprintln(w, "nothing changes")
 		}
 	}
-	if refused := p.Refused(); len(refused) > 0 {
-		fmt.Fprintln(errs, "a reload would be refused; with --force it is carried out:")
-		for _, line := range refused {
-			fmt.Fprintln(errs, "   ", line)
-		}
+	if len(p.Refused()) > 0 {
+		fmt.Fprintln(errs, "a reload would be refused for what needs --force; with it, it is carried out")
 		return errReported{}
 	}
 	return nil

@@ -290,6 +290,13 @@ func (d *daemon) served(path string) bool {
 	return d.ledger.served(path)
 }
 
+// keptNumbers returns the numbers that nothing new is given, as their owners may come back.
+func (d *daemon) keptNumbers() config.Numbers {
+	d.ledgerMu.Lock()
+	defer d.ledgerMu.Unlock()
+	return d.ledger.kept()
+}
+
 // listenControl listens on the control socket, the predecessor's if there is one.
 func (d *daemon) listenControl(ctx context.Context) (net.Listener, error) {
 	path := d.options.control
@@ -443,7 +450,7 @@ func (d *daemon) EndSession(ctx context.Context, tsih uint16, rejectFor time.Dur
 // Running implements [control.Daemon].
 func (d *daemon) Running() *plan.Running {
 	r := d.server.Running()
-	r.Overlay = d.overlay
+	r.Overlay, r.Noted = d.overlay, d.keptNumbers()
 	if len(d.options.listen) == 0 {
 		r.Portals = plan.Portals(d.conf)
 	}

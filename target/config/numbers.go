@@ -10,8 +10,8 @@ type Numbers map[string]TargetNumbers
 
 // TargetNumbers are the numbers of one target.
 type TargetNumbers struct {
-	TID  int
-	LUNs map[string]uint16 // by the path of the backing store
+	TID  int               `json:"tid"`
+	LUNs map[string]uint16 `json:"luns,omitempty"` // by the path of the backing store
 }
 
 // Set notes the number of a target and, unless path is empty, that of a
@@ -26,6 +26,16 @@ func (n Numbers) Set(target string, tid int, path string, lun uint16) {
 		t.LUNs[path] = lun
 	}
 	n[target] = t
+}
+
+// Add notes numbers, in the place of those that were known.
+func (n Numbers) Add(known Numbers) {
+	for target, t := range known {
+		n.Set(target, t.TID, "", 0)
+		for path, lun := range t.LUNs {
+			n.Set(target, t.TID, path, lun)
+		}
+	}
 }
 
 // tid returns the TID that a target was given, 0 if it has none or taken says

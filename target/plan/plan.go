@@ -4,7 +4,9 @@ package plan
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -91,7 +93,7 @@ func (p *Plan) Lines() []string {
 			line += fmt.Sprintf(" (%s: %s)", some(c.Who), c.Sees)
 		}
 		if c.Refused != "" {
-			line += " [needs --force: " + c.Refused + "]"
+			line += " [needs --force: " + strings.TrimPrefix(c.Refused, c.What+": ") + "]"
 		}
 		list = append(list, line)
 	}
@@ -123,6 +125,10 @@ func (c *Change) subject() string {
 	}
 	return fmt.Sprintf("target %s LUN %d", c.Target, *c.LUN)
 }
+
+// endSession is the command that ends one and keeps its initiator, which would log in
+// again at once, out for as long as the change takes.
+const endSession = "gotgtd session end TSIH --reject-for 1m"
 
 // maxNamed bounds how many sessions a line names.
 const maxNamed = 3
@@ -184,7 +190,7 @@ func (p *planner) remove(t *Target) {
 	c.Who = names(sessions)
 	c.Sees = "asked to log out, then the target is gone"
 	if users := p.users(t.LUNs, sessions); users != "" {
-		c.Refused = "it is in use: " + users + ". Log these sessions out first, or end them (gotgtd session end TSIH)"
+		c.Refused = "it is in use: " + users + ". Log these sessions out first, or end them (" + endSession + ")"
 	}
 	p.note(c)
 }
@@ -256,12 +262,12 @@ func (p *planner) compare(was *Target, t *config.Target) {
 // as it is the same for every one.
 func (p *planner) compareLUN(was *LUN, l *config.LUN, tid int, sessions []*Session, at Change) {
 	id, size, err := p.look(l)
-	if other := p.another(was, l, id, tid); other != "" {
+	if other := p.another(was, l, id, err, tid); other != "" {
 		at.What = other
 		at.Sees = "REPORTED LUNS DATA HAS CHANGED and INQUIRY DATA HAS CHANGED; reservations are gone, and what is under way is refused"
 		if len(sessions) > 0 {
-			at.Refused = other + ", which would put another disk in the place of the one that " + some(at.Who) +
-				" uses. Give it a number of its own, or log the sessions out first (gotgtd session end TSIH)"
+			at.Refused = other + ": it would put another disk in the place of the one that " + some(at.Who) +
+				" uses. Give it a number of its own, or log the sessions out first (" + endSession + ")"
 		}
 		p.note(at)
 		return
@@ -291,7 +297,7 @@ func (p *planner) compareSize(at Change, was *LUN, size int64, sessions []*Sessi
 	case size < was.Size:
 		at.What = fmt.Sprintf("shrinks from %s to %s", sizeText(was.Size), sizeText(size))
 		if len(sessions) > 0 {
-			at.Refused = at.What + ", and " + some(at.Who) + " may have data at its end. Log the sessions out first"
+			at.Refused = at.What + ": " + some(at.Who) + " may have data at its end. Log the sessions out first"
 		}
 	default:
 		return
@@ -301,8 +307,8 @@ func (p *planner) compareSize(at Change, was *LUN, size int64, sessions []*Sessi
 
 // another says what makes a logical unit another one than that of the same
 // number which runs; nothing if it is the same. id is of the store that it
-// would open.
-func (p *planner) another(was *LUN, l *config.LUN, id string, tid int) string {
+// would open, looked why it can't be told.
+func (p *planner) another(was *LUN, l *config.LUN, id string, looked error, tid int) string {
 	var list []string
 	for _, f := range []struct{ name, was, now string }{
 		{"NAA identifier", was.NAA, strings.ToLower(l.NAA)}, {"SCSI ID", was.SCSIID, l.SCSIID}, {"serial number", was.Serial, l.Serial},
@@ -321,6 +327,8 @@ func (p *planner) another(was *LUN, l *config.LUN, id string, tid int) string {
 	case was.Backend != l.Backend:
 		list = append(list, fmt.Sprintf("backend %s instead of %s", l.Backend, was.Backend))
 	case id == was.Store || was.Store == "":
+	case errors.Is(looked, fs.ErrNotExist) && was.Path == l.Path && l.Create:
+		list = append(list, fmt.Sprintf("the file that is served is no longer at %s, and an empty one would be made: put it back, or take the logical unit out", l.Path))
 	case id == "" && was.Path == l.Path:
 		// What is at the path can't be told: opening it will.
 	case was.Path == l.Path:

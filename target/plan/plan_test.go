@@ -97,6 +97,8 @@ func TestPlan(t *testing.T) {
 		{"grows", nil, oneTarget(with(a, func(l *config.LUN) { l.Size = 128 << 20 }), b), []string{"grows from 64 MiB to 128 MiB"}, nil},
 		{"serial number", nil, oneTarget(with(a, func(l *config.LUN) { l.Serial = "new" }), b), []string{`serial number "new" instead of`}, []string{"serial number"}},
 		{"block size", nil, oneTarget(with(a, func(l *config.LUN) { l.BlockSize = 4096 }), b), []string{"block size"}, []string{"block size"}},
+		{"file away that would be made anew", func(r *Running) { r.Targets[0].LUNs[0].Path, r.Targets[0].LUNs[0].Store = "/gone", "file:9" },
+			oneTarget(with(a, func(l *config.LUN) { l.Path, l.Create = "/gone", true }), b), []string{"no longer at /gone, and an empty one would be made"}, []string{"no longer at /gone"}},
 		{"another file at the path", func(r *Running) { r.Targets[0].LUNs[0].Store = "file:9" }, oneTarget(a, b), []string{"another file is at /a"}, []string{"another file is at /a"}},
 		{"idle disk less", nil, oneTarget(a), []string{"- target " + name + " LUN 2: /b"}, nil},
 		{"busy disk less", func(r *Running) { r.Targets[0].LUNs[1].LastIO = time.Now() }, oneTarget(a), []string{"- target " + name + " LUN 2"}, []string{"LUN 2 was read or written"}},
@@ -180,6 +182,21 @@ func matches(t *testing.T, what string, got, parts []string) {
 	for i := range got {
 		if !strings.Contains(got[i], parts[i]) {
 			t.Errorf("%s: %q has no %q", what, got[i], parts[i])
+		}
+	}
+}
+
+// TestReasonOnce: a line and a refusal say what changes once.
+func TestReasonOnce(t *testing.T) {
+	d := disks{"/a": {"file:1", 64 << 20}}
+	conf := oneTarget(config.LUN{Number: 1, Path: "/a"})
+	r := serve(conf, d)
+	r.Targets[0].LUNs[0].Store = "file:9"
+	r.Sessions = []Session{{TSIH: 3, Initiator: "iqn.2026-11.test:i", Target: name}}
+	p := Make(r, conf, d.look)
+	for _, list := range [][]string{p.Lines(), p.Refused()} {
+		if len(list) != 1 || strings.Count(list[0], "another file is at") != 1 || strings.Count(list[0], "another disk in the place") != 1 {
+			t.Errorf("%q", list)
 		}
 	}
 }

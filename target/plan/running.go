@@ -28,6 +28,10 @@ type Running struct {
 	// whose command line says where it listens, leaves them out.
 	Portals []Portal `json:"portals,omitzero"`
 
+	// Noted are the numbers that are kept for what is gone. A process without a state
+	// folder has none.
+	Noted config.Numbers `json:"noted,omitempty"`
+
 	// Overlay is what tgtadm has changed: it is on top of whatever is wanted next.
 	Overlay *overlay.Overlay `json:"overlay,omitempty"`
 }
@@ -78,12 +82,14 @@ func (s *Session) String() string {
 	return fmt.Sprintf("%s at %s (TSIH %d)", s.Initiator, s.Address, s.TSIH)
 }
 
-// Numbers returns the numbers that are given.
+// Numbers returns the numbers that are given, those that are kept for what is gone
+// among them.
 func (r *Running) Numbers() config.Numbers {
 	n := config.Numbers{}
 	if r == nil {
 		return n
 	}
+	n.Add(r.Noted)
 	for _, t := range r.Targets {
 		for _, l := range t.LUNs {
 			n.Set(t.Name, t.TID, l.Path, l.LUN)

@@ -238,7 +238,7 @@ func TestSameSession(t *testing.T) {
 func TestConformance(t *testing.T) {
 	peer.Need(t, "iscsi-test-cu")
 	// Thin, so that nothing is left out, and without larger physical blocks, with which one
-	// of the suite's tests is wrong (see test/peers).
+	// of the suite's tests is wrong (see test/interop).
 	d := startWith(t, builds.a.Path(t), "targets.conf", func(disk string) string { return peer.OneDisk(disk, "thin_provisioning 1\nlbppbe 0") })
 	var run *peer.CUnitRun
 	during(t, d, 200*time.Millisecond, func() error {

@@ -22,7 +22,7 @@ import (
 // are run last and alone: nothing else should take the processor from them.
 const (
 	upgradeTests = "test/upgrade"
-	peerTests    = "test/peers"
+	interopTests = "test/interop"
 	gotgtTests   = "test/gotgt"
 )
 
@@ -34,7 +34,7 @@ func quick(since string) []step {
 		program("go vet", false, "go", "vet", "./..."),
 		{"tests of what has changed", func(ctx context.Context, w io.Writer) count { return changedTests(ctx, w, since) }},
 		{"a login and I/O", func(ctx context.Context, w io.Writer) count {
-			return goTest(ctx, w, []string{"./" + peerTests}, "-short", "-count=1", "-run=^TestLoginAndIO$")
+			return goTest(ctx, w, []string{"./" + interopTests}, "-short", "-count=1", "-run=^TestLoginAndIO$")
 		}},
 	}
 }
@@ -51,20 +51,20 @@ func tests() []step {
 		}},
 		program("systemd units", false, "systemd/verify.sh"),
 		{"real peers", func(ctx context.Context, w io.Writer) count {
-			return goTest(ctx, w, []string{"./" + peerTests, "./" + gotgtTests}, "-count=1", "-timeout=20m", "-skip="+longPeerTests)
+			return goTest(ctx, w, []string{"./" + interopTests, "./" + gotgtTests}, "-count=1", "-timeout=20m", "-skip="+longInteropTests)
 		}},
 	}
 }
 
-// longPeerTests are the tests with real peers that take minutes.
-const longPeerTests = "^TestConformanceFastPaths$"
+// longInteropTests are the tests with real peers that take minutes.
+const longInteropTests = "^TestConformanceFastPaths$"
 
 // long are the steps that take minutes each, and are left out of tests.
 func long(fuzzTime time.Duration) []step {
 	return []step{
 		{"fuzzing", func(ctx context.Context, w io.Writer) count { return fuzz(ctx, w, fuzzTime) }},
 		{"long tests with real peers", func(ctx context.Context, w io.Writer) count {
-			return goTest(ctx, w, []string{"./" + peerTests}, "-count=1", "-timeout=20m", "-run="+longPeerTests)
+			return goTest(ctx, w, []string{"./" + interopTests}, "-count=1", "-timeout=20m", "-run="+longInteropTests)
 		}},
 		{"torture", torture},
 		{"lab", func(ctx context.Context, w io.Writer) count {
@@ -89,7 +89,7 @@ func unitTests(ctx context.Context, w io.Writer) count {
 		fmt.Fprintln(w, err)
 		return one(false)
 	}
-	packages := without(importPaths(all), peerTests, gotgtTests)
+	packages := without(importPaths(all), interopTests, gotgtTests)
 	return goTest(ctx, w, packages, "-race", "-timeout=15m")
 }
 
@@ -108,7 +108,7 @@ func changedTests(ctx context.Context, w io.Writer, since string) count {
 		fmt.Fprintln(w, err)
 		return one(false)
 	}
-	chosen := without(packages, upgradeTests, peerTests, gotgtTests)
+	chosen := without(packages, upgradeTests, interopTests, gotgtTests)
 	fmt.Fprintf(w, "%d files differ from %s: tests of %d packages\n", len(files), since, len(chosen))
 	if left := without(packages, chosen...); len(left) > 0 {
 		fmt.Fprintf(w, "left to make test: %s\n", strings.Join(left, " "))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package peers
+package interop
 
 // differsFromTgt are the bytes in which gotgtd differs from tgtd 1.0.85 over the same
 // targets.conf, by the reason for it. docs/migrating.md has the same for people.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package peers tests gotgtd with initiators that no one here wrote: libiscsi's
+// Package interop tests gotgtd with initiators that no one here wrote: libiscsi's
 // conformance suite and tools, and QEMU's. `make test` installs them.
-package peers
+package interop
 
 import (
 	"context"

@@ -80,5 +80,5 @@ lab-systemd lab-initiator lab-xen lab-migrate lab-control:
 install: build ## install under DESTDIR and PREFIX
 	@test/scripts/install.sh "$(DESTDIR)" "$(PREFIX)"
 
-clean: ## remove what was built, and the demonstration disk
-	rm -rf bin busybox.img
+clean: ## remove what was built and measured, and the demonstration disk
+	rm -rf bin build busybox.img

@@ -75,7 +75,7 @@ func main() {
 	length := flag.Duration("length", 0, "length of one measurement (default 2s or 1s, with -quick 500ms; iscsi-perf measures whole seconds)")
 	flag.Var(&o.peers, "peer", "a further running target, `NAME=iscsi://HOST:PORT/TARGET/LUN`; may be repeated. Its disk is overwritten")
 	without := flag.String("without", "", "leave these `PEERS` out, separated by commas: tgt, istgt, gotgt")
-	flag.StringVar(&o.out, "o", filepath.Join("bench", "results", time.Now().Format("2006-01-02")+".json"), "write the results to this `FILE`, and charts beside it")
+	flag.StringVar(&o.out, "o", filepath.Join("build", "bench", time.Now().Format("2006-01-02")+".json"), "write the results to this `FILE`, and charts beside it")
 	flag.StringVar(&o.dir, "dir", os.TempDir(), "a `FOLDER` for the backing files, which decides about their file system")
 	table := flag.String("table", "", "run nothing; print the tables of the results in this `FILE` as Markdown")
 	flag.Parse()

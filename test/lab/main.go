@@ -57,7 +57,7 @@ func parse(suites []Suite, args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("lab", flag.ContinueOnError)
 	flags.BoolVar(&o.short, "short", false, "fewer rounds: for a run of all checks")
-	flags.StringVar(&o.out, "out", ".", "folder for lab-report.md and the pictures")
+	flags.StringVar(&o.out, "out", filepath.Join("build", "lab"), "folder for lab-report.md and the pictures")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: lab [flags] SUITE...")
 		flags.PrintDefaults()

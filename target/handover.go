@@ -168,7 +168,7 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 func (s *Server) flushSettlers() {
 	for _, t := range s.targets {
 		for _, u := range t.device.LogicalUnits() {
-			if _, ok := u.Unit.Store().(storage.Settler); ok {
+			if storage.Can(u.Unit.Store()).Settler != nil {
 				_ = u.Unit.Flush()
 			}
 		}
@@ -177,7 +177,7 @@ func (s *Server) flushSettlers() {
 
 // settle has a store that may keep things to itself show them to the successor.
 func settle(st storage.Store) error {
-	if s, ok := st.(storage.Settler); ok {
+	if s := storage.Can(st).Settler; s != nil {
 		return s.Settle()
 	}
 	return nil
@@ -188,7 +188,7 @@ type addFile func(kind, name string, c syscall.Conn) error
 
 // addLock adds the lock of a store that has one.
 func addLock(st storage.Store, add addFile) error {
-	if l, ok := st.(storage.Locked); ok && l.LockFile() != nil {
+	if l := storage.Can(st).Locked; l != nil && l.LockFile() != nil {
 		return add(fileLock, st.Info().Path, l.LockFile())
 	}
 	return nil
@@ -319,8 +319,8 @@ func idOf(f *os.File) fileID {
 // predecessor did not serve takes its lock itself.
 func adopt(lu *scsi.LogicalUnit, locks map[fileID][]*os.File) error {
 	st := lu.Store()
-	l, ok := st.(storage.Locked)
-	if !ok || l.LockFile() == nil {
+	l := storage.Can(st).Locked
+	if l == nil || l.LockFile() == nil {
 		return nil
 	}
 	id := idOf(l.LockFile())

@@ -141,7 +141,7 @@ func (s *lateStore) Refresh() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if r, ok := st.(storage.Refresher); ok {
+	if r := storage.Can(st).Refresher; r != nil {
 		return r.Refresh()
 	}
 	return st.Info().Size, nil

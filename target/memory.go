@@ -37,7 +37,7 @@ func (s *Server) ramDisks() []ramDisk {
 	var list []ramDisk
 	for _, t := range s.targets {
 		for _, u := range t.device.LogicalUnits() {
-			if m, ok := u.Unit.Store().(storage.Movable); ok {
+			if m := storage.Can(u.Unit.Store()).Movable; m != nil {
 				i := u.Unit.Info()
 				list = append(list, ramDisk{memoryState{t.conf.Name, u.Number, i.NAA, i.Size}, m})
 			}

@@ -79,12 +79,7 @@ type LogicalUnit struct {
 	blockSize  uint32
 	shift      uint8 // blockSize == 1<<shift
 	store      storage.Store
-	tryReader  storage.TryReader     // nil: the store can't tell
-	tryWriter  storage.TryWriter     // likewise
-	durable    storage.DurableWriter // nil: WriteAt and Flush do it
-	discarder  storage.Discarder     // nil: not thin
-	zeroer     storage.Zeroer        // nil: zeros are written
-	mapper     storage.Mapper        // nil: all is mapped
+	can        storage.Capabilities // of the store; no Discarder unless the unit is thin provisioned
 
 	state      atomic.Uint32 // state bits
 	blocks     atomic.Uint64 // capacity
@@ -128,15 +123,11 @@ func NewLogicalUnit(o LogicalUnitOptions) (*LogicalUnit, error) {
 		return nil, fmt.Errorf("scsi: backing store %q is smaller than one block: %d bytes", info.Path, info.Size)
 	}
 	lu.blocks.Store(uint64(info.Size) >> lu.shift)
-	lu.tryReader, _ = o.Store.(storage.TryReader)
-	lu.tryWriter, _ = o.Store.(storage.TryWriter)
-	lu.durable, _ = o.Store.(storage.DurableWriter)
-	lu.zeroer, _ = o.Store.(storage.Zeroer)
-	lu.mapper, _ = o.Store.(storage.Mapper)
+	lu.can = storage.Can(o.Store)
 	// A store opened for reading can't tell whether it could free space. UNMAP
 	// is then a command that ends with WRITE PROTECTED.
-	if o.Thin && (info.Granularity > 0 || info.ReadOnly) {
-		lu.discarder, _ = o.Store.(storage.Discarder)
+	if !o.Thin || info.Granularity == 0 && !info.ReadOnly {
+		lu.can.Discarder = nil
 	}
 	lu.set(stateOffline, !o.Online)
 	lu.set(stateAbsent, o.Absent)
@@ -289,7 +280,7 @@ func (lu *LogicalUnit) Info() UnitInfo {
 	info.SWP = st&stateSWP != 0
 	info.WriteCache = st&stateWCE != 0
 	info.FlushFailed = st&stateFlushFailed != 0
-	info.Thin = lu.discarder != nil
+	info.Thin = lu.can.Discarder != nil
 	return info
 }
 
@@ -333,8 +324,8 @@ func (lu *LogicalUnit) SetReadOnly(on bool) {
 // Refresh notices that the backing store has another size now. Initiators
 // learn of it by CAPACITY DATA HAS CHANGED.
 func (lu *LogicalUnit) Refresh() error {
-	r, ok := lu.store.(storage.Refresher)
-	if !ok {
+	r := lu.can.Refresher
+	if r == nil {
 		return nil
 	}
 	lu.open.RLock()

@@ -110,7 +110,7 @@ func (lu *LogicalUnit) supports(op *operation) bool {
 	if lu.controller {
 		return op.flags&opController != 0
 	}
-	return op.flags&opThin == 0 || lu.discarder != nil
+	return op.flags&opThin == 0 || lu.can.Discarder != nil
 }
 
 // omits reports whether an operation was left out by the options.

@@ -65,7 +65,7 @@ func runUnmap(c *Command) {
 		if e.blocks == 0 {
 			continue
 		}
-		if err := lu.discarder.Discard(int64(e.lba<<lu.shift), int64(e.blocks)<<lu.shift); err != nil {
+		if err := lu.can.Discarder.Discard(int64(e.lba<<lu.shift), int64(e.blocks)<<lu.shift); err != nil {
 			c.failStorage(freeing, e.lba, err)
 			return
 		}
@@ -141,7 +141,7 @@ func prepareWriteSame(c *Command) {
 		c.fail(badCDBBit(1, 7))
 	case flags&sameAnchor != 0:
 		c.fail(badCDBBit(1, 4))
-	case flags&sameUnmap != 0 && lu.discarder == nil:
+	case flags&sameUnmap != 0 && lu.can.Discarder == nil:
 		c.fail(badCDBBit(1, 3))
 	case blocks == 0, uint64(blocks) > maxWriteSameBytes>>lu.shift:
 		c.fail(badCDB(lengthField(c.CDB[0])))
@@ -170,9 +170,9 @@ func runWriteSame(c *Command) {
 	switch zeros := isZero(block); {
 	case zeros && c.CDB[1]&sameUnmap != 0:
 		work = freeing
-		err = lu.discarder.Discard(off, n)
-	case zeros && lu.zeroer != nil:
-		err = lu.zeroer.WriteZeroes(off, n)
+		err = lu.can.Discarder.Discard(off, n)
+	case zeros && lu.can.Zeroer != nil:
+		err = lu.can.Zeroer.WriteZeroes(off, n)
 	default:
 		c.writeRepeated(block)
 		return
@@ -277,10 +277,10 @@ func runLBAStatus(c *Command) {
 func (lu *LogicalUnit) mapping(lba, capacity uint64) (blocks uint32, mapped bool, err error) {
 	const most = 1<<32 - 1
 	left := min(capacity-lba, most)
-	if lu.mapper == nil || lu.discarder == nil {
+	if lu.can.Mapper == nil || lu.can.Discarder == nil {
 		return uint32(left), true, nil
 	}
-	n, mapped, err := lu.mapper.Extent(int64(lba << lu.shift))
+	n, mapped, err := lu.can.Mapper.Extent(int64(lba << lu.shift))
 	if err != nil {
 		return 0, false, err
 	}

@@ -151,12 +151,12 @@ func (c *Command) readDone() {
 // tryRead is runRead for data that the store has at hand.
 func tryRead(c *Command) bool {
 	lu := c.exec.at.lu
-	if lu.tryReader == nil || c.exec.fua {
+	if lu.can.TryReader == nil || c.exec.fua {
 		return false
 	}
 	c.readBuffer()
 	if c.In != nil {
-		if _, err := lu.tryReader.TryReadAt(c.In.B, int64(c.exec.lba<<lu.shift)); err != nil {
+		if _, err := lu.can.TryReader.TryReadAt(c.In.B, int64(c.exec.lba<<lu.shift)); err != nil {
 			c.In.Release()
 			c.In = nil
 			return false // runRead finds out why
@@ -200,13 +200,13 @@ const tryWriteLimit = 1 << 20
 // tryWrite is runWrite for what the store's cache takes.
 func tryWrite(c *Command) bool {
 	lu, data := c.exec.at.lu, c.wholeBlocks()
-	if lu.tryWriter == nil || c.exec.fua || len(data) > tryWriteLimit || !lu.has(stateWCE) {
+	if lu.can.TryWriter == nil || c.exec.fua || len(data) > tryWriteLimit || !lu.has(stateWCE) {
 		return false
 	}
 	var n int
 	var err error
 	if len(data) > 0 {
-		if n, err = lu.tryWriter.TryWriteAt(data, int64(c.exec.lba<<lu.shift)); err == storage.ErrWouldBlock {
+		if n, err = lu.can.TryWriter.TryWriteAt(data, int64(c.exec.lba<<lu.shift)); err == storage.ErrWouldBlock {
 			return false
 		}
 	}
@@ -268,13 +268,13 @@ func (lu *LogicalUnit) write(p []byte, off int64, fua bool) (int, error) {
 	if lu.has(stateFlushFailed) {
 		return 0, errFlushFailed
 	}
-	if lu.durable == nil {
+	if lu.can.DurableWriter == nil {
 		if n, err := lu.store.WriteAt(p, off); err != nil {
 			return n, err
 		}
 		return 0, lu.flushLocked()
 	}
-	n, err := lu.durable.WriteDurableAt(p, off)
+	n, err := lu.can.DurableWriter.WriteDurableAt(p, off)
 	if err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
 		// The system reports a failed write-back once: this report may have
 		// been that of earlier, cached writes, and no flush will repeat it.
@@ -351,7 +351,7 @@ func runReadCapacity16(c *Command) {
 // whether space can be given back.
 func (lu *LogicalUnit) geometry() uint32 {
 	g := uint32(lu.opts.PhysicalBlockExponent)<<16 | uint32(lu.opts.LowestAlignedLBA)
-	if lu.discarder != nil {
+	if lu.can.Discarder != nil {
 		g |= 0xc000 // LBPME, LBPRZ
 	}
 	return g

@@ -56,7 +56,7 @@ func (lu *LogicalUnit) vitalPage(code byte, at *attachment, port uint16) []byte 
 		binary.BigEndian.PutUint16(b[4:], lu.rotationRate())
 	case vpdLogicalProvisioning:
 		b = append(b, 0, 0, 0, 0)
-		if lu.discarder != nil {
+		if lu.can.Discarder != nil {
 			b[5] = 0xe4 // LBPU, LBPWS, LBPWS10, LBPRZ
 			b[6] = 0x02 // thin provisioned
 		}
@@ -183,7 +183,7 @@ func (lu *LogicalUnit) appendBlockLimits(b []byte) []byte {
 	be.PutUint32(p[8:], MaxTransfer>>lu.shift)
 	be.PutUint32(p[12:], min(optimal, MaxTransfer>>lu.shift))
 	be.PutUint32(p[16:], MaxTransfer>>lu.shift)
-	if lu.discarder != nil {
+	if lu.can.Discarder != nil {
 		be.PutUint32(p[20:], maxUnmapBytes>>lu.shift)
 		be.PutUint32(p[24:], maxUnmapDescriptors)
 		be.PutUint32(p[28:], granularity)

@@ -23,8 +23,8 @@ type Info struct {
 // A Store is the open backing store of one logical unit. Its methods are safe
 // for concurrent use. A range that does not lie wholly in the store is an error,
 // here and in the interfaces below; nothing makes the store longer. What a
-// store can do beyond this interface it shows by implementing the ones below;
-// the logical unit advertises nothing that its store lacks.
+// store can do beyond this interface it shows by implementing the ones below, of
+// which [Can] makes one set; the logical unit advertises nothing that its store lacks.
 type Store interface {
 	// ReadAt and WriteAt never move fewer bytes than asked without an error
 	// that says why: io.ErrUnexpectedEOF when the store ends earlier than
@@ -43,6 +43,44 @@ type Store interface {
 
 	// Close releases the store and its lock. No call may be under way.
 	Close() error
+}
+
+// Capabilities are what a store can do beyond [Store]. A field is nil where it can't.
+type Capabilities struct {
+	TryReader     TryReader
+	TryWriter     TryWriter
+	DurableWriter DurableWriter
+	Discarder     Discarder
+	Zeroer        Zeroer
+	Mapper        Mapper
+	Refresher     Refresher
+	Settler       Settler
+	Locked        Locked
+	Movable       Movable
+}
+
+// A Capable store says what it can do itself, where its methods alone would say too
+// much: one that stands for another, or that finds out when it is opened.
+type Capable interface {
+	Capabilities() Capabilities
+}
+
+// Can returns what a store can do. It is the same as long as the store is open.
+func Can(s Store) (c Capabilities) {
+	if capable, ok := s.(Capable); ok {
+		return capable.Capabilities()
+	}
+	c.TryReader, _ = s.(TryReader)
+	c.TryWriter, _ = s.(TryWriter)
+	c.DurableWriter, _ = s.(DurableWriter)
+	c.Discarder, _ = s.(Discarder)
+	c.Zeroer, _ = s.(Zeroer)
+	c.Mapper, _ = s.(Mapper)
+	c.Refresher, _ = s.(Refresher)
+	c.Settler, _ = s.(Settler)
+	c.Locked, _ = s.(Locked)
+	c.Movable, _ = s.(Movable)
+	return c
 }
 
 // ErrWouldBlock is the answer of the Try methods when the work would have to

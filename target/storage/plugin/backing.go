@@ -134,9 +134,9 @@ func (b *backing) DataAdvise(int64, int64, uint32) error { return nil }
 func (b *backing) Unmap(ranges []api.UnmapBlockDescriptor) error {
 	return b.with(func(s storage.Store) error {
 		var zero func(off, n int64) error
-		if d, ok := s.(storage.Discarder); ok {
+		if d := storage.Can(s).Discarder; d != nil {
 			zero = d.Discard
-		} else if z, ok := s.(storage.Zeroer); ok {
+		} else if z := storage.Can(s).Zeroer; z != nil {
 			zero = z.WriteZeroes
 		} else {
 			return errors.New("the backing store can neither discard nor write zeros")

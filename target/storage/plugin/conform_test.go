@@ -112,7 +112,7 @@ func TestOwnStoresAreRecognised(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range []storage.Store{opened, mapped} {
-		if _, ok := s.(storage.Locked); !ok {
+		if ok := storage.Can(s).Locked != nil; !ok {
 			t.Errorf("the file is a %T now", s)
 		}
 		if err := s.Close(); err != nil {

@@ -57,7 +57,7 @@ type Options struct {
 	// ReadOnly refuses writes.
 	ReadOnly bool
 
-	// Thin makes the store a storage.Discarder, by the plug-in's Unmap. What
+	// Thin lets the store discard, by the plug-in's Unmap. What
 	// does not read as zeros after an Unmap is overwritten with zeros. The
 	// plug-ins that come with gotgt v0.2.2 ignore Unmap, so Thin has no effect
 	// on them.
@@ -120,7 +120,7 @@ func Open(o Options) (storage.Store, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.lu.Size = uint64(s.size.Load())
-	return s.optional(o.Thin), nil
+	return s, nil
 }
 
 // open calls Init, if there is anything to say to it, and Open.
@@ -157,6 +157,7 @@ func Wrap(lu *api.SCSILu, o Options) (storage.Store, error) {
 		return own.opened()
 	}
 	o.ReadOnly = lu.Attrs.Readonly || lu.Attrs.SWP
+	o.Thin = lu.Attrs.ThinProvisioning
 	o.BlockSize = 0
 	if lu.BlockShift != 0 {
 		o.BlockSize = 1 << min(lu.BlockShift, 30)
@@ -165,5 +166,5 @@ func Wrap(lu *api.SCSILu, o Options) (storage.Store, error) {
 	if _, err := s.Refresh(); err != nil {
 		return nil, err
 	}
-	return s.optional(lu.Attrs.ThinProvisioning), nil
+	return s, nil
 }

@@ -32,6 +32,7 @@ type store struct {
 	initialized bool // Init was called, so Exit has to be
 	given       int64
 	readOnly    bool
+	thin        bool // the plug-in frees space
 	pad         bool // short reads are filled up with zeros
 	builtIn     bool // comes with gotgt
 
@@ -42,8 +43,7 @@ type store struct {
 
 var _ interface {
 	storage.Store
-	storage.Refresher
-	storage.Settler
+	storage.Capable
 } = (*store)(nil)
 
 // builtIns is the path below which the plug-ins are that come with gotgt.
@@ -63,15 +63,17 @@ func newStore(bs api.BackingStore, lu *api.SCSILu, o *Options) *store {
 	if _, null := bs.(*backingstore.NullBackingStore); null {
 		s.pad = true
 	}
+	s.thin = o.Thin && !s.builtIn && !s.readOnly
 	return s
 }
 
-// optional returns the store with the optional interfaces that it has.
-func (s *store) optional(thin bool) storage.Store {
-	if thin && !s.builtIn && !s.readOnly {
-		return &thinStore{s}
+// Capabilities implements [storage.Capable]: a plug-in frees space if it is to and can.
+func (s *store) Capabilities() storage.Capabilities {
+	c := storage.Capabilities{Refresher: s, Settler: s}
+	if s.thin {
+		c.Discarder = s
 	}
-	return s
+	return c
 }
 
 // fail is the error of an operation.
@@ -101,9 +103,13 @@ func (s *store) check(op string, off, n int64) error {
 
 // Info returns the store's properties.
 func (s *store) Info() storage.Info {
-	return storage.Info{
+	info := storage.Info{
 		Type: "gotgt:" + s.name, Path: s.path, ID: s.name + ":" + s.path, Size: s.size.Load(), ReadOnly: s.readOnly,
 	}
+	if s.thin {
+		info.Granularity = s.block // a plug-in does not tell how much it frees at the least
+	}
+	return info
 }
 
 // ReadAt fills p from off.

@@ -191,9 +191,9 @@ func TestWhatIsAdvertised(t *testing.T) {
 		{Options{Name: "null", Size: mib, Thin: true}, false},
 	} {
 		s := open(t, test.o)
-		_, discards := s.(storage.Discarder)
-		_, zeroes := s.(storage.Zeroer)
-		_, maps := s.(storage.Mapper)
+		discards := storage.Can(s).Discarder != nil
+		zeroes := storage.Can(s).Zeroer != nil
+		maps := storage.Can(s).Mapper != nil
 		info := s.Info()
 		if discards != test.thin || zeroes || maps || test.thin != (info.Granularity == 4096) || info.Size != mib || info.Type != "gotgt:"+test.o.Name {
 			t.Errorf("%+v: discards %v, zeroes %v, maps %v, %+v", test.o, discards, zeroes, maps, info)
@@ -220,14 +220,14 @@ func TestLongRangesAreUnmappedInParts(t *testing.T) {
 	zeros := make([]byte, pieceSize)
 	m.onRead = func(_, n int64) ([]byte, error) { return zeros[:n], nil }
 	s := open(t, Options{Name: m.register(t), Thin: true})
-	if err := s.(storage.Discarder).Discard(512, maxUnmap+1024); err != nil {
+	if err := storage.Can(s).Discarder.Discard(512, maxUnmap+1024); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"open ", "unmap 512 1073741824", "unmap 1073742336 1024"}; !slices.Equal(m.calls, want) {
 		t.Errorf("calls %q, want %q", m.calls, want)
 	}
 	m.onUnmap = func([]api.UnmapBlockDescriptor) error { return syscall.ENOSPC }
-	if err := s.(storage.Discarder).Discard(0, 512); !errors.Is(err, syscall.ENOSPC) {
+	if err := storage.Can(s).Discarder.Discard(0, 512); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("Discard: %v", err)
 	}
 }
@@ -243,7 +243,7 @@ func TestSettledStoreIsLeftAlone(t *testing.T) {
 		}
 	}
 	step(1, s.Flush)
-	step(1, s.(storage.Settler).Settle)
+	step(1, storage.Can(s).Settler.Settle)
 	step(0, s.Flush)
 	if _, err := s.WriteAt(make([]byte, 512), 0); err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func TestSettledStoreIsLeftAlone(t *testing.T) {
 	step(1, s.Flush)
 	step(1, s.Flush)
 	m.onSync = func() error { return syscall.EIO }
-	if err := s.(storage.Settler).Settle(); !errors.Is(err, syscall.EIO) {
+	if err := storage.Can(s).Settler.Settle(); !errors.Is(err, syscall.EIO) {
 		t.Errorf("Settle: %v", err)
 	}
 	m.onSync = nil
@@ -268,7 +268,7 @@ func TestSizeChanges(t *testing.T) {
 	}
 	m.size, lu.Size = 2*mib, 3*mib+512
 	for s, want := range map[storage.Store]int64{s: 2 * mib, w: 3 * mib} {
-		if size, err := s.(storage.Refresher).Refresh(); size != want || err != nil || s.Info().Size != want {
+		if size, err := storage.Can(s).Refresher.Refresh(); size != want || err != nil || s.Info().Size != want {
 			t.Errorf("Refresh = %d, %v, want %d", size, err, want)
 		}
 		if _, err := s.WriteAt(make([]byte, 512), want-512); err != nil {

@@ -6,14 +6,7 @@ import (
 	"errors"
 
 	"github.com/gostor/gotgt/pkg/api"
-
-	"github.com/gotgtd/gotgtd/target/storage"
 )
-
-// A thinStore is a store whose plug-in may free space.
-type thinStore struct{ *store }
-
-var _ storage.Discarder = (*thinStore)(nil)
 
 // maxUnmap is the longest range, in bytes, that the plug-in is asked to free at
 // a time: gotgt's descriptors count bytes in 32 bits.
@@ -22,18 +15,10 @@ const maxUnmap = 1 << 30
 // pieceSize is how much is read at a time to see that it is zeros, in bytes.
 const pieceSize = 1 << 20
 
-// Info returns the store's properties. A plug-in does not tell how much it frees
-// at the least; a block it is then.
-func (s *thinStore) Info() storage.Info {
-	info := s.store.Info()
-	info.Granularity = s.block
-	return info
-}
-
 // Discard has the plug-in free a range. gotgt's interface does not say what
 // the range reads as afterwards, so that is looked up, and what is not zeros is
 // made so.
-func (s *thinStore) Discard(off, n int64) error {
+func (s *store) Discard(off, n int64) error {
 	if err := s.check("discard", off, n); err != nil {
 		return err
 	}
@@ -43,7 +28,7 @@ func (s *thinStore) Discard(off, n int64) error {
 	return nil
 }
 
-func (s *thinStore) discard(off, n int64) error {
+func (s *store) discard(off, n int64) error {
 	s.settled.Store(false)
 	piece := make([]byte, min(n, pieceSize))
 	for end := off + n; off < end; {
@@ -63,7 +48,7 @@ func (s *thinStore) discard(off, n int64) error {
 }
 
 // zero writes zeros where there are none. p is scratch, as long as the range.
-func (s *thinStore) zero(p []byte, off int64) error {
+func (s *store) zero(p []byte, off int64) error {
 	if _, err := s.ReadAt(p, off); err != nil {
 		return errors.Unwrap(err)
 	}

@@ -28,8 +28,8 @@ func (s *FaultStore) ReadAt(p []byte, off int64) (n int, err error) {
 // block.
 func (s *FaultStore) TryReadAt(p []byte, off int64) (n int, err error) {
 	err = s.call(TryRead, off, int64(len(p)), func() error {
-		try, ok := s.under.(storage.TryReader)
-		if !ok {
+		try := storage.Can(s.under).TryReader
+		if try == nil {
 			return storage.ErrWouldBlock
 		}
 		n, err = try.TryReadAt(p, off)
@@ -59,7 +59,7 @@ func (s *FaultStore) TryWriteAt(p []byte, off int64) (int, error) {
 // WriteDurableAt implements storage.DurableWriter.
 func (s *FaultStore) WriteDurableAt(p []byte, off int64) (n int, err error) {
 	err = s.call(WriteDurable, off, int64(len(p)), func() error {
-		if d, ok := s.under.(storage.DurableWriter); ok {
+		if d := storage.Can(s.under).DurableWriter; d != nil {
 			n, err = d.WriteDurableAt(p, off)
 			return err
 		}
@@ -79,7 +79,7 @@ func (s *FaultStore) Flush() error {
 // Discard implements storage.Discarder.
 func (s *FaultStore) Discard(off, n int64) error {
 	return s.call(Discard, off, n, func() error {
-		if d, ok := s.under.(storage.Discarder); ok {
+		if d := storage.Can(s.under).Discarder; d != nil {
 			return d.Discard(off, n)
 		}
 		return s.writeZeros(off, n)
@@ -89,7 +89,7 @@ func (s *FaultStore) Discard(off, n int64) error {
 // WriteZeroes implements storage.Zeroer.
 func (s *FaultStore) WriteZeroes(off, n int64) error {
 	return s.call(WriteZeroes, off, n, func() error {
-		if z, ok := s.under.(storage.Zeroer); ok {
+		if z := storage.Can(s.under).Zeroer; z != nil {
 			return z.WriteZeroes(off, n)
 		}
 		return s.writeZeros(off, n)
@@ -115,7 +115,7 @@ func (s *FaultStore) Extent(off int64) (n int64, mapped bool, err error) {
 		left := s.end - off
 		s.mu.Unlock()
 		n, mapped = left, true
-		if m, ok := s.under.(storage.Mapper); ok {
+		if m := storage.Can(s.under).Mapper; m != nil {
 			n, mapped, err = m.Extent(off)
 			n = min(n, left)
 		}

@@ -50,16 +50,16 @@ func (m *model) actions() map[string]func(*rapid.T) {
 			}
 		},
 	}
-	if d, ok := m.s.(storage.DurableWriter); ok {
+	if d := storage.Can(m.s).DurableWriter; d != nil {
 		a["write durably"] = func(t *rapid.T) { m.write(t, d.WriteDurableAt) }
 	}
-	if d, ok := m.s.(storage.Discarder); ok {
+	if d := storage.Can(m.s).Discarder; d != nil {
 		a["discard"] = func(t *rapid.T) { m.zero(t, d.Discard) }
 	}
-	if z, ok := m.s.(storage.Zeroer); ok {
+	if z := storage.Can(m.s).Zeroer; z != nil {
 		a["zero"] = func(t *rapid.T) { m.zero(t, z.WriteZeroes) }
 	}
-	if x, ok := m.s.(storage.Mapper); ok {
+	if x := storage.Can(m.s).Mapper; x != nil {
 		a["map"] = func(t *rapid.T) { m.extent(t, x) }
 	}
 	return a

@@ -71,7 +71,7 @@ func testInfo(t *testing.T, s storage.Store) {
 	if g < 0 || bits.OnesCount64(uint64(g)) > 1 {
 		t.Errorf("granularity is %d, want a power of two or 0", g)
 	}
-	if _, ok := s.(storage.Discarder); g > 0 && !ok {
+	if g > 0 && storage.Can(s).Discarder == nil {
 		t.Errorf("granularity is %d but the store can't discard", g)
 	}
 }
@@ -110,13 +110,13 @@ func testBounds(t *testing.T, s storage.Store) {
 		if _, err := s.WriteAt(p, off); err == nil {
 			t.Errorf("writing at %d of %d bytes succeeds", off, size)
 		}
-		if d, ok := s.(storage.Discarder); ok && d.Discard(off, 2*block) == nil {
+		if d := storage.Can(s).Discarder; d != nil && d.Discard(off, 2*block) == nil {
 			t.Errorf("discarding at %d of %d bytes succeeds", off, size)
 		}
-		if z, ok := s.(storage.Zeroer); ok && z.WriteZeroes(off, 2*block) == nil {
+		if z := storage.Can(s).Zeroer; z != nil && z.WriteZeroes(off, 2*block) == nil {
 			t.Errorf("zeroing at %d of %d bytes succeeds", off, size)
 		}
-		if d, ok := s.(storage.DurableWriter); ok {
+		if d := storage.Can(s).DurableWriter; d != nil {
 			if _, err := d.WriteDurableAt(p, off); err == nil {
 				t.Errorf("writing durably at %d of %d bytes succeeds", off, size)
 			}
@@ -135,8 +135,8 @@ func testDurable(t *testing.T, s storage.Store) {
 		t.Errorf("Flush: %v", err)
 	}
 	check(t, s, want, 4096)
-	d, ok := s.(storage.DurableWriter)
-	if !ok {
+	d := storage.Can(s).DurableWriter
+	if d == nil {
 		return
 	}
 	want = pattern(8192, 2)
@@ -147,8 +147,8 @@ func testDurable(t *testing.T, s storage.Store) {
 }
 
 func testTryRead(t *testing.T, s storage.Store) {
-	try, ok := s.(storage.TryReader)
-	if !ok {
+	try := storage.Can(s).TryReader
+	if try == nil {
 		return
 	}
 	want := pattern(64<<10, 1)
@@ -166,8 +166,8 @@ func testTryRead(t *testing.T, s storage.Store) {
 }
 
 func testTryWrite(t *testing.T, s storage.Store) {
-	try, ok := s.(storage.TryWriter)
-	if !ok {
+	try := storage.Can(s).TryWriter
+	if try == nil {
 		return
 	}
 	old, want := pattern(64<<10, 1), pattern(64<<10, 2)
@@ -186,13 +186,13 @@ func testTryWrite(t *testing.T, s storage.Store) {
 }
 
 func testDiscard(t *testing.T, s storage.Store) {
-	if d, ok := s.(storage.Discarder); ok {
+	if d := storage.Can(s).Discarder; d != nil {
 		testZeroing(t, s, d.Discard)
 	}
 }
 
 func testWriteZeroes(t *testing.T, s storage.Store) {
-	if z, ok := s.(storage.Zeroer); ok {
+	if z := storage.Can(s).Zeroer; z != nil {
 		testZeroing(t, s, z.WriteZeroes)
 	}
 }
@@ -222,12 +222,12 @@ func testZeroing(t *testing.T, s storage.Store, zero func(off, n int64) error) {
 }
 
 func testExtents(t *testing.T, s storage.Store) {
-	m, ok := s.(storage.Mapper)
-	if !ok {
+	m := storage.Can(s).Mapper
+	if m == nil {
 		return
 	}
 	size := s.Info().Size
-	if d, ok := s.(storage.Discarder); ok {
+	if d := storage.Can(s).Discarder; d != nil {
 		if err := d.Discard(0, size); err != nil {
 			t.Fatalf("Discard: %v", err)
 		}
@@ -261,8 +261,8 @@ func testExtents(t *testing.T, s storage.Store) {
 }
 
 func testRefresh(t *testing.T, s storage.Store) {
-	r, ok := s.(storage.Refresher)
-	if !ok {
+	r := storage.Can(s).Refresher
+	if r == nil {
 		return
 	}
 	if size, err := r.Refresh(); size != s.Info().Size || err != nil {

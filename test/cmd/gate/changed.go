@@ -113,8 +113,8 @@ func owner(all []goPackage, file string) *goPackage {
 	return nil
 }
 
-// testsRead reports whether the package's tests name the top folder of a file, as in
-// "../../docs/".
+// testsRead reports whether the package's tests name a file, or its top folder, of the module's
+// root, as in "../../docs/".
 func (p *goPackage) testsRead(root, file string) (bool, error) {
 	top, _, _ := strings.Cut(filepath.ToSlash(file), "/")
 	for _, name := range slices.Concat(p.TestGoFiles, p.XTestGoFiles) {
@@ -122,7 +122,7 @@ func (p *goPackage) testsRead(root, file string) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if bytes.Contains(text, []byte("../"+top+"/")) {
+		if bytes.Contains(text, []byte("../"+top)) {
 			return true, nil
 		}
 	}

@@ -284,7 +284,7 @@ func (t *taker) restore(snap *handoff.Snapshot, conns []*os.File, locks map[file
 		}
 	}
 	if err == nil {
-		err = t.replacements(&state)
+		err = t.replacements(&state, devices)
 	}
 	if err != nil {
 		closeFiles(conns)

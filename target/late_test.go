@@ -254,6 +254,33 @@ func TestLateStoreIsHandedOver(t *testing.T) {
 	}
 }
 
+// A disk that a session uses is not taken from it by a reload that can't open it, though
+// the configuration has ignore-errors, unless that is forced.
+func TestSuccessorThatCannotOpenIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.img")
+	makeFile(t, path, make([]byte, 1<<20))
+	conf := lateConfig(t, path)
+	conf.IgnoreErrors = true
+	old, _ := lateServer(t, Options{Config: conf})
+	session := dialLate(t, old)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	next, _ := lateServer(t, Options{Config: conf, Successor: true, RetryInterval: time.Hour})
+	err := tryHandOver(t, old, next)
+	if err == nil || !strings.Contains(err.Error(), "LUN 2, which") || !strings.Contains(err.Error(), "would not be ready") {
+		t.Errorf("a successor without the disk: %v", err)
+	}
+	if key, code := ready(t, session, 2); key != 0 {
+		t.Errorf("after that: sense %x/%04x", key, code)
+	}
+	forced, _ := lateServer(t, Options{Config: conf, Successor: true, RetryInterval: time.Hour, Force: true})
+	handOver(t, old, forced)
+	if key, code := ready(t, session, 2); key != 2 || code != 0x0403 {
+		t.Errorf("after a forced one: sense %x/%04x, want 2/0403", key, code)
+	}
+}
+
 // A successor that needs no store keeps none waiting: while a server is frozen
 // nothing is opened, and after a thaw it is.
 func TestNothingIsOpenedInAFreeze(t *testing.T) {

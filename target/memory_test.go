@@ -4,6 +4,7 @@ package target
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -92,6 +93,14 @@ func memorySize(t *testing.T, s *Server, lun uint16) int64 {
 // handOver moves everything from one server to another.
 func handOver(t *testing.T, old, next *Server) {
 	t.Helper()
+	if err := tryHandOver(t, old, next); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tryHandOver is handOver that may fail.
+func tryHandOver(t *testing.T, old, next *Server) error {
+	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -115,8 +124,9 @@ func handOver(t *testing.T, old, next *Server) {
 	o := handoff.Options{Version: "old", Kill: func() { conns[1].Close() }}
 	_, err = old.HandOver(t.Context(), conns[0], o, time.Now(), new(handoff.Report))
 	if takeErr := <-taken; err != nil || takeErr != nil {
-		t.Fatalf("HandOver: %v, TakeOver: %v", err, takeErr)
+		return fmt.Errorf("HandOver: %w, TakeOver: %w", err, takeErr)
 	}
+	return nil
 }
 
 // RAM disks keep their contents, larger, smaller or under another number, and

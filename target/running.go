@@ -12,6 +12,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/plan"
+	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/storage"
 )
 
@@ -116,23 +117,41 @@ func (e *ReplacedError) Error() string {
 }
 
 // replacements refuses what would put another disk under a session, unless
-// it is forced. It is the last door: a plan has looked before anything was opened, but
-// an initiator can log in meanwhile, and an embedding program makes no plan.
-func (t *taker) replacements(state *iscsi.NodeState) error {
+// it is forced, and what would take the disk from under it: without its store, which
+// the predecessor has open, it is not ready. It is the last door: a plan has looked before
+// anything was opened, but an initiator can log in meanwhile, and an embedding program makes no plan.
+func (t *taker) replacements(state *iscsi.NodeState, devices map[string]scsi.DeviceState) error {
 	if t.server.options.Force {
 		return nil
 	}
 	var errs []error
 	for _, st := range t.server.targets {
-		for _, r := range st.device.Replaced() {
-			i := slices.IndexFunc(state.Sessions, func(s iscsi.SessionState) bool { return s.Target == st.conf.Name })
-			if i >= 0 {
-				user := state.Sessions[i]
-				errs = append(errs, &ReplacedError{st.conf.Name, r.Number, r.Why, fmt.Sprintf("%s (TSIH %d)", user.Initiator, user.TSIH)})
-			}
+		i := slices.IndexFunc(state.Sessions, func(s iscsi.SessionState) bool { return s.Target == st.conf.Name })
+		if i < 0 {
+			continue
 		}
+		user := fmt.Sprintf("%s (TSIH %d)", state.Sessions[i].Initiator, state.Sessions[i].TSIH)
+		for _, r := range st.device.Replaced() {
+			errs = append(errs, &ReplacedError{st.conf.Name, r.Number, r.Why, user})
+		}
+		errs = append(errs, st.lost(devices[st.conf.Name], user)...)
 	}
 	return errors.Join(errs...)
+}
+
+// lost are the disks of a target that the predecessor serves, to a user among others, and
+// whose stores can't be opened now.
+func (t *served) lost(was scsi.DeviceState, user string) []error {
+	var errs []error
+	for _, u := range t.device.LogicalUnits() {
+		why := lateReason(u.Unit)
+		i := slices.IndexFunc(was.Units, func(s scsi.UnitState) bool { return s.LUN == u.Number })
+		if why != "" && i >= 0 && !was.Units[i].Absent && !was.Units[i].Controller {
+			errs = append(errs, fmt.Errorf("target %s LUN %d, which %s uses, would not be ready: %s: mend that, log that session out first, or force it",
+				t.conf.Name, u.Number, user, why))
+		}
+	}
+	return errs
 }
 
 // settleDevices makes lasting what the devices have found different.

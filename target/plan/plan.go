@@ -272,6 +272,14 @@ func (p *planner) compareLUN(was *LUN, l *config.LUN, tid int, sessions []*Sessi
 		p.note(at)
 		return
 	}
+	if errors.Is(err, fs.ErrNotExist) && was.Store != "" {
+		at.What, at.Sees = "there is no file at "+l.Path+" any more, and it would not be ready", "NOT READY, until a file is there"
+		if len(sessions) > 0 {
+			at.Refused = at.What + ", and " + some(at.Who) + " would lose it: put the file back, or log the sessions out first (gotgtd session end TSIH)"
+		}
+		p.note(at)
+		return
+	}
 	if l.Size > size && l.Backend == "file" && !l.ReadOnly && !strings.HasPrefix(id, "device:") {
 		size = l.Size
 	}

@@ -72,6 +72,8 @@ func TestPlan(t *testing.T) {
 	d := disks{"/a": {"file:1", 64 << 20}, "/b": {"file:2", 64 << 20}, "/link": {"file:1", 64 << 20}, "/small": {"file:1", 1 << 20}}
 	a := config.LUN{Number: 1, Path: "/a"}
 	b := config.LUN{Number: 2, Path: "/b"}
+	missing := config.LUN{Number: 1, Path: "/gone", Size: 64 << 20}
+	gone := func(r *Running) { r.Targets[0].LUNs[0].Path = "/gone" }
 	user := Session{TSIH: 3, Initiator: "iqn.2026-11.test:i", Target: name, Address: "192.0.2.1:40000"}
 	with := func(l config.LUN, change func(l *config.LUN)) config.LUN { change(&l); return l }
 	for _, c := range []struct {
@@ -100,6 +102,7 @@ func TestPlan(t *testing.T) {
 		{"file away that would be made anew", func(r *Running) { r.Targets[0].LUNs[0].Path, r.Targets[0].LUNs[0].Store = "/gone", "file:9" },
 			oneTarget(with(a, func(l *config.LUN) { l.Path, l.Create = "/gone", true }), b), []string{"no longer at /gone, and an empty one would be made"}, []string{"no longer at /gone"}},
 		{"another file at the path", func(r *Running) { r.Targets[0].LUNs[0].Store = "file:9" }, oneTarget(a, b), []string{"another file is at /a"}, []string{"another file is at /a"}},
+		{"file gone", gone, oneTarget(missing, b), []string{"there is no file at /gone any more, and it would not be ready"}, []string{"there is no file at /gone"}},
 		{"idle disk less", nil, oneTarget(a), []string{"- target " + name + " LUN 2: /b"}, nil},
 		{"busy disk less", func(r *Running) { r.Targets[0].LUNs[1].LastIO = time.Now() }, oneTarget(a), []string{"- target " + name + " LUN 2"}, []string{"LUN 2 was read or written"}},
 		{"disk less that was busy", func(r *Running) { r.Targets[0].LUNs[1].LastIO = time.Now().Add(-2 * RecentIO) }, oneTarget(a), []string{"- target"}, nil},

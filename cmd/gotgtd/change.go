@@ -192,7 +192,9 @@ func upgradeFrom(ctx context.Context, d *control.Client, generation int, force b
 
 // finish carries a change out and prints it.
 func (r *changer) finish(c *cobra.Command, ch *change) error {
+	release := holdSignals(c.ErrOrStderr())
 	o, err := ch.make(c.Context())
+	release()
 	if o == nil {
 		return err
 	}

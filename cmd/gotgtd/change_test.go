@@ -3,12 +3,15 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -189,6 +192,40 @@ func TestCommandsRefused(t *testing.T) {
 	if _, err := os.Stat(file + ".bak"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an old text is kept that is not old: %v", err)
 	}
+}
+
+// TestCommandIsInterrupted sends a command a signal while the daemon, which then refuses,
+// tries its change: the command ends when the file is as before.
+func TestCommandIsInterrupted(t *testing.T) {
+	d, file := startConfigured(t, "gotgtd.yaml", changedConfig)
+	started := hangingSuccessor(t, d)
+	c := asMain(exec.Command(os.Args[0], "target", "add", "iqn.2026-11.test:b", "--control", d.socket))
+	stderr, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := started.Read(make([]byte, 16)); err != nil {
+		t.Fatalf("no successor was started: %v", err)
+	}
+	if err := c.Process.Signal(unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	answer := bufio.NewReader(stderr)
+	if line, err := answer.ReadString('\n'); !strings.HasPrefix(line, "the change is under way") {
+		t.Errorf("to the signal it says %q, %v", line, err)
+	}
+	if err := d.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	rest, _ := io.ReadAll(answer)
+	if err := c.Wait(); c.ProcessState.ExitCode() != 1 || !strings.Contains(string(rest), file+" is as before") {
+		t.Errorf("%v\n%s", err, rest)
+	}
+	wantText(t, file, changedConfig)
+	d.waitEnd(t)
 }
 
 // lockFile makes a disk that another program has locked.

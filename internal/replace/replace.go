@@ -64,9 +64,27 @@ func (f *File) Writable() error {
 	return nil
 }
 
+// ErrChanged is the error of [File.Put] when somebody who does not use this package has
+// changed the file meanwhile.
+var ErrChanged = errors.New("another program has changed it meanwhile")
+
 // Put puts a file with this text in the place of the file, with its owner and
-// mode.
-func (f *File) Put(text []byte) error { return f.write(f.Path, text) }
+// mode. What an editor or another program has written there since Open, or since the last
+// Put, stays: [ErrChanged].
+func (f *File) Put(text []byte) error {
+	now, err := os.Stat(f.Path)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(now, f.info) || now.Size() != f.info.Size() || !now.ModTime().Equal(f.info.ModTime()) {
+		return ErrChanged
+	}
+	if err := f.write(f.Path, text); err != nil {
+		return err
+	}
+	f.info, err = os.Stat(f.Path)
+	return err
+}
 
 // Keep keeps the text that the file had beside it, with a suffix to its name.
 func (f *File) Keep(suffix string) error { return f.write(f.Path+suffix, f.Text) }

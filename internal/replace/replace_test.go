@@ -62,3 +62,48 @@ func TestReplace(t *testing.T) {
 		t.Errorf("a file that is not there: %v", err)
 	}
 }
+
+// TestChangedMeanwhile has another program write the file before it is put, and before the
+// old text is put back: what it wrote stays.
+func TestChangedMeanwhile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want := func(what, text string) {
+		t.Helper()
+		if now, err := os.ReadFile(path); err != nil || string(now) != text {
+			t.Errorf("%s: the file has %q, %v, want %q", what, now, err, text)
+		}
+	}
+	for _, text := range []string{"first", "second"} {
+		if err := f.Put([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		want("put", text)
+	}
+	if err := os.WriteFile(path, []byte("edited"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Put(f.Text); !errors.Is(err, ErrChanged) {
+		t.Errorf("after an edit in place: %v", err)
+	}
+	want("after an edit in place", "edited")
+	f.Close()
+	if f, err = Open(path); err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := errors.Join(os.WriteFile(path+"~", []byte("edited"), 0o600), os.Rename(path+"~", path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Put([]byte("mine")); !errors.Is(err, ErrChanged) {
+		t.Errorf("after another file was put there: %v", err)
+	}
+	want("after another file was put there", "edited")
+}

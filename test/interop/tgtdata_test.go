@@ -206,6 +206,7 @@ func runs(a, b []byte, hadA, hadB bool) (list []difference) {
 // nothing that is listed may be the same.
 func TestTgtByteForByte(t *testing.T) {
 	t.Parallel()
+	peer.Need(t, "/usr/sbin/tgtd")
 	var files []string
 	for range migratedDisks {
 		files = append(files, sparse(t, "disk.img", 16<<20))

@@ -304,6 +304,7 @@ func TestTgtadmParameters(t *testing.T) {
 // program has one here.
 func TestTgtadmOptions(t *testing.T) {
 	t.Parallel()
+	peer.Need(t, "/usr/sbin/tgtadm")
 	link := filepath.Join(t.TempDir(), "tgtadm")
 	if err := os.Symlink(gotgtd(t), link); err != nil {
 		t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/gotgtd/gotgtd/internal/unixhttp"
@@ -36,12 +35,13 @@ type Result struct {
 // request is a verb on its way to the owner.
 type request struct {
 	verb  string
+	until time.Time     // of one that waits: when it gives up
 	reply chan Result   // has room for the one answer
 	sent  chan struct{} // closed when the answer has left
 }
 
 func newRequest(verb string) *request {
-	return &request{verb, make(chan Result, 1), make(chan struct{})}
+	return &request{verb: verb, reply: make(chan Result, 1), sent: make(chan struct{})}
 }
 
 func (r *request) answer(result Result) { r.reply <- result }
@@ -129,11 +129,15 @@ func (s *Service) result(err error) Result {
 	return r
 }
 
-// handle begins what a request asks for, or refuses it. It is answered at once
-// or when the state settles.
+// handle begins what a request asks for, refuses it, or has it wait. It is
+// answered at once or when the state settles.
 func (s *Service) handle(r *request) {
 	if r.verb == verbStatus {
 		r.answer(s.result(nil))
+		return
+	}
+	if s.mustWait(r.verb) {
+		s.wait(r)
 		return
 	}
 	if err := s.refuse(r.verb); err != nil {
@@ -145,16 +149,20 @@ func (s *Service) handle(r *request) {
 		s.handleReexec(r)
 		return
 	}
+	overtaken := fmt.Errorf("overtaken by a request to %s", r.verb)
+	s.answerAsked(overtaken)
+	s.answerWaiting(overtaken)
+	s.carryOut(r.verb, r)
+}
+
+// carryOut begins what requests of one verb ask for.
+func (s *Service) carryOut(verb string, requests ...*request) {
 	s.deaths = 0
-	running := s.state == Serving
-	if len(s.asked) > 0 {
-		s.overtake(r.verb)
-	}
-	s.asked = append(s.asked, r)
+	s.asked = requests
 	switch {
-	case r.verb == verbStop:
+	case verb == verbStop:
 		s.stop(aimStop)
-	case r.verb == verbReload && running:
+	case verb == verbReload && s.state == Serving:
 		s.reload()
 	default:
 		s.stop(aimRestart)
@@ -188,16 +196,63 @@ func (s *Service) refuse(verb string) error {
 		return errors.New("the supervisor is ending")
 	case verb == verbStop:
 		return nil
-	case slices.Contains([]State{Starting, Reloading, Stopping}, s.state):
+	case s.busy():
 		return fmt.Errorf("can't %s: the service is %s", verb, s.state)
 	}
 	return nil
 }
 
-// overtake answers those who wait for what will not happen any more.
-func (s *Service) overtake(verb string) {
+// mustWait reports whether a request waits for the end of what is under way: a
+// reload does during a start, a restart and another reload. What those start may
+// have read an older configuration than the reload is about.
+func (s *Service) mustWait(verb string) bool {
+	return verb == verbReload && s.busy() && !s.quitting && (s.state != Stopping || s.aim == aimRestart)
+}
+
+// maxWaiting bounds the reloads that wait, to leave room for other requests
+// (maxRequests) beside them and as many that are being carried out.
+const maxWaiting = 8
+
+// wait has a reload wait.
+func (s *Service) wait(r *request) {
+	if len(s.waiting) >= maxWaiting {
+		r.answer(s.result(fmt.Errorf("can't reload: the service is %s, and %d reloads wait for that already", s.state, len(s.waiting))))
+		return
+	}
+	s.log.Info("request waits", "verb", r.verb, "state", string(s.state))
+	r.until = time.Now().Add(s.cfg.ReadyTimeout)
+	s.waiting = append(s.waiting, r)
+}
+
+// attendWaiting carries out the reloads that wait, once nothing is under way any
+// more, however that has ended. One is good for all, since it begins after each of
+// them was asked for. Those that have waited too long are told so.
+func (s *Service) attendWaiting(now time.Time) {
+	if len(s.waiting) > 0 && !s.busy() {
+		reloads := s.waiting
+		s.waiting = nil
+		s.log.Info("waiting reloads begin", "requests", len(reloads), "state", string(s.state))
+		s.carryOut(verbReload, reloads...)
+		return
+	}
+	for len(s.waiting) > 0 && !now.Before(s.waiting[0].until) {
+		s.waiting[0].answer(s.result(fmt.Errorf("can't reload: the service is still %s, after a wait of %v", s.state, s.cfg.ReadyTimeout)))
+		s.waiting = s.waiting[1:]
+	}
+}
+
+// answerAsked answers those who wait for the state to settle.
+func (s *Service) answerAsked(err error) {
 	for _, r := range s.asked {
-		r.answer(s.result(fmt.Errorf("overtaken by a request to %s", verb)))
+		r.answer(s.result(err))
 	}
 	s.asked = nil
+}
+
+// answerWaiting answers those whose reload will not begin.
+func (s *Service) answerWaiting(err error) {
+	for _, r := range s.waiting {
+		r.answer(s.result(err))
+	}
+	s.waiting = nil
 }

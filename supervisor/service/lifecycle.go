@@ -22,18 +22,6 @@ type Failure struct {
 	Reason string    `json:"reason,omitempty"`
 }
 
-// settle makes the transition to a state in which the service stays, and
-// answers those who wait for it.
-func (s *Service) settle(state State, err error) {
-	s.state = state
-	s.deadline = time.Time{}
-	s.known, s.orphans = nil, nil
-	for _, r := range s.asked {
-		r.answer(s.result(err))
-	}
-	s.asked = nil
-}
-
 // failed notes and logs what went wrong.
 func (s *Service) failed(err error) {
 	s.failure = Failure{time.Now(), err.Error()}
@@ -77,7 +65,9 @@ func (s *Service) launchGeneration() (*generation, error) {
 
 // begin starts the service when none of it runs.
 func (s *Service) begin() {
-	s.state = Starting
+	if !s.move(Starting) {
+		return
+	}
 	g, err := s.launchGeneration()
 	if err != nil {
 		s.failed(err)
@@ -132,7 +122,7 @@ func (s *Service) reload() {
 		if err != nil {
 			err = fmt.Errorf("the new generation did not start: %w", err)
 			s.failed(err)
-			s.settle(Serving, err)
+			s.answerAsked(err) // and nothing has changed
 			return
 		}
 		s.enterReloading("")
@@ -149,7 +139,9 @@ func (s *Service) reload() {
 }
 
 func (s *Service) enterReloading(status string) {
-	s.state = Reloading
+	if !s.move(Reloading) {
+		return
+	}
 	s.deadline = time.Now().Add(s.cfg.ReadyTimeout)
 	s.known, s.orphans = childrenOf(s.main.pid), childrenOf(os.Getpid())
 	s.main.errno = 0
@@ -202,7 +194,9 @@ func (s *Service) stop(a aim) {
 		s.hasStopped()
 		return
 	}
-	s.state = Stopping
+	if !s.move(Stopping) {
+		return
+	}
 	s.deadline = time.Time{}
 	s.main.pingBy = time.Time{}
 	s.main.killBy = time.Now().Add(s.cfg.StopTimeout)
@@ -224,10 +218,9 @@ func (s *Service) hasStopped() {
 func (s *Service) quit() {
 	s.quitting = true
 	s.up.stopping()
-	for _, r := range s.asked {
-		r.answer(s.result(errors.New("the supervisor is ending")))
-	}
-	s.asked = nil
+	err := errors.New("the supervisor is ending")
+	s.answerAsked(err)
+	s.answerWaiting(err)
 	for _, g := range s.retiring {
 		_ = g.signal(syscall.SIGTERM)
 	}
@@ -320,10 +313,6 @@ func (s *Service) mainDied(g *generation, err error) {
 func (s *Service) retryLater(err error) {
 	s.killStrays()
 	s.settle(Waiting, err)
-	if s.quitting {
-		s.state = Stopped
-		return
-	}
 	delay := restartDelay(s.deaths, s.cfg.RestartDelay)
 	s.deaths++
 	s.restarts++

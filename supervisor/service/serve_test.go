@@ -62,6 +62,9 @@ func serveMain(dir string) error {
 			return err
 		}
 	}
+	if fault == "gate" && !passGate(arg, signals) {
+		return nil
+	}
 	if err := misbehave(p, fault, arg); err != nil {
 		return err
 	}
@@ -78,6 +81,24 @@ func awaitTerm(signals <-chan os.Signal) {
 	for s := range signals {
 		if s == syscall.SIGTERM {
 			return
+		}
+	}
+}
+
+// passGate waits until there is a file at path, false if SIGTERM comes first.
+func passGate(path string, signals <-chan os.Signal) bool {
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case s := <-signals:
+			if s == syscall.SIGTERM {
+				return false
+			}
+		case <-ticker.C:
+			if _, err := os.Stat(path); err == nil {
+				return true
+			}
 		}
 	}
 }

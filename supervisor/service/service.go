@@ -20,30 +20,6 @@ import (
 	"github.com/gotgtd/gotgtd/supervisor/notify"
 )
 
-// State is what a supervised service is doing.
-//
-//	            start                READY             reload
-//	Stopped ------------> Starting --------> Serving ---------> Reloading
-//	   ^                   ^    |             |   ^               |   |
-//	   |           restart |    | failure     |   +---------------+   |
-//	   |              time |    v             |    done, or failed    |
-//	   |                  Waiting <-----------+<----------------------+
-//	   |                                death |         death
-//	   +---------------- Stopping <-----------+ stop, restart
-//
-// Stopping also comes before Starting, on a restart.
-type State string
-
-// The states.
-const (
-	Stopped   State = "stopped"   // nobody wants it to run
-	Starting  State = "starting"  // a process runs that is not ready yet
-	Serving   State = "serving"   // ready
-	Reloading State = "reloading" // being replaced; still served by the old generation
-	Stopping  State = "stopping"  // asked to end
-	Waiting   State = "waiting"   // dead, and started anew when the delay is over
-)
-
 // aim is what happens when the running generation has stopped.
 type aim int
 
@@ -86,6 +62,7 @@ type Service struct {
 	aim      aim           // of Stopping
 	quitting bool
 	asked    []*request // those to be answered when the state settles
+	waiting  []*request // reloads that wait for the end of what is under way, oldest first
 
 	deaths   int // in a row, for the delay
 	restarts int
@@ -236,6 +213,7 @@ func (s *Service) loop(ctx context.Context, signals <-chan os.Signal) {
 		case <-timer.C:
 			s.tick(time.Now())
 		}
+		s.attendWaiting(time.Now())
 	}
 }
 
@@ -287,6 +265,9 @@ func (s *Service) arm(timer *time.Timer) {
 	consider(s.deadline)
 	consider(s.startAt)
 	consider(s.up.due())
+	if len(s.waiting) > 0 {
+		consider(s.waiting[0].until)
+	}
 	for _, g := range s.tracked() {
 		consider(g.killBy)
 	}

@@ -167,22 +167,14 @@ func TestOldGenerationEndsBeforeTheNewIsHeard(t *testing.T) {
 	old := s.untilServing().Main
 	s.fault(fmt.Sprintf("freeze %d", s.pid))
 	for range 8 {
-		type answer struct {
-			Result
-			err error
-		}
-		answers := make(chan answer, 1)
-		go func() {
-			result, err := s.Reload(s.context())
-			answers <- answer{result, err}
-		}()
+		reload := s.begin(s.Reload)
 		if !endsBy(old.PID, time.Now().Add(testTimeout)) {
 			t.Error("the old generation does not end")
 		}
 		if err := syscall.Kill(s.pid, syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
-		a := <-answers
+		a := <-reload
 		if a.err != nil || a.Status.Main.Number != old.Number+1 {
 			t.Fatalf("%+v, %v\n%s", a.Status.Main, a.err, s.log)
 		}
@@ -335,8 +327,8 @@ func TestBusySupervisorRefuses(t *testing.T) {
 	s.fault("never-ready")
 	s.run()
 	s.until("starting", func(st Status) bool { return st.State == Starting })
-	if _, err := s.Reload(s.context()); err == nil || err.Error() != "can't reload: the service is starting" {
-		t.Errorf("reload: %v", err)
+	if _, err := s.Restart(s.context()); err == nil || err.Error() != "can't restart: the service is starting" {
+		t.Errorf("restart: %v", err)
 	}
 	if _, err := s.Reexec(s.context()); err == nil || err.Error() != "can't reexec: the service is starting" {
 		t.Errorf("reexec: %v", err)

@@ -41,8 +41,8 @@ func thisMachine(ctx context.Context, dir string, targets []running) machine {
 			m.CPU = string(model[1])
 		}
 	}
-	if info, err := memoryInfo(); err == nil {
-		m.Memory = int64(*info.MemTotalBytes)
+	if kib, err := fieldOf("/proc/meminfo", "MemTotal:"); err == nil {
+		m.Memory = kib << 10
 	}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {

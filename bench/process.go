@@ -3,103 +3,119 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
-	"slices"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
-
-	"github.com/prometheus/procfs"
 )
+
+// userHZ is the unit of times in /proc/PID/stat (proc(5)): 100 a second on every
+// architecture that Go runs on.
+const userHZ = 100
 
 // cpuTime returns the CPU time of a process and all its threads, those that have
 // ended among them, to 10 ms.
 func cpuTime(pid int) (time.Duration, error) {
-	p, err := procfs.NewProc(pid)
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
-	stat, err := p.Stat()
-	return time.Duration(stat.CPUTime() * float64(time.Second)), err
+	// The command's name, in parentheses, may hold anything.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	const user, system = 14 - 3, 15 - 3 // proc(5) counts from 1, and state is field 3
+	if len(fields) <= system {
+		return 0, fmt.Errorf("can't read the CPU time of process %d in %q", pid, b)
+	}
+	u, err := strconv.ParseUint(fields[user], 10, 62)
+	s, err2 := strconv.ParseUint(fields[system], 10, 62)
+	return time.Duration(u+s) * (time.Second / userHZ), errors.Join(err, err2)
 }
 
 // residentMemory returns the resident set of a process in bytes, counted page by
 // page: the figure in /proc/PID/statm lags behind.
 func residentMemory(pid int) (int64, error) {
-	p, err := procfs.NewProc(pid)
-	if err != nil {
-		return 0, err
-	}
-	sums, err := p.ProcSMapsRollup()
-	return int64(sums.Rss), err
+	kib, err := fieldOf(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Rss:")
+	return kib << 10, err
 }
 
 // wakeUps returns how often the threads that a process has now have been woken
 // after waiting.
 func wakeUps(pid int) (int64, error) {
-	threads, err := procfs.AllThreads(pid)
-	if err != nil {
-		return 0, err
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(threads) == 0 {
+		return 0, fmt.Errorf("can't list the threads of process %d: %w", pid, errors.Join(err, os.ErrNotExist))
 	}
 	var sum int64
-	for _, t := range threads {
-		status, err := t.NewStatus()
+	for _, path := range threads {
+		n, err := fieldOf(path, "voluntary_ctxt_switches:")
 		if err != nil {
 			return 0, err
 		}
-		sum += int64(status.VoluntaryCtxtSwitches)
+		sum += n
 	}
 	return sum, nil
 }
 
-// memoryInfo returns what /proc/meminfo has.
-func memoryInfo() (procfs.Meminfo, error) {
-	fs, err := procfs.NewDefaultFS()
+// fieldOf returns the number that follows a name at the beginning of a line.
+func fieldOf(path, name string) (int64, error) {
+	b, err := os.ReadFile(path)
 	if err != nil {
-		return procfs.Meminfo{}, err
+		return 0, err
 	}
-	return fs.Meminfo()
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == name {
+			return strconv.ParseInt(f[1], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", path, name)
 }
 
 // listenerPID returns the process of this machine that listens on a TCP port.
 func listenerPID(port uint16) (int, error) {
-	fs, err := procfs.NewDefaultFS()
-	if err != nil {
-		return 0, err
-	}
-	sockets, err := listeners(fs, port)
-	if err != nil {
-		return 0, err
+	var sockets []string // as their links in /proc/PID/fd read
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		b, err := os.ReadFile(table)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return 0, err
+		}
+		sockets = append(sockets, listeners(b, port)...)
 	}
 	if len(sockets) == 0 {
 		return 0, fmt.Errorf("no process of this machine listens on port %d", port)
 	}
-	processes, err := fs.AllProcs()
+	fds, err := filepath.Glob("/proc/[0-9]*/fd/*")
 	if err != nil {
 		return 0, err
 	}
-	for _, p := range processes {
-		// Some have ended meanwhile, or are another user's.
-		targets, _ := p.FileDescriptorTargets()
-		if slices.ContainsFunc(targets, func(t string) bool { return slices.Contains(sockets, t) }) {
-			return p.PID, nil
+	for _, fd := range fds {
+		link, err := os.Readlink(fd)
+		if err != nil {
+			continue // closed meanwhile, or another user's
+		}
+		for _, s := range sockets {
+			if link == s {
+				return strconv.Atoi(strings.Split(fd, "/")[2])
+			}
 		}
 	}
 	return 0, fmt.Errorf("the process that listens on port %d can't be seen; try as root", port)
 }
 
-// listeners returns the sockets that listen on a port, as their links in /proc/PID/fd read.
-func listeners(fs procfs.FS, port uint16) (sockets []string, err error) {
-	const listen = 0x0a // TCP_LISTEN
-	ipv4, err := fs.NetTCP()
-	ipv6, err6 := fs.NetTCP6()
-	if errors.Is(err6, os.ErrNotExist) { // a kernel without IPv6
-		err6 = nil
-	}
-	for _, s := range slices.Concat(ipv4, ipv6) {
-		if s.St == listen && s.LocalPort == uint64(port) {
-			sockets = append(sockets, fmt.Sprintf("socket:[%d]", s.Inode))
+// listeners returns the sockets that listen on a port, from a table in the
+// layout of /proc/net/tcp.
+func listeners(table []byte, port uint16) (sockets []string) {
+	const local, state, inode, listen = 1, 3, 9, "0A"
+	scan := bufio.NewScanner(bytes.NewReader(table))
+	for scan.Scan() {
+		f := strings.Fields(scan.Text())
+		if len(f) > inode && f[state] == listen && strings.HasSuffix(f[local], fmt.Sprintf(":%04X", port)) {
+			sockets = append(sockets, "socket:["+f[inode]+"]")
 		}
 	}
-	return sockets, errors.Join(err, err6)
+	return sockets
 }

@@ -77,11 +77,11 @@ func childrenOf(pid int) []int {
 	return list
 }
 
-// hasChild tells whether a process has a child of that name, ended or not.
-func hasChild(pid int, name string) bool {
-	return slices.ContainsFunc(childrenOf(pid), func(child int) bool {
+// children returns the children of a process that have that name, ended or not.
+func children(pid int, name string) []int {
+	return slices.DeleteFunc(childrenOf(pid), func(child int) bool {
 		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", child))
-		return err == nil && strings.TrimSpace(string(comm)) == name
+		return err != nil || strings.TrimSpace(string(comm)) != name
 	})
 }
 
@@ -112,12 +112,17 @@ func TestAsInit(t *testing.T) {
 		t.Errorf("%d restarts", st.Restarts)
 	}
 	// A program leaves others behind, as a shell does that is started in the container.
-	out, err := exec.Command("nsenter", "--target", strconv.Itoa(pid), "--pid", "--mount", "sh", "-c", "sleep 1 & sleep 1 & sleep 1 &").CombinedOutput()
+	out, err := exec.Command("nsenter", "--target", strconv.Itoa(pid), "--pid", "--mount", "sh", "-c", "for i in 1 2 3; do sleep 600 >/dev/null 2>&1 & done").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	p.until("PID 1 gets no orphans", func() bool { return hasChild(pid, "sleep") })
-	p.until("orphans are not reaped", func() bool { return !hasChild(pid, "sleep") })
+	p.until("PID 1 does not get the orphans", func() bool { return len(children(pid, "sleep")) == 3 })
+	for _, child := range children(pid, "sleep") {
+		if err := syscall.Kill(child, syscall.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	}
+	p.until("orphans are not reaped", func() bool { return len(children(pid, "sleep")) == 0 })
 	if now, err := p.ask("status"); err != nil || now.Status.State != service.Serving || now.Status.Main.PID != st.Main.PID {
 		t.Errorf("after all that: %+v, %v", now, err)
 	}

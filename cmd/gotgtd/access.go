@@ -29,6 +29,7 @@ func accessChangeCommand(verb, short string, edit func(e *config.Editor, target 
 	}
 	r := newChanger(c)
 	lun := c.Flags().Int("lun", -1, "of this LUN, `N`, alone")
+	c.Flags().Lookup("lun").DefValue = "0" // -1 is nothing to show
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if c.Flags().Changed("lun") && *lun < 0 {
 			return fmt.Errorf("--lun %d is no LUN", *lun)

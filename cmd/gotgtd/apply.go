@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/gotgtd/gotgtd/target/config"
 )
 
 func applyCommand() *cobra.Command {
@@ -34,7 +36,14 @@ func applyCommand() *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("can't read the new configuration: %w", err)
 		}
-		return r.rewrite(c, func(string, []byte) ([]byte, error) { return text, nil })
+		name := *file
+		if name == "-" {
+			name = "standard input"
+		}
+		return r.rewrite(c, func(path string, _ []byte) ([]byte, error) {
+			r.name = func(err error) error { return config.Renamed(err, path, name) }
+			return text, nil
+		})
 	}
 	return c
 }

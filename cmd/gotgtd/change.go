@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -104,6 +106,7 @@ func (ch *change) put() error {
 type changer struct {
 	force, dryRun, asJSON *bool
 	backup                bool
+	name                  func(error) error // of the new text: what its errors say
 }
 
 // newChanger gives a command the flags of one that changes the configuration.
@@ -138,9 +141,24 @@ func (r *changer) rewrite(c *cobra.Command, newText func(path string, old []byte
 	}
 	defer ch.file.Close()
 	if ch.text, err = newText(ch.file.Path, ch.file.Text); err != nil {
-		return err
+		return ch.elsewhere(err)
 	}
 	return r.finish(c, ch)
+}
+
+// elsewhere explains an error about a target that is served, but does not come from the
+// configuration file itself.
+func (ch *change) elsewhere(err error) error {
+	var missing *config.NoTargetError
+	if !errors.As(err, &missing) {
+		return err
+	}
+	served := func(t plan.Target) bool { return strings.EqualFold(t.Name, missing.Name) }
+	if !slices.ContainsFunc(ch.running.Targets, served) {
+		return fmt.Errorf("there is no target %s in %s: see gotgtd target list", missing.Name, ch.file.Path)
+	}
+	return fmt.Errorf("target %s is served, but does not stand in %s, which is all that commands change: "+
+		"edit the included file that has it and run `gotgtd upgrade`, or use tgtadm if that has made it", missing.Name, ch.file.Path)
 }
 
 // begin locks the daemon's configuration file.
@@ -195,6 +213,9 @@ func (r *changer) finish(c *cobra.Command, ch *change) error {
 	release := holdSignals(c.ErrOrStderr())
 	o, err := ch.make(c.Context())
 	release()
+	if r.name != nil {
+		err = r.name(err)
+	}
 	if o == nil {
 		return err
 	}

@@ -176,7 +176,6 @@ func TestCommandsRefused(t *testing.T) {
 		args []string
 	}{
 		{"has no LUN 5", []string{"lun", "remove", a, "5"}},
-		{"not a size", []string{"lun", "resize", a, "1", "huge"}},
 		{"no such file", []string{"lun", "add", a, "/none/x.img"}}, // by the check
 		{file + " is as before", []string{"lun", "add", a, taken}}, // by the successor, which can't open it
 		{"nonsense", []string{"apply", "-f", new}},
@@ -226,6 +225,48 @@ func TestCommandIsInterrupted(t *testing.T) {
 	}
 	wantText(t, file, changedConfig)
 	d.waitEnd(t)
+}
+
+// TestCommandsPointOut: what is wrong is said with its place and the way out, and by
+// the exit status.
+func TestCommandsPointOut(t *testing.T) {
+	dir := t.TempDir()
+	file, wrong := filepath.Join(dir, "gotgtd.yaml"), filepath.Join(dir, "wrong.yaml")
+	for path, text := range map[string]string{
+		file:                            "include: [more.yaml]\n" + changedConfig,
+		filepath.Join(dir, "more.yaml"): "targets:\n  - name: iqn.2026-11.test:more\n",
+		wrong:                           "targets:\n  - nome: iqn.2026-11.test:a\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := startDaemon(t, "--config", file)
+	const a = "iqn.2026-11.test:a"
+	for _, tc := range []struct {
+		status int
+		want   string
+		args   []string
+	}{
+		{statusFailed, "is served, but does not stand in " + file, []string{"lun", "add", "iqn.2026-11.test:more", "backend=ram", "size=1MiB"}},
+		{statusFailed, "there is no target iqn.2026-11.test:none in " + file, []string{"target", "remove", "iqn.2026-11.test:none"}},
+		{statusUsage, "is not KEY=VALUE", []string{"target", "set", a, "alias"}},
+		{statusUsage, "unknown key", []string{"lun", "set", a, "1", "sice=2MiB"}},
+		{statusUsage, "is not a size", []string{"lun", "resize", a, "1", "large"}},
+		{statusConfig, "add it there first (gotgtd user add)", []string{"access", "add", a, "account:x"}},
+		{statusConfig, "gotgtd: " + wrong + ":2:5: ", []string{"apply", "-f", wrong}},
+		{statusFailed, wrong + " is there already", []string{"config", "convert", "-o", wrong}},
+	} {
+		out, err := d.command(tc.args...).CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != tc.status || !strings.Contains(string(out), tc.want) {
+			t.Errorf("%v: %v, prints:\n%s\nwant exit status %d and %q", tc.args, err, out, tc.status, tc.want)
+		}
+	}
+	wantText(t, file, "include: [more.yaml]\n"+changedConfig)
+	if out := d.output(t, "lun", "add", a, "backend=ram", "size=1MiB", "--dry-run"); !strings.Contains(out, "LUN 2: ram, 1 MiB\n") {
+		t.Errorf("a RAM disk is\n%s", out)
+	}
 }
 
 // lockFile makes a disk that another program has locked.

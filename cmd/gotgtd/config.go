@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,7 +96,8 @@ func (r *changer) editAgain(c *cobra.Command, ch *change, scratch string) error 
 		fmt.Fprintf(c.ErrOrStderr(), "%v\nEdit again? [Y/n] ", err)
 		answer, readErr := answers.ReadString('\n')
 		if readErr != nil || strings.HasPrefix(strings.ToLower(answer), "n") {
-			return errReported{}
+			fmt.Fprintln(c.ErrOrStderr(), "nothing was changed")
+			return errReported{exitStatus(errRun{err})}
 		}
 	}
 }
@@ -208,8 +210,11 @@ func convert(w io.Writer, conf *config.Config, out string) (err error) {
 		return fmt.Errorf("%s must end in .yaml, or it would be read as another format", out)
 	}
 	f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s is there already, and is not written over: name another, or remove it (%w)", out, err)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("can't make the new configuration: %w", err)
 	}
 	made = append(made, out)
 	_, err = f.Write(text)

@@ -105,7 +105,7 @@ func TestConfigEdit(t *testing.T) {
 	if out, err := edit("", "exit 0\n"); err != nil || !strings.Contains(out, "not edited") {
 		t.Errorf("nothing done: %v\n%s", err, out)
 	}
-	if out, err := edit("n\n", "echo nonsense: 1 >>$1\n"); err == nil || !strings.Contains(out, "Edit again?") {
+	if out, err := edit("n\n", "echo nonsense: 1 >>$1\n"); err == nil || !strings.Contains(out, "Edit again?") || !strings.HasSuffix(err.Error(), "exit status 3") {
 		t.Errorf("given up: %v\n%s", err, out)
 	}
 	wantText(t, file, changedConfig)

@@ -29,7 +29,8 @@ func lunAddCommand() *cobra.Command {
 		Args: cobra.MinimumNArgs(1),
 	}
 	r := newChanger(c)
-	number := c.Flags().Int("lun", -1, "the LUN, `N`")
+	number := c.Flags().Int("lun", -1, "the LUN, `N`; without it the lowest that is free, from 1")
+	c.Flags().Lookup("lun").DefValue = "0" // -1 is nothing to show
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if c.Flags().Changed("lun") && *number < 0 {
 			return fmt.Errorf("--lun %d is no LUN", *number)
@@ -104,7 +105,7 @@ func lunSetCommand() *cobra.Command {
 func parseLUN(s string) (uint16, error) {
 	n, err := strconv.ParseUint(s, 10, 14) // flat space addressing (SAM-5 4.7.7.3)
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a LUN from 0 to 16383", s)
+		return 0, usagef("%q is not a LUN from 0 to 16383", s)
 	}
 	return uint16(n), nil
 }

@@ -92,7 +92,7 @@ func TestBadArguments(t *testing.T) {
 		want string
 	}{
 		{[]string{"frobnicate"}, `unknown command "frobnicate"`},
-		{[]string{"show", "all"}, `unknown command "all"`},
+		{[]string{"show", "all"}, `can't be called with the argument "all" alone: it is "gotgtd show [flags]"`},
 		{[]string{"check"}, `required flag(s) "config" not set`},
 		{[]string{"serve", "--config", "a", "--disk", "b"}, "[config disk]"},
 		{[]string{"serve", "--config", "a", "--target", "iqn.2026-11.test:a"}, "[config target]"},
@@ -101,7 +101,9 @@ func TestBadArguments(t *testing.T) {
 		{[]string{"serve", "d.img"}, "give --disk d.img, or --config d.img"},
 		{[]string{"check", "--colour"}, "unknown flag: --colour"},
 		{[]string{"session", "frobnicate"}, `unknown command "frobnicate"`},
-		{[]string{"session", "end"}, "accepts 1 arg(s)"},
+		{[]string{"session", "end"}, `with no arguments: it is "gotgtd session end TSIH [flags]"`},
+		{[]string{"lun", "resize", "a", "one"}, `"one" is not a LUN`},
+		{[]string{"config", "convert", "a", "b"}, `the arguments ["a" "b"]: it is "gotgtd config convert`},
 		{[]string{"session", "end", "first"}, `"first" is not a TSIH`},
 		{[]string{"session", "end", "70000"}, `"70000" is not a TSIH`},
 		{[]string{"session", "end", "1", "--reject-for", "0s"}, "--reject-for 0s: must be a time up to 24h0m0s"},

@@ -53,7 +53,7 @@ func serveCommand() *cobra.Command {
 	f.StringArrayVar(&o.disks, "disk", nil, "serve this file or device, `PATH[,size=1GiB]`, as LUN 1; with size= a missing file is made, sparse; repeated: LUN 2 and on")
 	f.StringVar(&o.target, "target", defaultTarget, "name, `IQN`, of the target that --disk belongs to")
 	f.StringArrayVar(&o.listen, "listen", nil, "listen on this `ADDR` instead of the configured portals; may be repeated (default "+defaultListen+" when nothing else says where)")
-	f.StringVar(&o.stateDir, "state-dir", "", "`DIR` for what outlives a restart: reservations that persist through power loss")
+	f.StringVar(&o.stateDir, "state-dir", "", "`DIR` for what outlives a restart: reservations that persist through power loss, and the numbers that targets and LUNs were given (numbers.yaml); without it they are forgotten")
 	f.StringVar(&o.level, "log-level", "info", "least `LEVEL` to log: debug, info, warn or error")
 	c.MarkFlagsMutuallyExclusive("config", "disk")
 	c.MarkFlagsMutuallyExclusive("config", "target")

@@ -38,10 +38,20 @@ type errRun struct{ error }
 func (e errRun) Unwrap() error { return e.error }
 
 // markErrors makes the errors of c and the commands below it tell whether the
-// command ran: cobra's own errors have no type.
+// command ran: cobra's own errors have no type. Those about arguments get the usage line.
 func markErrors(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		markErrors(sub)
+	}
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			err := check(c, args)
+			var says errUsage
+			if err == nil || errors.As(err, &says) || c.HasSubCommands() {
+				return err
+			}
+			return usagef("%s can't be called with %s: it is %q, see %s --help", c.CommandPath(), arguments(args), c.UseLine(), c.CommandPath())
+		}
 	}
 	if run := c.RunE; run != nil {
 		c.RunE = func(c *cobra.Command, args []string) error {
@@ -53,18 +63,30 @@ func markErrors(c *cobra.Command) {
 	}
 }
 
+// arguments names a command's arguments.
+func arguments(args []string) string {
+	switch len(args) {
+	case 0:
+		return "no arguments"
+	case 1:
+		return fmt.Sprintf("the argument %q alone", args[0])
+	}
+	return fmt.Sprintf("the arguments %q", args)
+}
+
 // exitStatus is the exit status for what the root command returned.
 func exitStatus(err error) int {
 	var (
 		reported errReported
 		usage    errUsage
 		ran      errRun
+		setting  *config.SettingError
 		list     config.Errors
 	)
 	switch {
 	case err == nil:
 		return 0
-	case !errors.As(err, &ran) || errors.As(err, &usage):
+	case !errors.As(err, &ran) || errors.As(err, &usage) || errors.As(err, &setting):
 		return statusUsage
 	case errors.As(err, &reported) && reported.status != 0:
 		return reported.status

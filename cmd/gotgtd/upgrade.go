@@ -21,7 +21,7 @@ func upgradeCommand() *cobra.Command {
 	}
 	asJSON := jsonFlag(c)
 	force := c.Flags().Bool("force", false, "do it though the new configuration hurts initiators that are logged in: they are told, and may lose data")
-	dryRun := c.Flags().Bool("dry-run", false, "print what it would change, as `gotgtd plan` does, and change nothing")
+	dryRun := c.Flags().Bool("dry-run", false, "print what it would change, as gotgtd plan does, and change nothing")
 	timeout := c.Flags().Duration("timeout", 0, "give up after this `DURATION`; 0 leaves that to the daemon")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *timeout < 0 {

@@ -98,10 +98,15 @@ func meaning(f *fileConfig) string {
 	return e.out.String()
 }
 
+// NoTargetError is a target that the text does not have. An included file may have it.
+type NoTargetError struct{ Name string }
+
+func (e *NoTargetError) Error() string { return "there is no target " + e.Name + " in this file" }
+
 func (f *fileConfig) target(name string) (int, error) {
 	i := slices.IndexFunc(f.Targets, func(t fileTarget) bool { return strings.EqualFold(t.Name, name) })
 	if i < 0 {
-		return 0, fmt.Errorf("there is no target %s in this file", name)
+		return 0, &NoTargetError{name}
 	}
 	return i, nil
 }
@@ -438,6 +443,12 @@ func set(v reflect.Value, at yamlPath, settings []string) ([]textChange, error) 
 	return changes, nil
 }
 
+// SettingError is a setting that can't be what was given for it, KEY=VALUE.
+type SettingError struct{ Err error }
+
+func (e *SettingError) Error() string { return e.Err.Error() }
+func (e *SettingError) Unwrap() error { return e.Err }
+
 // assign assigns settings, each KEY=VALUE, to the struct v, and returns the
 // keys.
 func assign(v reflect.Value, settings []string) ([]string, error) {
@@ -445,13 +456,13 @@ func assign(v reflect.Value, settings []string) ([]string, error) {
 	for _, s := range settings {
 		key, value, found := strings.Cut(s, "=")
 		if !found {
-			return nil, fmt.Errorf("%q is not KEY=VALUE", s)
+			return nil, &SettingError{fmt.Errorf("%q is not KEY=VALUE", s)}
 		}
 		if slices.Contains([]string{"name", "lun", "luns"}, key) {
-			return nil, fmt.Errorf("%s can't be set: remove it and add another", key)
+			return nil, &SettingError{fmt.Errorf("%s can't be set: remove it and add another", key)}
 		}
 		if err := assignOne(v, strings.Split(key, "."), value); err != nil {
-			return nil, fmt.Errorf("%s: %w", key, err)
+			return nil, &SettingError{fmt.Errorf("%s: %w", key, err)}
 		}
 		keys = append(keys, key)
 	}

@@ -4,6 +4,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -63,6 +64,20 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Errors is everything wrong with a configuration, in the order of the file.
 type Errors []*Error
+
+// Renamed names the file in which errors are: a text that was read as that of the file
+// at path, and does not stand there, has another name. Other errors are left alone.
+func Renamed(err error, path, name string) error {
+	var list Errors
+	if errors.As(err, &list) {
+		for _, e := range list {
+			if e.Pos.File == path {
+				e.Pos.File = name
+			}
+		}
+	}
+	return err
+}
 
 // Error prints one line for each error.
 func (l Errors) Error() string {

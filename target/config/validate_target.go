@@ -82,7 +82,7 @@ func (v *validator) access(a Access, t *Target, at string) {
 	v.initiators(a.Initiators, at)
 	for i, name := range a.Accounts {
 		if !slices.ContainsFunc(t.Auth.Users, func(u Account) bool { return u.User == name }) {
-			v.fail(fmt.Sprintf("%s.accounts[%d]", at, i), "the target has no user %q in auth: only those can prove that they are", name)
+			v.fail(fmt.Sprintf("%s.accounts[%d]", at, i), "the target has no user %q in auth, and only those can be admitted by account: add it there first (gotgtd user add)", name)
 		}
 	}
 }

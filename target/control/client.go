@@ -164,7 +164,7 @@ func (c *Client) once(ctx context.Context, method, path string, question []byte,
 		return errElsewhere // the process has ended meanwhile
 	}
 	if err != nil {
-		return fmt.Errorf("can't reach gotgtd through %q: %w", c.socket, errors.Unwrap(err))
+		return fmt.Errorf("can't reach gotgtd through %q (does it run, as this user or with this --control?): %w", c.socket, errors.Unwrap(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusServiceUnavailable {

@@ -50,9 +50,9 @@ func NewPlanned(p *plan.Plan) Planned {
 
 // Errors that a Daemon's answer about a configuration may be.
 var (
-	ErrInvalid  = errors.New("the configuration is not valid")          // 422
-	ErrRevision = errors.New("the configuration has changed meanwhile") // 409
-	ErrNoFile   = errors.New("the daemon has no configuration file")    // 409
+	ErrInvalid  = errors.New("the configuration is not valid")                                                                       // 422
+	ErrRevision = errors.New("the configuration has changed meanwhile: read it again (GET /v1/config), and make the change in that") // 409
+	ErrNoFile   = errors.New("the daemon has no configuration file")                                                                 // 409
 )
 
 // Configurer is the part of a Daemon that has a configuration.

@@ -346,13 +346,24 @@ func TestBadRequests(t *testing.T) {
 	for path, want := range map[string]string{
 		"/v1/upgrade?timeout=soon": `timeout "soon" is not a positive duration`,
 		"/v1/upgrade?timeout=-1s":  `timeout "-1s" is not a positive duration`,
-		"/v1/status":               "405",
-		"/v2/upgrade":              "404",
+		"/v1/status":               "there is no POST /v1/status here",
+		"/v2/upgrade":              "there is no POST /v2/upgrade here",
 		"/v1/upgrade?timeout=" + strings.Repeat("1", 2*maxHeader): "431",
 	} {
 		err := c.call(t.Context(), http.MethodPost, path, &struct{}{})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("POST %.40s: error %v, want one with %q", path, err, want)
+		}
+	}
+}
+
+// TestUnknownRequests: every answer has its error in JSON.
+func TestUnknownRequests(t *testing.T) {
+	_, c := testServer(t, &fakeDaemon{})
+	for _, r := range [][2]string{{http.MethodGet, "/v1/nothing"}, {http.MethodDelete, "/v1/config"}, {http.MethodGet, "/"}} {
+		err := c.call(t.Context(), r[0], r[1], nil)
+		if want := "there is no " + r[0] + " " + r[1] + " here"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: error %v, want one with %q", r, err, want)
 		}
 	}
 }

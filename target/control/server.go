@@ -98,6 +98,9 @@ func Serve(l net.Listener, d Daemon) *Server {
 	for pattern, h := range s.routes() {
 		mux.HandleFunc(pattern, h)
 	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		unixhttp.Reply(w, http.StatusNotFound, problem{Error: fmt.Sprintf("there is no %s %s here: docs/api.md has what there is", r.Method, r.URL.Path)})
+	})
 	s.http = unixhttp.Serve(l, mux, unixhttp.Options{ReadTimeout: readTimeout, MaxHeader: maxHeader})
 	return s
 }

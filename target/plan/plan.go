@@ -174,7 +174,7 @@ func (p *planner) add(t *config.Target) {
 }
 
 func (p *planner) addLUN(target string, l *config.LUN, who []string) {
-	what := l.Backend + " " + l.Path
+	what := strings.TrimSpace(l.Backend + " " + l.Path) // a RAM disk has no path
 	if _, size, err := p.look(l); err == nil && size > 0 {
 		what += ", " + sizeText(size)
 	} else if l.Size > 0 {

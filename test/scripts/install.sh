@@ -28,7 +28,7 @@ done
 put 644 "$prefix/lib/gotgtd/tgt/man/man8" docs/man/tgt/*.8
 put 644 "$prefix/share/man/man8" docs/man/*.8
 put 644 "$prefix/share/man/man5" docs/man/*.5
-put 644 "$prefix/share/doc/gotgtd" README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg
+put 644 "$prefix/share/doc/gotgtd" README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg docs/openapi.yaml
 put 644 "$prefix/share/doc/gotgtd/examples" docs/examples/*
 
 units=$(mktemp -d)

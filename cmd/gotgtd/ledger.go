@@ -17,6 +17,7 @@ import (
 	"github.com/gotgtd/gotgtd/internal/replace"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/plan"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 const (
@@ -76,11 +77,30 @@ func openLedger(dir string) (*ledger, error) {
 	if err == nil {
 		err = yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&f)
 	}
+	if err == nil {
+		err = f.check()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("can't read the numbers of targets and LUNs in %q (mend it, or move it away if every number is in the configuration): %w", l.path, err)
 	}
 	l.targets, l.text = f.Targets, text
 	return l, nil
+}
+
+// check finds numbers that can't be: somebody may have edited the file, and the messages about
+// the configuration that they end up in would name that.
+func (f *ledgerFile) check() error {
+	for _, t := range f.Targets {
+		if t.TID < 1 || t.TID > 65535 {
+			return fmt.Errorf("target %q has TID %d, which is none of 1 to 65535", t.Name, t.TID)
+		}
+		for _, u := range t.LUNs {
+			if u.LUN > scsi.MaxLUN {
+				return fmt.Errorf("target %q has LUN %d, which is none of 0 to %d", t.Name, u.LUN, scsi.MaxLUN)
+			}
+		}
+	}
+	return nil
 }
 
 // numbers returns what is remembered.

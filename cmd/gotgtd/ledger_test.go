@@ -68,7 +68,10 @@ func TestLedgerForgetsAtLast(t *testing.T) {
 func TestDamagedLedger(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, ledgerName)
-	for _, text := range []string{"targets: [", "targets:\n  - nam: x\n"} {
+	for _, text := range []string{
+		"targets: [", "targets:\n  - nam: x\n", "targets: [{name: x, tid: 0}]", "targets: [{name: x, tid: 65536}]",
+		"targets: [{name: x, tid: 1, luns: [{lun: 16384, path: /a}]}]", "",
+	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -48,12 +48,14 @@ func (n Numbers) tid(target string, taken map[int]bool) int {
 }
 
 // nextTID returns the TID of a new target where all are given by order: one
-// more than the highest, as tgt-admin has it.
-func (n Numbers) nextTID(highest int) int {
+// more than the highest, as tgt-admin has it, and none that another target has.
+func (n Numbers) nextTID(latest int, taken map[int]bool) int {
 	for _, t := range n {
-		highest = max(highest, t.TID)
+		latest = max(latest, t.TID)
 	}
-	return highest + 1
+	for latest++; taken[latest]; latest++ {
+	}
+	return latest
 }
 
 // lun returns the number that a logical unit was given.

@@ -48,10 +48,18 @@ func TestNumbersStay(t *testing.T) {
 		want       map[string]string
 	}{
 		{"first", target("m", "b", "c"), map[string]string{"m/b": "1.1 00010001", "m/c": "1.2 00010002"}},
+		{
+			"two targets at once, about the one that is there", target("a", "d") + target("m", "b", "c") + target("z", "a"),
+			map[string]string{"a/d": "2.1 00020001", "m/b": "1.1 00010001", "m/c": "1.2 00010002", "z/a": "3.1 00030001"},
+		},
 		{"a disk before", target("m", "a", "b", "c"), map[string]string{"m/a": "1.3 00010003", "m/b": "1.1 00010001", "m/c": "1.2 00010002"}},
 		{
 			"a target before", target("a", "d") + target("m", "b", "c"),
 			map[string]string{"a/d": "2.1 00020001", "m/b": "1.1 00010001", "m/c": "1.2 00010002"},
+		},
+		{
+			"targets before and behind", target("a", "d") + target("m", "b") + target("y", "a") + target("z", "c"),
+			map[string]string{"a/d": "2.1 00020001", "m/b": "1.1 00010001", "y/a": "3.1 00030001", "z/c": "4.1 00040001"},
 		},
 		{"a target less", target("a", "d"), map[string]string{"a/d": "2.1 00020001"}},
 		{

@@ -152,7 +152,7 @@ func (b *tgtBuilder) target(t *tgtTarget) {
 		c.target.TID = b.known.tid(c.target.Name, b.taken)
 	}
 	if c.target.TID == 0 {
-		c.target.TID = b.known.nextTID(b.tid)
+		c.target.TID = b.known.nextTID(b.tid, b.taken)
 	}
 	b.tid, b.taken[c.target.TID] = c.target.TID, true
 	b.luns(c, t.stores, shared)

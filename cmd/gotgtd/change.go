@@ -48,11 +48,18 @@ func (ch *change) plan() (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &outcome{Config: ch.file.Path, Plan: planFor(ch.running, conf)}
-	if old, err := config.LoadText(ch.file.Path, ch.file.Text, ch.running.Numbers(), ch.running.NotOpen); err == nil {
-		o.Pending = planFor(ch.running, old).Lines()
+	o := &outcome{Config: ch.file.Path}
+	if o.Plan, err = planFor(ch.running, conf); err != nil {
+		return nil, err
 	}
-	return o, nil
+	old, err := config.LoadText(ch.file.Path, ch.file.Text, ch.running.Numbers(), ch.running.NotOpen)
+	if err == nil {
+		var pending *plan.Plan
+		if pending, err = planFor(ch.running, old); err == nil {
+			o.Pending = pending.Lines()
+		}
+	}
+	return o, nil // a text that was not valid is replaced by one that is
 }
 
 // make carries the change out. If the daemon refuses it, the file has its old

@@ -50,7 +50,8 @@ func (d *daemon) Change(ctx context.Context, ops []overlay.Operation) error {
 		return err
 	}
 	// What the file has in it by now goes along. It may not hurt.
-	if err := planFor(runs, conf).Check(); err != nil { // conf has the overlay from here on
+	runs.Overlay.Apply(conf)
+	if err := plan.Make(runs, conf, target.Look).Check(); err != nil {
 		return fmt.Errorf("%w: the configuration file was changed: %w", overlay.ErrInvalidRequest, err)
 	}
 	next, err := d.overlay.Add(conf, ops, runs.NotOpen)

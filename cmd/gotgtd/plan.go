@@ -57,14 +57,19 @@ func makePlan(ctx context.Context, d *control.Client, file string) (*plan.Plan, 
 	if err != nil {
 		return nil, err
 	}
-	return planFor(running, conf), nil
+	return planFor(running, conf)
 }
 
 // planFor plans what leads from what runs to a configuration that was just
-// loaded: what tgtadm has changed is on top of that.
-func planFor(running *plan.Running, conf *config.Config) *plan.Plan {
-	running.Overlay.Apply(conf)
-	return plan.Make(running, conf, target.Look)
+// loaded: what tgtadm has changed is on top of that, and may not go with it.
+func planFor(running *plan.Running, conf *config.Config) (*plan.Plan, error) {
+	if running.Overlay != nil {
+		running.Overlay.Apply(conf)
+		if err := conf.ValidateToPlan(running.NotOpen); err != nil {
+			return nil, fmt.Errorf("with what tgtadm has changed: %w", err)
+		}
+	}
+	return plan.Make(running, conf, target.Look), nil
 }
 
 // printPlan prints a plan; the error says whether it would be refused.

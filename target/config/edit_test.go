@@ -137,7 +137,7 @@ func TestEditOdd(t *testing.T) {
 		"# nothing yet\n":     "# nothing yet\n" + target + "\n",
 		"# nothing yet":       "# nothing yet\n" + target,
 		"targets: []\n":       target + "\n",
-		"targets: [] # x\n":   target + "\n",
+		"targets: [] # x\n":   "targets: # x\n  - name: iqn.2026-11.test:a\n",
 		"{}\n":                "{targets: [{name: \"iqn.2026-11.test:a\"}]}\n",
 		"---\n# x\n":          "---\n# x\n" + target + "\n",
 		"ignore-errors: true": "ignore-errors: true\n" + target,
@@ -151,6 +151,15 @@ func TestEditOdd(t *testing.T) {
 		if got := string(e.Bytes()); got != want {
 			t.Errorf("%q:\n%s\nwant\n%s", text, got, want)
 		}
+	}
+	const list = "targets:\n  - name: iqn.2026-11.test:a\n    portal-groups: [1, 2] # \"both\" # y\n"
+	e := editing(t, list)
+	if err := e.SetTarget("iqn.2026-11.test:a", []string{"portal-groups=2"}); err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Replace(list, " [1, 2] # \"both\" # y", " # \"both\" # y\n      - 2", 1)
+	if got := string(e.Bytes()); got != want {
+		t.Errorf("a list with a comment:\n%s\nwant\n%s", got, want)
 	}
 	for text, want := range map[string]string{
 		"a: 1\r\nb: 2\n": "CR LF",

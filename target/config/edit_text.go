@@ -323,7 +323,8 @@ func (t *textTree) replace(at yamlPath, s spot) (string, error) {
 	}
 	_, isText := scalarText(s.node)
 	line, _ := t.line(start)
-	if endLine, _ := t.line(t.end(s)); isText && single(v) && line == endLine && s.node.Type() != ast.LiteralType {
+	endLine, _ := t.line(t.end(s))
+	if isText && single(v) && line == endLine && s.node.Type() != ast.LiteralType {
 		text, err := t.flow(v)
 		return t.splice(start, t.scalarEnd(start), text), err
 	}
@@ -331,7 +332,27 @@ func (t *textTree) replace(at yamlPath, s spot) (string, error) {
 		return "", errShape
 	}
 	block, err := t.block(at, strings.Repeat(" ", t.column(s.start)))
+	if line == endLine {
+		first, rest, more := strings.Cut(block, "\n")
+		if block = first + t.comment(start); more {
+			block += "\n" + rest
+		}
+	}
 	return t.splice(s.start, t.end(s), strings.TrimLeft(block, " ")), err
+}
+
+// comment is the one behind a value on its line, with the space before it.
+func (t *textTree) comment(start int) string {
+	line, _, _ := strings.Cut(t.text[start:], "\n")
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case (c == '"' || c == '\'') && (i == 0 || strings.IndexByte("[{,: ", line[i-1]) >= 0):
+			i = quoteEnd(line, i)
+		case c == '#' && i > 0 && (line[i-1] == ' ' || line[i-1] == '\t'):
+			return line[len(strings.TrimRight(line[:i], " \t")):]
+		}
+	}
+	return ""
 }
 
 // scalarEnd is where a single value on a line of a block ends.

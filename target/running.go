@@ -130,7 +130,7 @@ func (t *taker) replacements(state *iscsi.NodeState, devices map[string]scsi.Dev
 		if i < 0 {
 			continue
 		}
-		user := fmt.Sprintf("%s (TSIH %d)", state.Sessions[i].Initiator, state.Sessions[i].TSIH)
+		user := fmt.Sprintf("%s (TSIH %d)", plan.Printable(state.Sessions[i].Initiator), state.Sessions[i].TSIH)
 		for _, r := range st.device.Replaced() {
 			errs = append(errs, &ReplacedError{st.conf.Name, r.Number, r.Why, user})
 		}

@@ -213,7 +213,11 @@ func (p *planner) users(luns []LUN, sessions []*Session) string {
 	for i := range luns {
 		l := &luns[i]
 		if len(l.Holders) > 0 {
-			list = append(list, fmt.Sprintf("LUN %d is reserved by, or registered with, %s", l.LUN, some(l.Holders)))
+			var holders []string
+			for _, name := range l.Holders {
+				holders = append(holders, Printable(name))
+			}
+			list = append(list, fmt.Sprintf("LUN %d is reserved by, or registered with, %s", l.LUN, some(holders)))
 		}
 		if p.recent(l.LastIO) {
 			busy := slices.DeleteFunc(slices.Clone(sessions), func(s *Session) bool { return !p.recent(s.LastIO) })

@@ -205,6 +205,22 @@ func TestReasonOnce(t *testing.T) {
 }
 
 // TestStart plans for a daemon that does not run.
+// TestHostileNames has initiators whose names would be lines of the plan.
+func TestHostileNames(t *testing.T) {
+	d := disks{"/a": {"file:1", 64 << 20}}
+	r := serve(oneTarget(config.LUN{Number: 1, Path: "/a"}), d)
+	const hostile = "x\n- target y\x1b[2K at 192.0.2.9:1 (TSIH 9), z\u202e"
+	r.Sessions = []Session{{TSIH: 3, Initiator: hostile, Target: name, Address: "192.0.2.1:40000"}}
+	r.Targets[0].LUNs[0].Holders = []string{hostile}
+	for what, desired := range map[string]*config.Config{"less": oneTarget(), "another": oneTarget(config.LUN{Number: 1, Path: "/a", Serial: "new"})} {
+		p := Make(r, desired, d.look)
+		text := strings.Join(append(p.Lines(), p.Refused()...), "")
+		if len(p.Lines()) != 1 || len(p.Refused()) != 1 || strings.ContainsAny(text, "\n\x1b\u202e") || strings.Contains(text, " (TSIH 9)") {
+			t.Errorf("%s: the plan is %q", what, text)
+		}
+	}
+}
+
 func TestStart(t *testing.T) {
 	p := Make(nil, oneTarget(config.LUN{Number: 1, Path: "/a"}), disks{}.look)
 	if len(p.Lines()) != 2 || p.Check() != nil {

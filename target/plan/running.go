@@ -13,7 +13,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/overlay"
@@ -79,7 +81,18 @@ type Session struct {
 
 // String names the session as the commands do.
 func (s *Session) String() string {
-	return fmt.Sprintf("%s at %s (TSIH %d)", s.Initiator, s.Address, s.TSIH)
+	return fmt.Sprintf("%s at %s (TSIH %d)", Printable(s.Initiator), s.Address, s.TSIH)
+}
+
+// Printable is a name that an initiator has given itself, for people: what ends a line, moves
+// a terminal's cursor or ends a word would let it write into a plan.
+func Printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == ' ' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, name)
 }
 
 // Numbers returns the numbers that are given, those that are kept for what is gone

@@ -51,10 +51,14 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+// patience is how long a test waits for what should come at once. No working
+// machine is as slow, however busy it is.
+const patience = 2 * time.Minute
+
 // await waits for the line that makes ok true.
 func (l *lines) await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for !ok() {
 		select {
 		case <-l.grown:
@@ -138,7 +142,7 @@ func waitOpened(t *testing.T, opened <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-opened:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the store is not opened")
 	}
 }

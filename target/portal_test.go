@@ -61,7 +61,7 @@ func TestClosedPortalGroup(t *testing.T) {
 			handOver(t, old, next)
 			select {
 			case <-sessions[1].Done():
-			case <-time.After(4 * logoutGrace):
+			case <-time.After(patience):
 				t.Error("the session in the group that is gone goes on")
 			}
 			if err := sessions[0].Settle(t.Context(), initiator.LUN(1)); err != nil {

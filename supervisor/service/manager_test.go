@@ -3,11 +3,13 @@
 package service
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gotgtd/gotgtd/supervisor/supervisortest"
 )
@@ -93,15 +95,21 @@ func TestSocketActivation(t *testing.T) {
 	cmd := exec.Command("systemd-socket-activate", args...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	s.start(cmd)
-	for _, err := os.Stat(path); err != nil; _, err = os.Stat(path) {
+	generation, _, err := ask(path)
+	// It is bound before it listens.
+	for late := time.Now().Add(testTimeout); err != nil && time.Now().Before(late); generation, _, err = ask(path) {
+		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+			break
+		}
+		time.Sleep(time.Millisecond)
 	}
-	if generation, _ := s.ask(); generation != 1 {
-		t.Errorf("generation %d answers", generation)
+	if err != nil || generation != 1 {
+		t.Errorf("generation %d answers: %v", generation, err)
 	}
 	if st := s.reload(); len(st.Sockets) != 1 || st.Sockets[0].Bound || st.Sockets[0].Name != "test" {
 		t.Errorf("sockets %+v", st.Sockets)
 	}
-	if generation, _ := s.ask(); generation != 2 {
+	if generation, _ = s.ask(); generation != 2 {
 		t.Errorf("generation %d answers", generation)
 	}
 }

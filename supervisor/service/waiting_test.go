@@ -201,25 +201,23 @@ func TestEndWhileAReloadWaits(t *testing.T) {
 
 // A service that takes its time to stop, longer than a start may take.
 func TestReloadWaitsInVain(t *testing.T) {
-	const bound = 300 * time.Millisecond
 	s := newSupervised(t, func(c *Config) {
-		c.Strategy, c.Readiness, c.ReadyTimeout = Restart, ReadyByExec, bound
+		c.Strategy, c.Readiness, c.ReadyTimeout = Restart, ReadyByExec, 300*time.Millisecond
 	})
-	deaf := filepath.Join(s.dir, "deaf")
-	s.cfg.Command = []string{"sh", "-c", `trap "" TERM; : > "$0"; while :; do sleep 1000; done`, deaf}
+	deaf := filepath.Join(s.dir, "deaf") // as long as it is there, until the service has started
+	if err := os.WriteFile(deaf, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.cfg.Command = []string{"sh", "-c", `[ -e "$0" ] && trap "" TERM; rm -f "$0"; while :; do sleep 1000; done`, deaf}
 	s.run()
-	s.until("deaf", func(Status) bool { _, err := os.Stat(deaf); return err == nil })
-	before := s.untilServing().Main.PID
+	s.until("deaf", func(Status) bool { _, err := os.Stat(deaf); return err != nil })
 	first := s.begin(s.Reload)
-	s.until("stopping", func(st Status) bool { return st.State == Stopping })
-	s.failing("the second reload", s.reloadWaits(), "can't reload: the service is still stopping, after a wait of 300ms")
+	before := s.until("stopping", func(st Status) bool { return st.State == Stopping }).Main.PID
+	s.failing("the second reload", s.begin(s.Reload), "can't reload: the service is still stopping, after a wait of 300ms")
 	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	s.serving("the first reload", first, 2)
-	if err := syscall.Kill(s.now().Main.PID, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // Reloads that wait leave room for who asks how things stand, and for who stops.

@@ -129,7 +129,7 @@ func startRig(t *testing.T) *rig {
 // untilListening waits until Run has come so far.
 func (r *rig) untilListening() {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

@@ -147,12 +147,18 @@ func TestCommandsUser(t *testing.T) {
 		t.Errorf("the last account: %v\n%s", err, out)
 	}
 	secrets(1)
-	for _, args := range [][]string{{"remove", a, "bob", "--last"}, {"remove", "--discovery", "scan", "--last"}} {
-		if out, err := user("", args...); err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
-		}
+	if out, err := user("", "add", "--discovery", "also", "--secret-file", second); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
-	secrets(0)
+	for _, step := range []struct {
+		left int // files with secrets
+		args []string
+	}{{1, []string{"remove", a, "bob", "--last"}}, {1, []string{"remove", "--discovery", "scan"}}, {0, []string{"remove", "--discovery", "also", "--last"}}} {
+		if out, err := user("", step.args...); err != nil {
+			t.Fatalf("%v: %v\n%s", step.args, err, out)
+		}
+		secrets(step.left)
+	}
 	if _, err := os.Stat(own); err != nil {
 		t.Errorf("a secret file that no command has made: %v", err)
 	}

@@ -58,9 +58,8 @@ func (s *Server) progress(path string, interrupt func() error) func(done, total 
 func newUnit(c *config.LUN, tid int, store storage.Store, log *slog.Logger) (*scsi.LogicalUnit, error) {
 	o := scsi.LogicalUnitOptions{
 		Store: store, BlockSize: c.BlockSize, ReadOnly: c.ReadOnly,
-		WriteCache: (c.WriteCache == nil || *c.WriteCache) && !c.Sync,
-		Thin:       c.Thin == nil || *c.Thin,
-		Removable:  c.Removable, Online: !c.Offline, Absent: lateReasonOf(store) != "", Log: log,
+		WriteThrough: c.WriteCache != nil && !*c.WriteCache || c.Sync, FullyProvisioned: c.Thin != nil && !*c.Thin,
+		Removable: c.Removable, Offline: c.Offline, Absent: lateReasonOf(store) != "", Log: log,
 		LowestAlignedLBA: c.LowestAlignedLBA, OptimalTransferGranularity: c.OptimalTransferGranularity,
 		OptimalTransferLength: c.OptimalTransferLength, DescriptorSense: c.DescriptorSense,
 		SCSIID: c.SCSIID, Serial: c.Serial, Vendor: c.Vendor, Product: c.Product, Revision: c.Revision, LocalNAA: c.LocalNAA(tid),

@@ -250,7 +250,7 @@ func (s *Server) attach(o *Options, t *served, j int) error {
 }
 
 func attachController(d *scsi.Device, log *slog.Logger) error {
-	lu, err := scsi.NewController(scsi.LogicalUnitOptions{Online: true, Log: log})
+	lu, err := scsi.NewController(scsi.LogicalUnitOptions{Log: log})
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func serve(t testing.TB, auth iscsi.Auth) (string, storage.Store) {
 		t.Fatal(err)
 	}
 	device.AddTargetPort(1, diskName+",t,0x0001")
-	unit, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: store, WriteCache: true, Thin: true, Online: true})
+	unit, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: store})
 	if err == nil {
 		err = device.Attach(1, unit)
 	}

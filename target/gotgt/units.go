@@ -51,7 +51,7 @@ func (u *unit) make(log *slog.Logger) (*engine.LogicalUnit, error) {
 	}
 	unit, err := engine.NewLogicalUnit(engine.LogicalUnitOptions{
 		Store: store, BlockSize: 1 << min(shift, 30), ReadOnly: a.Readonly || a.SWP,
-		WriteCache: true, Thin: a.ThinProvisioning, Removable: a.Removable, Online: a.Online, Log: log,
+		FullyProvisioned: !a.ThinProvisioning, Removable: a.Removable, Offline: !a.Online, Log: log,
 		Vendor: a.VendorID, Product: a.ProductID, Revision: a.ProductRev,
 		Serial: fmt.Sprintf("gotgt-%d", lu.UUID), SCSIID: fmt.Sprintf("%-8.8sgotgt-%d", a.VendorID, lu.UUID), NAA: naa(lu.UUID),
 		PhysicalBlockExponent: uint8(a.Lbppbe), LowestAlignedLBA: uint16(a.LowestAlignedLBA),

@@ -59,7 +59,7 @@ func diskOver(t testing.TB, store storage.Store, limits Limits, auth Auth) *Targ
 		t.Fatal(err)
 	}
 	device.AddTargetPort(1, testTarget+",t,0x0001")
-	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: store, WriteCache: true, Online: true})
+	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: store})
 	if err == nil {
 		err = device.Attach(1, lu)
 	}

@@ -29,12 +29,17 @@ type attachment struct {
 
 func newAttachment(d *Device, n uint16, lu *LogicalUnit) (*attachment, error) {
 	a := &attachment{dev: d, lu: lu, number: n, scsiID: lu.opts.SCSIID, serial: lu.opts.Serial, naa: lu.opts.NAA}
+	naa := localNAA(d.opts.Name, n)
+	if len(a.naa) == 0 {
+		a.naa = naa
+	}
+	if d.opts.TID == 0 { // no number that tells the device from others
+		id := hex.EncodeToString(naa)
+		setDefault(&a.scsiID, "IET     "+id)
+		setDefault(&a.serial, id)
+	}
 	setDefault(&a.scsiID, fmt.Sprintf("IET     %04x%04x", d.opts.TID, n))
 	setDefault(&a.serial, fmt.Sprintf("beaf%d%d", d.opts.TID, n))
-	if len(a.naa) == 0 {
-		naa := localNAA(d.opts.Name, n)
-		a.naa = naa[:]
-	}
 	var err error
 	a.reservations, err = a.newReservations(d)
 	return a, err

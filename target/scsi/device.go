@@ -17,7 +17,7 @@ import (
 // DeviceOptions say what a Device is. All but Name may be zero.
 type DeviceOptions struct {
 	Name     string       // iSCSI name of the target
-	TID      int          // the target's number, part of default SCSI IDs and serial numbers
+	TID      int          // the target's number, part of default SCSI IDs and serial numbers; 0: the name is instead
 	StateDir string       // folder for reservations that persist through power loss (APTPL); "" means that they can't
 	Log      *slog.Logger // nil means slog.Default()
 

@@ -227,7 +227,7 @@ func TestPersistentReservations(t *testing.T) {
 
 func TestAReservationStopsACommandThatWaited(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	attach(t, d, 1, scsi.LogicalUnitOptions{WriteCache: true})
+	attach(t, d, 1, scsi.LogicalUnitOptions{})
 	h, other := openHost(t, d, "a").settle(), openHost(t, d, "b").settle()
 	h.prepare(&h.cmd, rw10(0x2a, 0, 0, 1), 512, 0)
 	other.want(good, []byte{0x16, 5: 0}, nil, 0)
@@ -279,7 +279,7 @@ func TestNamesOfANexus(t *testing.T) {
 // detector.
 func TestConcurrentUse(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	lu := attach(t, d, 1, scsi.LogicalUnitOptions{WriteCache: true, Thin: true, Removable: true})
+	lu := attach(t, d, 1, scsi.LogicalUnitOptions{Removable: true})
 	var wg sync.WaitGroup
 	var errs [4]error
 	for i := range errs {

@@ -56,7 +56,7 @@ func TestStorageErrorsBecomeSense(t *testing.T) {
 		{storagetest.Flush, syscall.EIO, rw10(0x28, 8, 4, 2), nil, "3/0c/00"},
 	} {
 		t.Run(fmt.Sprintf("%s/%v/%02x", c.op, c.err, c.cdb[0]), func(t *testing.T) {
-			h, lu, store := faulty(t, scsi.LogicalUnitOptions{WriteCache: true, Thin: true})
+			h, lu, store := faulty(t, scsi.LogicalUnitOptions{})
 			store.Inject(storagetest.Fault{Op: c.op, Err: c.err})
 			r := h.want(c.want, c.cdb, c.out, 1024)
 			if lba, ok := r.info(); !ok || lba != 4 {
@@ -86,7 +86,7 @@ func TestShrunkStore(t *testing.T) {
 }
 
 func TestAFailedFlushIsForever(t *testing.T) {
-	h, lu, store := faulty(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, lu, store := faulty(t, scsi.LogicalUnitOptions{})
 	store.Inject(storagetest.Fault{Op: storagetest.Flush, Err: syscall.EIO, Count: 1})
 	h.want(good, rw10(0x2a, 0, 0, 1), fill(1, 1), 0)
 	h.want("3/0c/00", rw10(0x35, 0, 0, 0), nil, 0)
@@ -119,7 +119,7 @@ func TestAFailedDurableWriteMayBeAFailedFlush(t *testing.T) {
 		err  error
 		then string
 	}{{syscall.EIO, "3/0c/00"}, {syscall.ENOSPC, good}} {
-		h, _, store := faulty(t, scsi.LogicalUnitOptions{WriteCache: true})
+		h, _, store := faulty(t, scsi.LogicalUnitOptions{})
 		store.Inject(storagetest.Fault{Op: storagetest.WriteDurable, Err: c.err, Count: 1})
 		if r := h.do(rw10(0x2a, 8, 0, 1), fill(1, 1), 0); r.status != scsi.CheckCondition {
 			t.Errorf("%v: %v", c.err, r)
@@ -130,7 +130,7 @@ func TestAFailedDurableWriteMayBeAFailedFlush(t *testing.T) {
 
 func TestWithoutACacheEveryChangeIsDurable(t *testing.T) {
 	for _, cdb := range [][]byte{rw10(0x41, 0, 0, 2), rw10(0x41, 8, 0, 2), unmapCDB(24)} {
-		h, _, store := faulty(t, scsi.LogicalUnitOptions{Thin: true})
+		h, _, store := faulty(t, scsi.LogicalUnitOptions{WriteThrough: true})
 		out := fill(0, 1)
 		if cdb[0] == 0x42 {
 			out = unmapList([2]uint64{0, 8})
@@ -147,7 +147,7 @@ func TestFailuresAreLoggedWithMeasure(t *testing.T) {
 	var log bytes.Buffer
 	d := newDevice(t, scsi.DeviceOptions{})
 	store := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
-	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: store, Online: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: store, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func TestFailuresAreLoggedWithMeasure(t *testing.T) {
 }
 
 func TestClosedUnit(t *testing.T) {
-	h, lu, store := faulty(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, lu, store := faulty(t, scsi.LogicalUnitOptions{})
 	var c scsi.Command
 	c.Pool = h.cmd.Pool
 	h.prepare(&c, rw10(0x28, 0, 0, 1), 0, 512)
@@ -198,7 +198,7 @@ func TestClosedUnit(t *testing.T) {
 }
 
 func TestReadsThatWouldWaitAreLeftToAWorker(t *testing.T) {
-	h, _, store := faulty(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, _, store := faulty(t, scsi.LogicalUnitOptions{})
 	store.Inject(storagetest.Fault{Op: storagetest.TryRead, Err: storage.ErrWouldBlock, Count: 1})
 	c := &h.cmd
 	h.prepare(c, rw10(0x28, 0, 0, 1), 0, 512)
@@ -221,7 +221,7 @@ func TestReadsThatWouldWaitAreLeftToAWorker(t *testing.T) {
 func TestWritesThatWouldWaitAreLeftToAWorker(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
 	store := storagetest.NewFaultStore(storagetest.NewRAM(4 << 20))
-	attach(t, d, 1, scsi.LogicalUnitOptions{Store: store, WriteCache: true})
+	attach(t, d, 1, scsi.LogicalUnitOptions{Store: store})
 	h := openHost(t, d, "a").settle()
 	c := &h.cmd
 	try := func(blocks uint16) bool {
@@ -255,7 +255,7 @@ func TestWritesThatWouldWaitAreLeftToAWorker(t *testing.T) {
 func TestAFlushHoldsNothingUp(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
 	store := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
-	lu := attach(t, d, 1, scsi.LogicalUnitOptions{Store: store, WriteCache: true})
+	lu := attach(t, d, 1, scsi.LogicalUnitOptions{Store: store})
 	h, other := openHost(t, d, "a").settle(), openHost(t, d, "b").settle()
 	reached, release := make(chan storagetest.Call, 1), make(chan struct{})
 	store.Inject(storagetest.Fault{Op: storagetest.Flush, Count: 1, Reached: reached, Release: release})

@@ -41,10 +41,10 @@ func newDevice(t tb, o scsi.DeviceOptions) *scsi.Device {
 	return d
 }
 
-// attach makes a disk and attaches it. It is online, whatever o says.
+// attach makes a disk and attaches it.
 func attach(t tb, d *scsi.Device, n uint16, o scsi.LogicalUnitOptions) *scsi.LogicalUnit {
 	t.Helper()
-	o.Online, o.Log = true, quiet
+	o.Log = quiet
 	if o.Store == nil {
 		o.Store = storagetest.NewRAM(1 << 20)
 	}

@@ -16,19 +16,29 @@ import (
 )
 
 // LogicalUnitOptions say what a logical unit is. Store must be there for a
-// disk; the rest may be zero.
+// disk; the rest may be zero, and means then what it does in a configuration: a
+// disk that is online, can be written, has a write cache and is thin provisioned
+// where its store can be.
 type LogicalUnitOptions struct {
-	Store      storage.Store // what holds the blocks; the logical unit closes it
-	BlockSize  int           // bytes in a logical block, 512 or 4096; 0 means 512
-	ReadOnly   bool          // writes end with WRITE PROTECTED; always so when the store is read-only
-	WriteCache bool          // writes may be reported done before they are on stable storage (WCE)
-	Thin       bool          // thin provisioned: UNMAP and the like free space, where the store can
-	Removable  bool          // removable medium, which START STOP UNIT can eject
-	Absent     bool          // the store is not open: likewise, until [LogicalUnit.Arrive]
-	Online     bool          // false: every command that needs the medium ends with NOT READY
-	Log        *slog.Logger  // nil means slog.Default()
+	Store     storage.Store // what holds the blocks; the logical unit closes it
+	BlockSize int           // bytes in a logical block, 512 or 4096; 0 means 512
+	ReadOnly  bool          // writes end with WRITE PROTECTED; always so when the store is read-only
+	Removable bool          // removable medium, which START STOP UNIT can eject
+	Offline   bool          // every command that needs the medium ends with NOT READY
+	Absent    bool          // the store is not open: likewise, until [LogicalUnit.Arrive]
+	Log       *slog.Logger  // nil means slog.Default()
 
-	// Identity. The defaults are tgt's, made of the target's number and the LUN.
+	// WriteThrough has every write on stable storage before it is reported done
+	// (WCE is 0). Without it those that ask for that (FUA) are, and the rest after a
+	// flush.
+	WriteThrough bool
+
+	// FullyProvisioned offers no command that frees space. Without it UNMAP and the
+	// like do so where the store can.
+	FullyProvisioned bool
+
+	// Identity. The defaults are tgt's, made of the target's number and the LUN, or of
+	// its name and the LUN if it has no number.
 	SCSIID   string // T10 vendor designator, at most 128 bytes; "" means "IET     " and %04x%04x
 	Serial   string // unit serial number, at most 128 bytes; "" means "beaf%d%d"
 	Vendor   string // T10 vendor identification, at most 8 bytes; "" means IET
@@ -126,13 +136,13 @@ func NewLogicalUnit(o LogicalUnitOptions) (*LogicalUnit, error) {
 	lu.can = storage.Can(o.Store)
 	// A store opened for reading can't tell whether it could free space. UNMAP
 	// is then a command that ends with WRITE PROTECTED.
-	if !o.Thin || info.Granularity == 0 && !info.ReadOnly {
+	if o.FullyProvisioned || info.Granularity == 0 && !info.ReadOnly {
 		lu.can.Discarder = nil
 	}
-	lu.set(stateOffline, !o.Online)
+	lu.set(stateOffline, o.Offline)
 	lu.set(stateAbsent, o.Absent)
 	lu.set(stateReadOnly, o.ReadOnly || info.ReadOnly)
-	lu.set(stateWCE, o.WriteCache)
+	lu.set(stateWCE, !o.WriteThrough)
 	lu.set(stateDSense, o.DescriptorSense)
 	return lu, nil
 }

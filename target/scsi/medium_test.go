@@ -14,7 +14,7 @@ import (
 )
 
 func TestVerify(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{})
 	data := slices.Concat(fill(1, 1), fill(2, 1), fill(3, 1))
 	h.write(10, data)
 	wrong := bytes.Clone(data)
@@ -46,7 +46,7 @@ func TestVerify(t *testing.T) {
 }
 
 func TestWriteAndVerify(t *testing.T) {
-	h, _, store := faulty(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, _, store := faulty(t, scsi.LogicalUnitOptions{})
 	h.want(good, rw10(0x2e, 2, 4, 2), fill(8, 2), 0)
 	ops := store.Calls(storagetest.WriteDurable, storagetest.Read)
 	if len(ops) != 2 || ops[0].Op != storagetest.WriteDurable {
@@ -82,7 +82,7 @@ func compareAndWrite(lba uint64, compare, write []byte) (cdb, out []byte) {
 }
 
 func TestCompareAndWrite(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{})
 	h.write(3, fill(1, 2))
 	cdb, out := compareAndWrite(3, fill(1, 2), fill(2, 2))
 	h.want(good, cdb, out, 0)
@@ -113,7 +113,7 @@ func TestCompareAndWrite(t *testing.T) {
 func TestCompareAndWriteIsAtomic(t *testing.T) {
 	const hosts, rounds = 4, 50
 	d := newDevice(t, scsi.DeviceOptions{})
-	attach(t, d, 1, scsi.LogicalUnitOptions{WriteCache: true})
+	attach(t, d, 1, scsi.LogicalUnitOptions{})
 	var wg sync.WaitGroup
 	for i := range hosts {
 		h := openHost(t, d, string(rune('a'+i))).settle()
@@ -141,7 +141,7 @@ func TestCompareAndWriteIsAtomic(t *testing.T) {
 }
 
 func TestOrWrite(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{})
 	h.write(3, fill(0x0f, 2))
 	h.want(good, rw16(0x8b, 0, 3, 2), fill(0x31, 2), 0)
 	if got := h.read(3, 2); !bytes.Equal(got, fill(0x3f, 2)) {
@@ -166,7 +166,7 @@ func unmapList(extents ...[2]uint64) []byte {
 func unmapCDB(n int) []byte { return []byte{0x42, 0, 0, 0, 0, 0, 0, byte(n >> 8), byte(n), 0} }
 
 func TestUnmap(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{WriteCache: true, Thin: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{})
 	h.write(0, fill(1, 64))
 	unmap := func(want string, list []byte) {
 		t.Helper()
@@ -190,14 +190,14 @@ func TestUnmap(t *testing.T) {
 		t.Error("not exactly the blocks named were freed")
 	}
 	h.want("5/24/00", []byte{0x42, 1, 8: 0, 9: 0}, nil, 0) // ANCHOR
-	huge, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(4 << 30), Thin: true})
+	huge, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(4 << 30)})
 	list := unmapList([2]uint64{0, 1 << 20}, [2]uint64{1 << 20, 1})
 	huge.want("5/26/00", unmapCDB(len(list)), list, 0)
 }
 
 func TestWriteSame(t *testing.T) {
 	for _, thin := range []bool{false, true} {
-		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(32 << 20), WriteCache: true, Thin: thin})
+		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(32 << 20), FullyProvisioned: !thin})
 		h.write(0, fill(1, 32))
 		h.want(good, rw10(0x41, 0, 4, 2), fill(7, 1), 0)
 		h.want(good, rw16(0x93, 1, 8, 2), nil, 0) // NDOB
@@ -233,7 +233,7 @@ func TestWriteSame(t *testing.T) {
 }
 
 func TestGetLBAStatus(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{WriteCache: true, Thin: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{})
 	h.write(8, fill(1, 8))
 	h.write(64, fill(1, 8))
 	status := func(lba uint64, allocation int) []byte {

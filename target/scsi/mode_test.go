@@ -36,7 +36,7 @@ func with(p []byte, at int, xor byte) []byte {
 }
 
 func TestModeSense(t *testing.T) {
-	h, lu := newHost(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, lu := newHost(t, scsi.LogicalUnitOptions{})
 	b := h.want(good, []byte{0x1a, 0, 0x3f, 0, 255, 0}, nil, 255).data
 	if int(b[0]) != len(b)-1 || b[2] != 0x10 || b[3] != 8 || binary.BigEndian.Uint32(b[4:]) != 2048 || binary.BigEndian.Uint32(b[8:]) != 512 {
 		t.Errorf("header and block descriptor % x", b[:12])
@@ -77,7 +77,7 @@ func TestModeSense(t *testing.T) {
 
 func TestModeSelect(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	lu := attach(t, d, 1, scsi.LogicalUnitOptions{WriteCache: true})
+	lu := attach(t, d, 1, scsi.LogicalUnitOptions{})
 	h, other := openHost(t, d, "a").settle(), openHost(t, d, "b").settle()
 	control, caching := h.page(0x0a), h.page(8)
 
@@ -115,7 +115,7 @@ func TestModeSelect(t *testing.T) {
 }
 
 func TestModeSelectIsCheckedWhole(t *testing.T) {
-	h, lu := newHost(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, lu := newHost(t, scsi.LogicalUnitOptions{})
 	control, caching := h.page(0x0a), h.page(8)
 	h.selectPages("5/26/00", with(caching, 2, 4), with(control, 3, 0x10)) // not changeable
 	h.selectPages("5/26/00", with(caching, 2, 4), with(control, 1, 1))    // wrong length
@@ -151,7 +151,7 @@ func TestModeSelectIsCheckedWhole(t *testing.T) {
 }
 
 func TestCacheIsFlushedWhenItGoesOff(t *testing.T) {
-	h, lu, store := faulty(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, lu, store := faulty(t, scsi.LogicalUnitOptions{})
 	caching := h.page(8)
 	h.selectPages(good, with(caching, 2, 4))
 	if n := len(store.Calls(storagetest.Flush)); n != 1 {
@@ -168,7 +168,7 @@ func TestCacheIsFlushedWhenItGoesOff(t *testing.T) {
 func TestConfiguredModePages(t *testing.T) {
 	caching := make([]byte, 18)
 	caching[0], caching[8] = 0x10, 0x80 // DISC, and WCE clear
-	h, _ := newHost(t, scsi.LogicalUnitOptions{WriteCache: true, DescriptorSense: true, ModePages: []scsi.ModePage{
+	h, _ := newHost(t, scsi.LogicalUnitOptions{DescriptorSense: true, ModePages: []scsi.ModePage{
 		{Page: 0, Data: []byte{1, 2}}, {Page: 8, Data: caching}, {Page: 0x19, Subpage: 1, Data: []byte{3, 4, 5}},
 	}})
 	if p := h.page(8); p[2] != 0x14 || p[10] != 0x80 {
@@ -191,7 +191,7 @@ func TestConfiguredModePages(t *testing.T) {
 }
 
 func TestWriteProtection(t *testing.T) {
-	h, lu := newHost(t, scsi.LogicalUnitOptions{ReadOnly: true, Thin: true})
+	h, lu := newHost(t, scsi.LogicalUnitOptions{ReadOnly: true})
 	compare, both := compareAndWrite(0, fill(0, 1), fill(1, 1))
 	refused := func(want string) {
 		t.Helper()
@@ -213,7 +213,7 @@ func TestWriteProtection(t *testing.T) {
 
 func TestStartStopAndPrevention(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	lu := attach(t, d, 1, scsi.LogicalUnitOptions{Removable: true, WriteCache: true})
+	lu := attach(t, d, 1, scsi.LogicalUnitOptions{Removable: true})
 	h, other := openHost(t, d, "a").settle(), openHost(t, d, "b").settle()
 	start := func(how byte) []byte { return []byte{0x1b, 0, 0, 0, how, 0} }
 	ready := []byte{0, 5: 0}
@@ -255,7 +255,7 @@ func TestStartStopAndPrevention(t *testing.T) {
 
 func TestOfflineUnit(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: storagetest.NewRAM(1 << 20), Log: quiet})
+	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: storagetest.NewRAM(1 << 20), Offline: true, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func designators(t *testing.T, b []byte) []string {
 }
 
 func TestVitalProductData(t *testing.T) {
-	h, lu := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(1 << 30), Thin: true})
+	h, lu := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(1 << 30)})
 	page := func(code byte) []byte {
 		t.Helper()
 		b := h.want(good, inquiry(code, 4096), nil, 4096).data
@@ -148,7 +148,7 @@ func TestIdentityIsStableAndOverridable(t *testing.T) {
 
 func TestController(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	lu, err := scsi.NewController(scsi.LogicalUnitOptions{Online: true, Log: quiet})
+	lu, err := scsi.NewController(scsi.LogicalUnitOptions{Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +264,7 @@ func TestNoSuchLogicalUnit(t *testing.T) {
 }
 
 func TestInvalidOpcodes(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{FullyProvisioned: true})
 	h.want("5/20/00", []byte{0xff, 15: 0}, nil, 0)
 	h.want("5/20/00", []byte{0x42, 9: 0}, nil, 0)          // not thin
 	h.want("5/24/00", []byte{0xa3, 0x1f, 11: 0}, nil, 0)   // no such service action
@@ -272,7 +272,7 @@ func TestInvalidOpcodes(t *testing.T) {
 }
 
 func TestReportSupportedOperationCodes(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{Thin: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{})
 	rsoc := func(want string, options, code byte, action uint16) []byte {
 		t.Helper()
 		return h.want(want, []byte{0xa3, 0x0c, options, code, byte(action >> 8), byte(action), 0, 0, 0xff, 0xff, 0, 0}, nil, 65535).data

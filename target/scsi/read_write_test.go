@@ -38,7 +38,7 @@ func TestReadReturnsWhatWasWritten(t *testing.T) {
 		for _, cache := range []bool{false, true} {
 			for i, l := range layouts {
 				t.Run(fmt.Sprintf("%d/%t/%d", size, cache, i), func(t *testing.T) {
-					h, _ := newHost(t, scsi.LogicalUnitOptions{BlockSize: size, WriteCache: cache})
+					h, _ := newHost(t, scsi.LogicalUnitOptions{BlockSize: size, WriteThrough: !cache})
 					data := bytes.Repeat([]byte{0xa5, byte(i)}, size) // two blocks
 					h.want(good, l.cdb(l.write, 3, 2), data, 0)
 					if got := h.want(good, l.cdb(l.read, 3, 2), nil, len(data)).data; !bytes.Equal(got, data) {
@@ -55,7 +55,7 @@ func TestReadReturnsWhatWasWritten(t *testing.T) {
 }
 
 func TestSixByteCountOfZeroIs256(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{})
 	h.want(good, []byte{0x0a, 0, 0, 0, 0, 0}, fill(7, 256), 0)
 	if got := h.want(good, []byte{0x08, 0, 0, 0, 0, 0}, nil, 256*512).data; !bytes.Equal(got, fill(7, 256)) {
 		t.Error("read something else than was written")
@@ -89,7 +89,7 @@ func TestRangesAreChecked(t *testing.T) {
 }
 
 func TestProtectionInformationIsRefused(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{WriteCache: true, Thin: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{})
 	for _, code := range []byte{0x28, 0x2a, 0x2e, 0x2f, 0x41, 0xa8, 0xaa, 0xae, 0xaf, 0x88, 0x89, 0x8a, 0x8b, 0x8e, 0x8f, 0x93} {
 		cdb := make([]byte, 16)
 		cdb[0], cdb[1] = code, 0x20
@@ -101,7 +101,7 @@ func TestProtectionInformationIsRefused(t *testing.T) {
 }
 
 func TestReadIsCutAtWhatTheInitiatorTakes(t *testing.T) {
-	h, lu := newHost(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, lu := newHost(t, scsi.LogicalUnitOptions{})
 	h.write(0, fill(9, 4))
 	for _, in := range []int{0, 1, 511, 512, 513, 2048, 4096} {
 		r := h.want(good, rw16(0x88, 0, 0, 4), nil, in)
@@ -118,7 +118,7 @@ func TestReadIsCutAtWhatTheInitiatorTakes(t *testing.T) {
 }
 
 func TestShortWriteWritesWholeBlocks(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{})
 	h.write(0, fill(1, 4))
 	h.want(good, rw16(0x8a, 0, 0, 4), fill(2, 4)[:1300], 0)
 	if got, want := h.read(0, 4), slices.Concat(fill(2, 2), fill(1, 2)); !bytes.Equal(got, want) {
@@ -137,7 +137,7 @@ func TestFUAAndTheCacheBitDecideDurability(t *testing.T) {
 		{false, 0, storagetest.WriteDurable},
 		{false, 8, storagetest.WriteDurable},
 	} {
-		h, _, store := faulty(t, scsi.LogicalUnitOptions{WriteCache: c.cache})
+		h, _, store := faulty(t, scsi.LogicalUnitOptions{WriteThrough: !c.cache})
 		h.want(good, rw10(0x2a, c.fua, 0, 1), fill(1, 1), 0)
 		if calls := store.Calls(storagetest.Write, storagetest.WriteDurable); len(calls) != 1 || calls[0].Op != c.want {
 			t.Errorf("cache %t, FUA %d: %v", c.cache, c.fua, calls)
@@ -146,7 +146,7 @@ func TestFUAAndTheCacheBitDecideDurability(t *testing.T) {
 }
 
 func TestReadWithFUAFlushesFirst(t *testing.T) {
-	h, _, store := faulty(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, _, store := faulty(t, scsi.LogicalUnitOptions{})
 	h.want(good, rw10(0x28, 8, 0, 1), nil, 512)
 	if calls := store.Calls(); len(calls) != 2 || calls[0].Op != storagetest.Flush || calls[1].Op != storagetest.Read {
 		t.Errorf("calls: %v", calls)
@@ -158,7 +158,7 @@ type bare struct{ storage.Store }
 
 func TestStoreWithoutAbilities(t *testing.T) {
 	under := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
-	h, _ := newHost(t, scsi.LogicalUnitOptions{Store: bare{under}, Thin: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{Store: bare{under}, WriteThrough: true})
 	h.want(good, rw10(0x2a, 0, 0, 1), fill(1, 1), 0)
 	if calls := under.Calls(storagetest.Write, storagetest.Flush); len(calls) != 2 || calls[1].Op != storagetest.Flush {
 		t.Errorf("durable write without a DurableWriter: %v", calls)
@@ -191,7 +191,7 @@ func TestReadCapacity(t *testing.T) {
 		{3 * tib, 512, 1<<32 - 1, 3*tib/512 - 1},
 		{1<<20 + 100, 512, 2047, 2047},
 	} {
-		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(int64(c.size)), BlockSize: c.block, Thin: true,
+		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(int64(c.size)), BlockSize: c.block,
 			PhysicalBlockExponent: 3, LowestAlignedLBA: 5})
 		b := h.want(good, []byte{0x25, 9: 0}, nil, 8).data
 		if last, n := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]); last != c.last10 || int(n) != c.block {
@@ -213,7 +213,7 @@ func TestReadCapacity(t *testing.T) {
 }
 
 func TestSteadyStateAllocatesNothing(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{WriteCache: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{})
 	data := fill(1, 8)
 	for _, cdb := range [][]byte{rw10(0x28, 0, 8, 8), rw16(0x88, 0, 8, 8), rw10(0x2a, 0, 8, 8), rw16(0x8a, 0, 8, 8)} {
 		n := testing.AllocsPerRun(200, func() { h.once(cdb, data) })
@@ -237,7 +237,7 @@ func (h *host) once(cdb, out []byte) {
 }
 
 func BenchmarkRead4K(b *testing.B) {
-	h, _ := newHost(b, scsi.LogicalUnitOptions{WriteCache: true})
+	h, _ := newHost(b, scsi.LogicalUnitOptions{})
 	cdb, data := rw10(0x28, 0, 8, 8), fill(1, 8)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -246,7 +246,7 @@ func BenchmarkRead4K(b *testing.B) {
 }
 
 func BenchmarkWrite4K(b *testing.B) {
-	h, _ := newHost(b, scsi.LogicalUnitOptions{WriteCache: true})
+	h, _ := newHost(b, scsi.LogicalUnitOptions{})
 	cdb, data := rw10(0x2a, 0, 8, 8), fill(1, 8)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -103,7 +103,7 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 		BlockSize:         lu.blockSize,
 		Blocks:            lu.blocks.Load(),
 		WriteCache:        lu.has(stateWCE),
-		WriteCacheDefault: lu.opts.WriteCache,
+		WriteCacheDefault: !lu.opts.WriteThrough,
 		DescriptorSense:   lu.has(stateDSense),
 		WriteProtect:      lu.has(stateSWP),
 		Ejected:           lu.has(stateEjected),

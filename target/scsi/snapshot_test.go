@@ -42,7 +42,7 @@ func (h *host) resume(t *testing.T, d *scsi.Device) *host {
 }
 
 func TestHandoffKeepsEverything(t *testing.T) {
-	o := scsi.LogicalUnitOptions{WriteCache: true, Removable: true}
+	o := scsi.LogicalUnitOptions{Removable: true}
 	old := newDevice(t, scsi.DeviceOptions{})
 	store := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
 	o.Store = store
@@ -97,7 +97,7 @@ func TestHandoffToAnotherConfiguration(t *testing.T) {
 	build := func(size int64, cache bool, luns ...uint16) *scsi.Device {
 		d := newDevice(t, scsi.DeviceOptions{})
 		for _, n := range luns {
-			attach(t, d, n, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(size), WriteCache: cache})
+			attach(t, d, n, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(size), WriteThrough: !cache})
 		}
 		return d
 	}
@@ -136,11 +136,11 @@ func TestHandoffToAnotherConfiguration(t *testing.T) {
 
 func TestHandoffKeepsAnInitiatorsChoiceOfCache(t *testing.T) {
 	old := newDevice(t, scsi.DeviceOptions{})
-	attach(t, old, 1, scsi.LogicalUnitOptions{WriteCache: true})
+	attach(t, old, 1, scsi.LogicalUnitOptions{})
 	h := openHost(t, old, "a").settle()
 	h.selectPages(good, with(h.page(8), 2, 4))
 	next := newDevice(t, scsi.DeviceOptions{})
-	lu := attach(t, next, 1, scsi.LogicalUnitOptions{WriteCache: true})
+	lu := attach(t, next, 1, scsi.LogicalUnitOptions{})
 	if err := next.Restore(carry(t, old)); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestRestoreRefuses(t *testing.T) {
 
 func TestSettleAndReprepare(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	attach(t, d, 1, scsi.LogicalUnitOptions{WriteCache: true})
+	attach(t, d, 1, scsi.LogicalUnitOptions{})
 	h := openHost(t, d, "a") // with a unit attention pending
 	c := &h.cmd
 	c.LUN, c.OutExpected = h.lun, 512
@@ -219,7 +219,7 @@ func TestSnapshotsOfEarlierReleases(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		d := newDevice(t, scsi.DeviceOptions{})
-		attach(t, d, 1, scsi.LogicalUnitOptions{WriteCache: true, Removable: true})
+		attach(t, d, 1, scsi.LogicalUnitOptions{Removable: true})
 		attach(t, d, 2, scsi.LogicalUnitOptions{})
 		if err := d.Restore(state); err != nil {
 			t.Fatalf("%s: %v", name, err)

@@ -81,11 +81,11 @@ func TestToldOtherwise(t *testing.T) {
 		want   []string
 	}{
 		{"the same", nil, nil, false, nil},
-		{"thick", func(o *scsi.LogicalUnitOptions) { o.Thin = true }, nil, false, []string{inquiryData, capacity}},
+		{"thick", func(o *scsi.LogicalUnitOptions) { o.FullyProvisioned = true }, nil, false, []string{inquiryData, capacity}},
 		{"another rotation rate", nil, func(o *scsi.LogicalUnitOptions) { o.RotationRate = new(uint16(7200)) }, false, []string{inquiryData}},
 		{"other physical blocks", nil, func(o *scsi.LogicalUnitOptions) { o.PhysicalBlockExponent = 0 }, false, []string{capacity}},
 		{"another revision", nil, func(o *scsi.LogicalUnitOptions) { o.Revision = "2" }, false, []string{inquiryData}},
-		{"removable, thick", func(o *scsi.LogicalUnitOptions) { o.Thin, o.Removable = true, true }, func(o *scsi.LogicalUnitOptions) { o.Removable = true }, false, nil},
+		{"removable, thick", func(o *scsi.LogicalUnitOptions) { o.FullyProvisioned, o.Removable = true, true }, func(o *scsi.LogicalUnitOptions) { o.Removable = true }, false, nil},
 		{"tgt's layout", func(o *scsi.LogicalUnitOptions) { o.LocalNAA = nil }, nil, false, []string{inquiryData}},
 		{"tgt's layout, after a process without it", func(o *scsi.LogicalUnitOptions) { o.LocalNAA = nil }, nil, true, []string{inquiryData, capacity}},
 		{"not tgt's, after a process that does not tell", func(o *scsi.LogicalUnitOptions) { o.LocalNAA = nil }, func(o *scsi.LogicalUnitOptions) { o.LocalNAA = nil }, true, nil},

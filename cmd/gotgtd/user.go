@@ -123,7 +123,7 @@ func (r *changer) setUser(c *cobra.Command, target, user string, s *secret, fres
 		return err
 	}
 	if err == nil && !*r.dryRun && old != s.path {
-		removeSecret(old)
+		removeSecret(c, old)
 	}
 	return err
 }
@@ -144,7 +144,7 @@ func userRemoveCommand() *cobra.Command {
 			return err
 		})
 		if err == nil && !*r.dryRun {
-			removeSecret(old)
+			removeSecret(c, old)
 		}
 		return err
 	}
@@ -185,9 +185,24 @@ func writeSecret(configFile, target, user string, text []byte, uid, gid int) (st
 
 const secretSuffix = ".secret"
 
-// removeSecret removes a file that writeSecret has made, and no other.
-func removeSecret(path string) {
-	if filepath.Base(filepath.Dir(path)) == secretsFolder && strings.HasSuffix(path, secretSuffix) {
-		_ = os.Remove(path)
+// removeSecret removes the file that an account had its secret in, if writeSecret has made it and
+// no other account has it: without that file the daemon would not start.
+func removeSecret(c *cobra.Command, path string) {
+	st, err := client(c).Status(c.Context())
+	if err != nil || path == "" {
+		return
 	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(filepath.Dir(st.Config), path)
+	}
+	conf, err := config.LoadToServe(st.Config, nil)
+	if err != nil || filepath.Base(filepath.Dir(path)) != secretsFolder || !strings.HasSuffix(path, secretSuffix) {
+		return
+	}
+	for _, in := range secretsOf(conf) {
+		if sameFile(in.account.SecretFile, path) {
+			return
+		}
+	}
+	_ = os.Remove(path)
 }

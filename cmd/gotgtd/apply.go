@@ -36,6 +36,9 @@ func applyCommand() *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("can't read the new configuration: %w", err)
 		}
+		if err := notEmpty(text); err != nil {
+			return err
+		}
 		name := *file
 		if name == "-" {
 			name = "standard input"

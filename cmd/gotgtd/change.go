@@ -215,6 +215,15 @@ func upgradeFrom(ctx context.Context, d *control.Client, generation int, force b
 	return nil, err
 }
 
+// notEmpty refuses a text without anything in it, as of a program that has failed before
+// apply, or of an editor: it would take all targets away.
+func notEmpty(text []byte) error {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return errors.New("the new configuration is empty, nothing was changed: to serve nothing, say so with `targets: []`")
+	}
+	return nil
+}
+
 // finish carries a change out and prints it.
 func (r *changer) finish(c *cobra.Command, ch *change) error {
 	release := holdSignals(c.ErrOrStderr())

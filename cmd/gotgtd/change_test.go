@@ -185,6 +185,7 @@ func TestCommandsRefused(t *testing.T) {
 		{"no such file", []string{"lun", "add", a, "/none/x.img"}}, // by the check
 		{file + " is as before", []string{"lun", "add", a, taken}}, // by the successor, which can't open it
 		{"nonsense", []string{"apply", "-f", new}},
+		{"is empty", []string{"apply", "-f", os.DevNull}},
 	} {
 		if out := d.fail(t, tc.args...); !strings.Contains(out, tc.want) {
 			t.Errorf("%v prints:\n%s\nwant %q", tc.args, out, tc.want)

@@ -89,7 +89,9 @@ func (r *changer) editAgain(c *cobra.Command, ch *change, scratch string) error 
 			return nil
 		}
 		ch.text = text
-		err = r.finish(c, ch)
+		if err = notEmpty(text); err == nil {
+			err = r.finish(c, ch)
+		}
 		if err == nil {
 			return nil
 		}

@@ -108,6 +108,9 @@ func TestConfigEdit(t *testing.T) {
 	if out, err := edit("n\n", "echo nonsense: 1 >>$1\n"); err == nil || !strings.Contains(out, "Edit again?") || !strings.HasSuffix(err.Error(), "exit status 3") {
 		t.Errorf("given up: %v\n%s", err, out)
 	}
+	if out, err := edit("n\n", ": >$1\n"); err == nil || !strings.Contains(out, "is empty") {
+		t.Errorf("emptied: %v\n%s", err, out)
+	}
 	wantText(t, file, changedConfig)
 	add := "      - {lun: 2, backend: ram, size: 1MiB}\n"
 	out, err := edit("y\n", `if grep -q nonsense $1; then sed -i '/nonsense/d' $1; echo "`+add+`" >>$1; else echo nonsense: 1 >>$1; fi`+"\n")
@@ -137,6 +140,9 @@ func TestConfigAPI(t *testing.T) {
 	}
 	if _, err := c.Apply(t.Context(), control.Proposal{Config: next}); err == nil || !strings.Contains(err.Error(), "revision is missing") {
 		t.Errorf("without a revision: %v", err)
+	}
+	if _, err := c.Apply(t.Context(), control.Proposal{Revision: was.Revision}); err == nil || !strings.Contains(err.Error(), "config is missing") {
+		t.Errorf("without a configuration: %v", err)
 	}
 	wantText(t, file, changedConfig)
 	p, err = c.Apply(t.Context(), control.Proposal{Config: next, Revision: was.Revision})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/gotgtd/gotgtd/internal/unixhttp"
 	"github.com/gotgtd/gotgtd/target/handoff"
@@ -109,6 +110,11 @@ func (s *Server) proposal(w http.ResponseWriter, r *http.Request) (p Proposal, o
 	body.DisallowUnknownFields()
 	if err := body.Decode(&p); err != nil {
 		unixhttp.Reply(w, http.StatusBadRequest, problem{Error: fmt.Sprintf("can't read the proposal: %v", err)})
+		return p, false
+	}
+	if strings.TrimSpace(p.Config) == "" {
+		// What would take everything away is a mistake of whoever made it.
+		unixhttp.Reply(w, http.StatusBadRequest, problem{Error: "config is missing: give the whole text of the configuration"})
 		return p, false
 	}
 	if s.left.Load() {

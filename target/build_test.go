@@ -50,7 +50,7 @@ func TestErrorsWithoutAFile(t *testing.T) {
 	conf := &config.Config{Targets: []config.Target{{Name: "iqn.2026-11.test:files", LUNs: []config.LUN{{Number: 1, Backend: "tape"}}}}}
 	conf.SetDefaults()
 	_, err := New(Options{Config: conf})
-	if want := `target iqn.2026-11.test:files LUN 1: backend "tape" is none of file, gotgt:NAME, ram`; err == nil || err.Error() != want {
+	if want := `targets[0].luns[0].backend: "tape" is none of file, gotgt:NAME, ram`; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }

@@ -45,19 +45,30 @@ func (s *Server) Freeze(ctx context.Context) error {
 		return err
 	}
 	s.pauseAccepting()
-	if err := s.node.Freeze(ctx); err != nil {
+	err := s.node.Freeze(ctx)
+	if err != nil {
 		<-s.opening
-		s.Serve()
-		return err
+		s.resumeAccepting()
 	}
-	return nil
+	s.mu.Lock()
+	s.frozen = err == nil
+	s.mu.Unlock()
+	return err
 }
 
-// Thaw goes on serving after a Freeze, as if nothing had been.
+// Thaw goes on serving after a Freeze, as if nothing had been. Without one it does
+// nothing.
 func (s *Server) Thaw() {
+	s.mu.Lock()
+	frozen := s.frozen
+	s.frozen = false
+	s.mu.Unlock()
+	if !frozen {
+		return
+	}
 	s.node.Thaw()
 	<-s.opening
-	s.Serve()
+	s.resumeAccepting()
 }
 
 // HandOver gives everything that the Server holds to the successor at the
@@ -69,6 +80,11 @@ func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Option
 	if err := rehearse(); err != nil {
 		return false, err
 	}
+	end, err := s.change()
+	if err != nil {
+		return false, err
+	}
+	defer end()
 	s.flushSettlers()
 	g := &giver{server: s, report: r}
 	err = handoff.Give(ctx, c, g, o, began, r)
@@ -215,10 +231,16 @@ func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string, 
 	if err := rehearse(); err != nil {
 		return nil, err
 	}
+	end, err := s.change()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	defer holdCollector()()
 	t := &taker{server: s}
 	history, err := handoff.Take(ctx, c, t, handoff.Hello{Version: version, Features: features, Plan: plan})
 	if err == nil {
+		s.waits.Store(false)
 		t.settleMemory()
 	}
 	return history, err

@@ -6,13 +6,12 @@
 package target
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,14 +22,17 @@ import (
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
-// Options says what a Server is made of. Config must be there; it is
-// validated and has its defaults.
+// Options say what a Server is made of. The zero Options are valid: a Server without
+// targets.
 type Options struct {
-	Config   *config.Config
+	// Config is what is served, nil for no targets yet. New leaves it alone: it
+	// fills in the defaults and checks a copy.
+	Config *config.Config
+
 	Log      *slog.Logger // nil: slog.Default()
 	StateDir string       // for what outlives a restart: persistent reservations with APTPL; empty: nothing does
 
-	// Successor opens the backing stores without their locks, which a
+	// Successor says that TakeOver will be called. It opens the backing stores without their locks, which a
 	// process that serves them now hands over later.
 	Successor bool
 
@@ -84,12 +86,20 @@ type Server struct {
 
 	refusals *limit.Limiter // of log lines about connections
 
+	// changes is held by what changes the targets, and by HandOver and TakeOver,
+	// which none of that may disturb. It is taken before mu.
+	changes sync.Mutex
+	waits   atomic.Bool // for TakeOver: the locks of stores come from a predecessor
+
 	// mu protects changes of what follows, and reading it while another
 	// goroutine may change it. The list of targets changes by AddTarget and
 	// Close alone.
 	mu        sync.Mutex
 	targets   []*served
 	portals   []*portal
+	serving   bool                // connections are accepted
+	resume    bool                // they are again after a freeze
+	frozen    bool                // by Freeze
 	announced []iscsi.PortalGroup // in place of the portals
 
 	accepts sync.WaitGroup
@@ -109,60 +119,32 @@ type served struct {
 	conf   *config.Target
 	device *scsi.Device
 	target *iscsi.Target
-}
-
-// portal is a listener and the portal group that it belongs to.
-type portal struct {
-	listener *net.TCPListener
-	places   []PortalAddress // at least one
-	name     string
-}
-
-// PortalAddress is an address of a listener that is a portal of its own.
-type PortalAddress struct {
-	Address netip.AddrPort // unspecified for every address that no other portal has
-	Group   uint16         // its portal group tag
-
-	// Announce is what discovery tells instead of Address; none: Address.
-	Announce []string
-}
-
-// group is the portal group that a connection to a local address belongs to.
-func (p *portal) group(local netip.AddrPort) uint16 {
-	group := p.places[0].Group
-	for _, at := range p.places {
-		if at.Address == local {
-			return at.Group
-		}
-		if at.Address.Addr().IsUnspecified() {
-			group = at.Group
-		}
-	}
-	return group
-}
-
-// has reports whether one of the portals is in a group.
-func (p *portal) has(group uint16) bool {
-	return slices.ContainsFunc(p.places, func(at PortalAddress) bool { return at.Group == group })
+	log    *slog.Logger
 }
 
 // New opens every backing store and builds the targets. It serves nobody yet.
 // An error names all targets and logical units that can't be served, with
 // their places in the configuration; nothing stays open then.
 func New(o Options) (*Server, error) {
-	s := &Server{conf: o.Config, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second), opening: make(chan struct{}, 1)}
+	conf, err := o.Config.Complete()
+	if err != nil {
+		return nil, err
+	}
+	o.Config = conf
+	s := &Server{conf: conf, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second), opening: make(chan struct{}, 1)}
+	s.waits.Store(o.Successor)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	l := &o.Config.Limits
+	l := &conf.Limits
 	s.node = iscsi.NewNode(iscsi.Options{
 		Log: s.log, MaxSessions: l.Sessions, MaxConnections: l.Connections, MaxLogins: l.Logins,
 		MemoryLimit: l.Memory, LoginTimeout: l.LoginTimeout, FastPaths: o.FastPaths,
 	})
 	var errs []error
-	for i := range o.Config.Targets {
-		t, err := s.build(i)
+	for i := range conf.Targets {
+		t, err := s.build(&conf.Targets[i], fmt.Sprintf("targets[%d]", i), s.mayBeLate)
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -182,7 +164,7 @@ func New(o Options) (*Server, error) {
 
 // newServed makes a target without logical units.
 func (s *Server) newServed(conf *config.Target) (*served, error) {
-	t := &served{conf: conf}
+	t := &served{conf: conf, log: s.log}
 	device, err := scsi.NewDevice(scsi.DeviceOptions{
 		Name: conf.Name, TID: conf.TID, StateDir: s.options.StateDir, Log: s.log, Observe: s.options.Observe,
 	})
@@ -200,18 +182,16 @@ func (s *Server) newServed(conf *config.Target) (*served, error) {
 	return t, nil
 }
 
-// build makes the i-th target of the configuration.
-func (s *Server) build(i int) (*served, error) {
-	o := &s.options
-	conf := &o.Config.Targets[i]
+// build makes a target, which stands at a place of the Server's configuration.
+func (s *Server) build(conf *config.Target, at string, mayBeLate func(target string, c *config.LUN) bool) (*served, error) {
 	t, err := s.newServed(conf)
 	if err != nil {
 		return nil, conf.Pos.Errorf("target %s: %w", conf.Name, err)
 	}
 	var errs []error
 	for j := range conf.LUNs {
-		if err := s.attach(o, t, j); err != nil {
-			place := o.Config.Where(fmt.Sprintf("targets[%d].luns[%d].path", i, j))
+		if err := s.attach(t, j, mayBeLate(conf.Name, &conf.LUNs[j])); err != nil {
+			place := cmp.Or(s.conf.Where(fmt.Sprintf("%s.luns[%d].path", at, j)), conf.LUNs[j].Pos)
 			errs = append(errs, place.Errorf("target %s LUN %d: %w", conf.Name, conf.LUNs[j].Number, err))
 		}
 	}
@@ -224,11 +204,11 @@ func (s *Server) build(i int) (*served, error) {
 }
 
 // attach opens the j-th logical unit of a target and adds it to the device.
-func (s *Server) attach(o *Options, t *served, j int) error {
+func (s *Server) attach(t *served, j int, late bool) error {
 	conf := &t.conf.LUNs[j]
-	late := s.mayBeLate(t.conf.Name, conf)
-	store, err := s.openStore(conf, o.Successor, func() error {
-		if o.Successor && late {
+	successor := s.waits.Load()
+	store, err := s.openStore(conf, successor, func() error {
+		if successor && late {
 			return errPaused // the upgrade would have to wait for it
 		}
 		return nil
@@ -257,153 +237,6 @@ func attachController(d *scsi.Device, log *slog.Logger) error {
 	return d.Attach(0, lu)
 }
 
-// groupTags returns the tags of the portal groups that offer a target.
-func (s *Server) groupTags(t *config.Target) []uint16 {
-	if len(t.PortalGroups) > 0 {
-		return t.PortalGroups
-	}
-	var tags []uint16
-	for _, g := range s.conf.PortalGroups {
-		tags = append(tags, g.Tag)
-	}
-	if len(tags) == 0 {
-		tags = []uint16{1}
-	}
-	return tags
-}
-
-// offers reports whether a portal group offers a target. A target without groups is
-// offered by those that have a portal; with no portal at all, they may come later.
-func (s *Server) offers(t *served, group uint16) bool {
-	if len(t.conf.PortalGroups) > 0 {
-		return slices.Contains(t.conf.PortalGroups, group)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.portals) == 0 || slices.ContainsFunc(s.portals, func(p *portal) bool { return p.has(group) })
-}
-
-// publish makes targets and portals known to initiators.
-func (s *Server) publish() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var targets []*iscsi.Target
-	for _, t := range s.targets {
-		targets = append(targets, t.target)
-	}
-	groups := s.announced
-	if groups == nil {
-		for _, p := range s.portals {
-			for _, at := range p.places {
-				groups = addPortal(groups, at)
-			}
-		}
-	}
-	s.node.SetTargets(targets, groups, auth(&s.conf.Discovery))
-}
-
-func addPortal(groups []iscsi.PortalGroup, at PortalAddress) []iscsi.PortalGroup {
-	i := slices.IndexFunc(groups, func(g iscsi.PortalGroup) bool { return g.Tag == at.Group })
-	if i < 0 {
-		i = len(groups)
-		groups = append(groups, iscsi.PortalGroup{Tag: at.Group})
-	}
-	if g := &groups[i]; len(at.Announce) > 0 {
-		g.Announced = append(g.Announced, at.Announce...)
-	} else {
-		g.Portals = append(g.Portals, at.Address)
-	}
-	return groups
-}
-
-func (p *portal) address() netip.AddrPort { return unmapped(p.listener.Addr()) }
-
-// AddPortal announces a listener as a portal of the group tag. name is what a
-// service manager calls the socket, if it is one of its own. Nobody is served
-// before [Server.Serve].
-func (s *Server) AddPortal(l net.Listener, group uint16, name string) error {
-	tl, ok := l.(*net.TCPListener)
-	if !ok {
-		return fmt.Errorf("can't serve iSCSI on %v: not a TCP socket", l.Addr())
-	}
-	return s.AddPortals(tl, name, PortalAddress{Address: unmapped(tl.Addr()), Group: group})
-}
-
-// AddPortals is AddPortal of a listener that is several portals: it accepts what
-// comes for all their addresses, and they may be in several groups.
-func (s *Server) AddPortals(l *net.TCPListener, name string, places ...PortalAddress) error {
-	if len(places) == 0 {
-		return fmt.Errorf("the socket %v has no portal", l.Addr())
-	}
-	s.mu.Lock()
-	s.portals = append(s.portals, &portal{listener: l, places: places, name: name})
-	s.mu.Unlock()
-	s.publish()
-	return nil
-}
-
-// Serve accepts connections on every portal, until Pause, Shutdown or Close.
-func (s *Server) Serve() {
-	s.retrying.Do(s.startRetrying)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range s.portals {
-		_ = p.listener.SetDeadline(time.Time{})
-		s.accepts.Add(1)
-		go s.accept(p)
-	}
-}
-
-// acceptPause is how long a portal rests after accept failed, for example for
-// want of file descriptors.
-const acceptPause = 100 * time.Millisecond
-
-func (s *Server) accept(p *portal) {
-	defer s.accepts.Done()
-	for {
-		c, err := p.listener.AcceptTCP()
-		switch {
-		case err == nil:
-			if err := s.admit(c, p.group(unmapped(c.LocalAddr()))); err != nil {
-				s.refusals.Log(s.log, slog.LevelWarn, "connection refused", "error", err)
-			}
-		case errors.Is(err, net.ErrClosed) || isTimeout(err):
-			return
-		default:
-			s.log.Warn("can't accept", "portal", p.address().String(), "error", err)
-			time.Sleep(acceptPause)
-		}
-	}
-}
-
-func isTimeout(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
-}
-
-// pauseAccepting makes every accept loop end; the listeners stay open and
-// their backlogs fill.
-func (s *Server) pauseAccepting() {
-	s.mu.Lock()
-	for _, p := range s.portals {
-		_ = p.listener.SetDeadline(time.Unix(1, 0))
-	}
-	s.mu.Unlock()
-	s.accepts.Wait()
-}
-
-func (s *Server) portalStatus() []PortalStatus {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := []PortalStatus{}
-	for _, p := range s.portals {
-		for _, at := range p.places {
-			list = append(list, PortalStatus{Group: at.Group, Address: at.Address, Name: p.name, Announce: at.Announce})
-		}
-	}
-	return list
-}
-
 // Shutdown stops accepting, asks the initiators to log out and gives them
 // until ctx ends, then closes everything: commands under way finish and the
 // backing stores are flushed.
@@ -421,7 +254,7 @@ func (s *Server) Close() error {
 	s.pauseAccepting()
 	s.mu.Lock()
 	for _, p := range s.portals {
-		p.listener.Close()
+		_ = p.listener.Close()
 	}
 	targets := s.targets
 	s.portals, s.targets = nil, nil

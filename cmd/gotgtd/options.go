@@ -86,7 +86,7 @@ func (o *serveOptions) file() string {
 // name, as in YAML. The default name is the same on every host: there, machine and path
 // tell the disks apart.
 func diskConfig(disks []string, target string) (*config.Config, error) {
-	t := config.Target{Name: strings.ToLower(target), TID: 1}
+	t := config.Target{Name: target, TID: 1}
 	for i, disk := range disks {
 		path, size, err := parseDisk(disk)
 		if err != nil {
@@ -96,7 +96,7 @@ func diskConfig(disks []string, target string) (*config.Config, error) {
 			return nil, config.Errors{{Err: fmt.Errorf("can't find %q: to have the file made, give --disk %s,size=1GiB, or how large it is to be", path, disk)}}
 		}
 		l := config.LUN{Number: uint16(i + 1), Path: path, Size: size, Create: size > 0}
-		if t.Name == defaultTarget {
+		if strings.EqualFold(t.Name, defaultTarget) {
 			id := diskIdentity(machineID(), path)
 			l.SCSIID, l.Serial, l.NAA = "IET     "+id, id, "3"+id[1:]
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -30,7 +31,9 @@ func (c *Config) setDefaults(known Numbers) {
 	c.Limits.setDefaults()
 	setDefault(&c.Discovery.Algorithms, CHAPAlgorithms)
 	taken := map[int]bool{}
-	for _, t := range c.Targets {
+	for i := range c.Targets {
+		t := &c.Targets[i]
+		t.Name = lowerName(t.Name)
 		taken[t.TID] = true
 	}
 	for i := range c.Targets {
@@ -51,8 +54,31 @@ func (c *Config) setDefaults(known Numbers) {
 			}
 			t.TID, taken[tid] = tid, true
 		}
-		t.setDefaults()
+		t.SetDefaults()
 	}
+}
+
+// lowerName is the one form of an iSCSI name in which names are compared (RFC 7143
+// 4.2.7.1).
+func lowerName(name string) string { return strings.ToLower(name) }
+
+// Complete returns a copy of c that has its defaults and has passed [Config.Validate],
+// for a process that opens the backing stores next: what is wrong with these is no
+// error here. A nil c is an empty configuration.
+func (c *Config) Complete() (*Config, error) {
+	full := new(Config)
+	if c != nil {
+		*full = *c
+	}
+	full.Targets = slices.Clone(full.Targets)
+	for i := range full.Targets {
+		full.Targets[i].LUNs = slices.Clone(full.Targets[i].LUNs)
+	}
+	full.SetDefaults()
+	if errs := full.validate(validation{starting: true}).available(); len(errs) > 0 {
+		return nil, errs.sorted(full.Files)
+	}
+	return full, nil
 }
 
 func (l *Limits) setDefaults() {
@@ -63,7 +89,10 @@ func (l *Limits) setDefaults() {
 	orDefault(&l.Memory, 1<<30)
 }
 
-func (t *Target) setDefaults() {
+// SetDefaults replaces each zero value by its default, as [Config.SetDefaults] does, but
+// for the TID: which one is free the other targets say.
+func (t *Target) SetDefaults() {
+	t.Name = lowerName(t.Name)
 	t.Access.setDefaults()
 	setDefault(&t.Auth.Algorithms, CHAPAlgorithms)
 	t.Parameters.setDefaults()

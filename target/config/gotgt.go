@@ -76,7 +76,7 @@ func (b *gotgtBuilder) target(name string, f gotgtTarget) {
 	at := fmt.Sprintf("targets[%d]", len(b.cfg.Targets))
 	b.alias(at, from)
 	b.alias(at+".name", from)
-	t := Target{Name: strings.ToLower(name), Pos: b.cfg.Where(from)}
+	t := Target{Name: name, Pos: b.cfg.Where(from)}
 	for _, key := range slices.Sorted(maps.Keys(f.TPGTs)) {
 		tag, err := strconv.ParseUint(key, 10, 16)
 		if err != nil || tag == 0 {

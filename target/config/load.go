@@ -58,12 +58,17 @@ func loadText(path string, data []byte, known Numbers, how validation) (*Config,
 	cfg.noteReadable()
 	errs = append(errs, cfg.validate(how).without(errs)...)
 	if how.starting {
-		errs = slices.DeleteFunc(errs, func(e *Error) bool { return e.Unavailable })
+		errs = errs.available()
 	}
 	if len(errs) > 0 {
 		return nil, errs.sorted(cfg.Files)
 	}
 	return cfg, nil
+}
+
+// available returns the errors but for those of backing stores that can't be opened.
+func (l Errors) available() Errors {
+	return slices.DeleteFunc(l, func(e *Error) bool { return e.Unavailable })
 }
 
 // noteReadable warns of secrets in files that others may read.

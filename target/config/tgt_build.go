@@ -132,7 +132,7 @@ func (b *tgtBuilder) target(t *tgtTarget) {
 	at := fmt.Sprintf("targets[%d]", len(b.cfg.Targets))
 	b.cfg.places[at] = place{t.head.pos, "target"}
 	b.set(at+".name", t.head)
-	c := &tgtContext{b: b, at: at, target: Target{Name: strings.ToLower(t.head.value), Pos: t.head.pos}}
+	c := &tgtContext{b: b, at: at, target: Target{Name: lowerName(t.head.value), Pos: t.head.pos}}
 	c.target.AnyName = checkName(c.target.Name) != nil // tgt takes any
 	var shared []tgtDirective                          // for all logical units
 	seen := map[string]Pos{}

@@ -125,9 +125,8 @@ func (d *Driver) serveTarget(t *driverTarget) error {
 			return fmt.Errorf("LUN %d: %w", n, err)
 		}
 	}
-	c := own.Config{Targets: []own.Target{{Name: strings.ToLower(t.name), TID: t.tid, PortalGroups: t.tags()}}}
-	c.SetDefaults()
-	if err := d.server.Load().AddTarget(&c.Targets[0], made); err != nil {
+	c := &own.Target{Name: t.name, AnyName: true, TID: t.tid, PortalGroups: t.tags()}
+	if err := d.server.Load().AddTarget(c, made); err != nil {
 		return err
 	}
 	t.units = units
@@ -192,9 +191,7 @@ func (d *Driver) start(port int) (err error) {
 
 // build makes the server with all targets so far.
 func (d *Driver) build() (*target.Server, error) {
-	c := new(own.Config)
-	c.SetDefaults()
-	o := target.Options{Config: c, Log: d.log, Successor: d.process.successor(), Admit: d.admit, State: (*handedOver)(d)}
+	o := target.Options{Log: d.log, Successor: d.process.successor(), Admit: d.admit, State: (*handedOver)(d)}
 	if d.stats != nil {
 		o.Observe = d.stats.observe
 	}

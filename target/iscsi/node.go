@@ -184,7 +184,7 @@ func (n *Node) SetTargets(targets []*Target, groups []PortalGroup, discovery Aut
 	n.order, n.groups, n.auth = order, slices.Clone(groups), discovery
 	clear(n.targets)
 	for _, t := range targets {
-		n.targets[t.Name] = t
+		n.targets[strings.ToLower(t.Name)] = t
 	}
 }
 

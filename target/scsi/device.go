@@ -109,6 +109,9 @@ func (d *Device) Attach(n uint16, lu *LogicalUnit) error {
 	if n > MaxLUN {
 		return fmt.Errorf("can't attach LUN %d to %s: the highest is %d", n, d.opts.Name, MaxLUN)
 	}
+	if lu == nil {
+		return fmt.Errorf("can't attach LUN %d to %s: there is no logical unit to attach", n, d.opts.Name)
+	}
 	at, err := newAttachment(d, n, lu)
 	if err != nil {
 		return fmt.Errorf("can't attach LUN %d to %s: %w", n, d.opts.Name, err)

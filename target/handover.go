@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -103,12 +102,14 @@ func rehearse() error {
 	return handoff.Rehearse(iscsi.NodeState{}, map[string]scsi.DeviceState{}, []memoryState{}, []byte{})
 }
 
-// holdCollector keeps the garbage collector of the whole process from running until its
-// result is called: it would have a core that the pause needs. It is called when a Server
-// is about to stand still or does not serve yet, so initiators can't make it a matter of much memory.
-func holdCollector() (release func()) {
-	percent := debug.SetGCPercent(-1)
-	return func() { debug.SetGCPercent(percent) }
+// pausing tells the program that a pause begins; end that it is over.
+func (s *Server) pausing() (end func()) {
+	if s.options.Pausing != nil {
+		if end := s.options.Pausing(); end != nil {
+			return end
+		}
+	}
+	return func() {}
 }
 
 // giver is a Server as the handoff sees it.
@@ -116,7 +117,7 @@ type giver struct {
 	server    *Server
 	report    *handoff.Report
 	committed bool
-	release   func() // lets the collector run again; nil before Freeze
+	release   func() // tells that the pause is over; nil before Freeze
 }
 
 func (g *giver) Needs() []string {
@@ -127,7 +128,7 @@ func (g *giver) Needs() []string {
 }
 
 func (g *giver) Freeze(ctx context.Context) error {
-	g.release = holdCollector()
+	g.release = g.server.pausing()
 	return g.server.Freeze(ctx)
 }
 
@@ -236,7 +237,7 @@ func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string, 
 		return nil, err
 	}
 	defer end()
-	defer holdCollector()()
+	defer s.pausing()()
 	t := &taker{server: s}
 	history, err := handoff.Take(ctx, c, t, handoff.Hello{Version: version, Features: features, Plan: plan})
 	if err == nil {

@@ -70,6 +70,12 @@ type Options struct {
 	// before are in [Server.Initiators] by then.
 	Admit func(local, remote netip.AddrPort) (group uint16, err error)
 
+	// Pausing, if set, is called when the Server is about to stand still for HandOver,
+	// or to take over, and what it returns when that is over. The Server changes
+	// nothing of the process that it is in; what else may take time from a pause, such as
+	// the garbage collector, the program can hold back meanwhile.
+	Pausing func() (end func())
+
 	// State, if set, is handed over with the Server.
 	State State
 }

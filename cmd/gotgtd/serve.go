@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -125,6 +126,14 @@ func addProcessors() {
 	}
 }
 
+// holdCollector keeps the garbage collector from running until its result is called: it
+// would have a core that the pause of an upgrade needs. A server that stands still or
+// does not serve yet takes no more memory, whatever initiators do.
+func holdCollector() (release func()) {
+	percent := debug.SetGCPercent(-1)
+	return func() { debug.SetGCPercent(percent) }
+}
+
 // start builds everything up to the point where nothing but Ready is missing.
 func (d *daemon) start(ctx context.Context) error {
 	brief, err := parseBriefing(d.process.Briefing())
@@ -157,6 +166,7 @@ func (d *daemon) start(ctx context.Context) error {
 		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: predecessor != nil, FastPaths: fast, Force: brief.Force,
 		MayBeLate: func(target string, lun uint16) bool { return predecessor == nil || brief.Running.NotOpen(target, lun) },
 		Opened:    d.noteNumbers,
+		Pausing:   holdCollector,
 		Known:     d.served,
 	})
 	if err != nil {

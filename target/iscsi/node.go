@@ -21,7 +21,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -116,6 +115,8 @@ type Node struct {
 	sys    system
 	seats  *socket.Seats
 
+	leaveSeats func() // gives them back
+
 	tasks sync.Pool // of *task
 
 	mu       ranked.Mutex // protects the fields below
@@ -152,16 +153,15 @@ const LogRate = 20
 // NewNode returns a Node that serves nothing yet.
 func NewNode(o Options) *Node {
 	n := &Node{
-		opt: o.withDefaults(),
-		sys: realSystem,
-		// A reader that waits in the kernel may keep one of Go's processors from the rest.
-		seats:    socket.NewSeats(runtime.GOMAXPROCS(0) / 2),
+		opt:      o.withDefaults(),
+		sys:      realSystem,
 		targets:  make(map[string]*Target),
 		sessions: make(map[uint16]*session),
 		conns:    make(map[*conn]struct{}),
 		logLimit: limit.New(LogRate, time.Second),
 		stop:     make(chan struct{}),
 	}
+	n.seats, n.leaveSeats = socket.SharedSeats()
 	n.log = n.opt.Log
 	n.tasks.New = func() any { return new(task) }
 	n.work.init(n, n.opt.Workers)
@@ -384,7 +384,7 @@ func (n *Node) join() {
 	for _, c := range n.connList() {
 		c.sock.Close() // restored and never started
 	}
-	n.seats.Close()
+	n.leaveSeats()
 }
 
 // MemoryUsed returns the bytes of data buffers on loan.

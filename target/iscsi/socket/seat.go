@@ -22,6 +22,7 @@ const yieldEvery = 5 * time.Millisecond
 // A seat is for one goroutine that waits in the kernel. A reader keeps it while it
 // works, so that it need not look for one each time.
 type seat struct {
+	seats   *Seats
 	event   int // eventfd that ends the wait
 	poll    [2]unix.PollFd
 	count   atomic.Uint32 // beginnings and ends of waits: odd during one
@@ -35,7 +36,9 @@ type seat struct {
 func (t *seat) wait(fd int, events int16) bool {
 	t.poll[0] = unix.PollFd{Fd: int32(fd), Events: events}
 	t.poll[1] = unix.PollFd{Fd: int32(t.event), Events: unix.POLLIN}
-	t.yield()
+	if t.yield() && t.seats.over() {
+		t.leave.Store(true)
+	}
 	t.count.Add(1)
 	n, _ := unix.Ppoll(t.poll[:], nil, nil) // EINTR is a reason to look again, too
 	t.count.Add(1)
@@ -49,12 +52,15 @@ func (t *seat) wait(fd int, events int16) bool {
 // yield lets the scheduler see now and then that the goroutine does not run for ever.
 // Else the runtime's monitor takes its processor away in the middle of a wait, every 10 ms,
 // and then wakes up every 20 µs for a while to see whether there is more to take.
-func (t *seat) yield() {
+// yield reports whether it has let others run.
+func (t *seat) yield() bool {
 	now := time.Now()
-	if now.Sub(t.yielded) > yieldEvery {
-		t.yielded = now
-		runtime.Gosched()
+	if now.Sub(t.yielded) <= yieldEvery {
+		return false
 	}
+	t.yielded = now
+	runtime.Gosched()
+	return true
 }
 
 // wake ends the wait under way, or else the next one.
@@ -65,10 +71,44 @@ func (t *seat) wake() {
 
 // Seats are those that some sockets share.
 type Seats struct {
+	limit func() int // how many may be taken just now; nil: all
+
 	mu     sync.Mutex // protects the fields below
 	all    []*seat
 	free   []*seat
 	looked time.Time // for idle ones
+}
+
+// shared are the seats of the process, nil while nobody has any.
+var shared struct {
+	mu      sync.Mutex // protects what follows
+	seats   *Seats
+	sharers int
+}
+
+// SharedSeats returns the seats of the process: as many as it has cores, of which no more
+// are taken at a time than half of GOMAXPROCS, as that is then. A reader
+// in a seat may keep one of Go's processors from the rest of the program, so that bound
+// is one for all who have sockets. Each of them calls release when its own are closed; the
+// last release ends what the seats hold.
+func SharedSeats() (seats *Seats, release func()) {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.seats == nil {
+		shared.seats = NewSeats(runtime.NumCPU())
+		shared.seats.limit = func() int { return runtime.GOMAXPROCS(0) / 2 }
+	}
+	shared.sharers++
+	return shared.seats, sync.OnceFunc(releaseShared)
+}
+
+func releaseShared() {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.sharers--; shared.sharers == 0 {
+		shared.seats.Close()
+		shared.seats = nil
+	}
 }
 
 // NewSeats returns a number of seats, or as many as there are descriptors for:
@@ -80,7 +120,7 @@ func NewSeats(number int) *Seats {
 		if err != nil {
 			break
 		}
-		a.all = append(a.all, &seat{event: fd})
+		a.all = append(a.all, &seat{seats: a, event: fd})
 	}
 	a.free = slices.Clone(a.all)
 	return a
@@ -92,7 +132,7 @@ func (a *Seats) take() *seat {
 		return nil
 	}
 	defer a.mu.Unlock()
-	if n := len(a.free); n > 0 {
+	if n := len(a.free); n > 0 && (a.limit == nil || len(a.all)-n < a.limit()) {
 		t := a.free[n-1]
 		a.free = a.free[:n-1]
 		return t
@@ -126,6 +166,16 @@ func (a *Seats) give(t *seat) {
 	defer a.mu.Unlock()
 	t.leave.Store(false)
 	a.free = append(a.free, t)
+}
+
+// over reports whether more seats are taken than may be by now.
+func (a *Seats) over() bool {
+	if a.limit == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.all)-len(a.free) > a.limit()
 }
 
 // Close ends what the seats hold. All sockets are closed. A second call does nothing.

@@ -373,3 +373,61 @@ func TestClose(t *testing.T) {
 		t.Errorf("after a shutdown: %v", err)
 	}
 }
+
+// TestSharedSeats has several users of the process's seats: together they take no more
+// than half of Go's processors as there are then, and the last to go ends it.
+func TestSharedSeats(t *testing.T) {
+	before := runtime.GOMAXPROCS(2)
+	defer runtime.GOMAXPROCS(before)
+	one, leaveOne := SharedSeats()
+	two, leaveTwo := SharedSeats()
+	if one != two || len(one.all) != runtime.NumCPU() {
+		t.Fatalf("seats of two: %v and %v, for %d cores", one, two, runtime.NumCPU())
+	}
+	taken := one.take()
+	if taken == nil || two.take() != nil {
+		t.Error("of two processors, not one is for seats")
+	}
+	runtime.GOMAXPROCS(4)
+	if runtime.NumCPU() > 1 {
+		more := two.take()
+		if more == nil {
+			t.Fatal("more processors, and no more seats")
+		}
+		two.give(more)
+	}
+	runtime.GOMAXPROCS(1)
+	if !one.over() {
+		t.Error("the seat is not wanted back when there is one processor")
+	}
+	one.give(taken)
+	if one.take() != nil {
+		t.Error("a seat of the one processor that there is")
+	}
+	leaveOne()
+	leaveOne()
+	if shared.seats != two {
+		t.Error("the seats are gone while somebody has them")
+	}
+	leaveTwo()
+	if shared.seats != nil {
+		t.Error("the seats stay when nobody has them")
+	}
+}
+
+// TestLeavesSeat has a reader that works all the time in a seat: it gives it back
+// when there are fewer of Go's processors.
+func TestLeavesSeat(t *testing.T) {
+	a := newSeats(t, 1)
+	limit := 1
+	a.limit = func() int { return limit }
+	s, far := pair(t, a)
+	s.in.seat = a.take()
+	limit = 0
+	if _, err := far.Write([]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.AwaitRead(nil); err != nil || s.in.seat != nil {
+		t.Errorf("it keeps its seat: %v", err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -30,9 +31,27 @@ func (s *Server) openStore(c *config.LUN, successor bool, interrupt func() error
 		// the predecessor does serve a file of that path, which somebody has removed,
 		// its lock is refused as another file's, and so is the upgrade.
 		o.InheritLock = false
-		return storage.OpenBackend(s.ctx, backend, o)
+		if store, err = storage.OpenBackend(s.ctx, backend, o); err == nil {
+			s.made = append(s.made, madeFile{c.Path, store.Info().ID})
+		}
 	}
 	return store, err
+}
+
+// madeFile is a file that a successor has made for a new logical unit.
+type madeFile struct{ path, id string }
+
+// removeMade removes what a successor that does not take over has made: nothing was
+// written to it, and a reload that is refused leaves nothing behind.
+func (s *Server) removeMade() {
+	for _, m := range s.made {
+		if id, _, err := storage.Identify(m.path); err != nil || id != m.id {
+			continue // somebody has put another there
+		}
+		if err := os.Remove(m.path); err != nil {
+			s.log.Warn("a file that was made is left", "error", err)
+		}
+	}
 }
 
 // progressInterval is how often the log tells how far a preallocation is.

@@ -307,7 +307,7 @@ func (t *taker) restore(snap *handoff.Snapshot, conns []*os.File, locks map[file
 		}
 	}
 	if err == nil {
-		err = t.replacements(&state, devices)
+		err = t.lastDoor(&state, devices)
 	}
 	if err != nil {
 		closeFiles(conns)
@@ -379,6 +379,7 @@ func (t *taker) find(name string) *iscsi.Target {
 // Start lets the sessions go on and asks those to leave that may not stay.
 func (t *taker) Start() {
 	s := t.server
+	s.taken.Store(true)
 	s.node.Start()
 	t.settleDevices()
 	for _, i := range s.node.Sessions() {

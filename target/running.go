@@ -3,16 +3,11 @@
 package target
 
 import (
-	"errors"
-	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
-	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/plan"
-	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/storage"
 )
 
@@ -44,7 +39,7 @@ func (t *served) running() plan.Target {
 		}
 		i := u.Unit.Info()
 		l := plan.LUN{
-			LUN: u.Number, Path: i.StorePath, Store: u.Unit.Store().Info().ID, Size: i.Size, BlockSize: i.BlockSize,
+			LUN: u.Number, Path: i.StorePath, Store: u.Unit.StoreID(), Size: i.Size, BlockSize: i.BlockSize,
 			NAA: i.NAA, LocalNAA: i.LocalNAA, SCSIID: i.SCSIID, Serial: i.Serial, Vendor: i.Vendor, Product: i.Product,
 			LastIO: u.Unit.LastIO(), Holders: u.Unit.Holders(), Error: lateReason(u.Unit),
 		}
@@ -100,58 +95,6 @@ func (s *Server) sample() {
 			s.node.SampleIO()
 		}
 	}
-}
-
-// ReplacedError is a successor's configuration that puts another disk in the
-// place of one that a session uses.
-type ReplacedError struct {
-	Target  string
-	LUN     uint16
-	Why     string // what tells the disks apart
-	Session string // one of those that use it
-}
-
-func (e *ReplacedError) Error() string {
-	return fmt.Sprintf("target %s LUN %d would be another disk (%s) than the one that %s uses: log that session out first, or force it",
-		e.Target, e.LUN, e.Why, e.Session)
-}
-
-// replacements refuses what would put another disk under a session, unless
-// it is forced, and what would take the disk from under it: without its store, which
-// the predecessor has open, it is not ready. It is the last door: a plan has looked before
-// anything was opened, but an initiator can log in meanwhile, and an embedding program makes no plan.
-func (t *taker) replacements(state *iscsi.NodeState, devices map[string]scsi.DeviceState) error {
-	if t.server.options.Force {
-		return nil
-	}
-	var errs []error
-	for _, st := range t.server.targets {
-		i := slices.IndexFunc(state.Sessions, func(s iscsi.SessionState) bool { return s.Target == st.conf.Name })
-		if i < 0 {
-			continue
-		}
-		user := fmt.Sprintf("%s (TSIH %d)", plan.Printable(state.Sessions[i].Initiator), state.Sessions[i].TSIH)
-		for _, r := range st.device.Replaced() {
-			errs = append(errs, &ReplacedError{st.conf.Name, r.Number, r.Why, user})
-		}
-		errs = append(errs, st.lost(devices[st.conf.Name], user)...)
-	}
-	return errors.Join(errs...)
-}
-
-// lost are the disks of a target that the predecessor serves, to a user among others, and
-// whose stores can't be opened now.
-func (t *served) lost(was scsi.DeviceState, user string) []error {
-	var errs []error
-	for _, u := range t.device.LogicalUnits() {
-		why := lateReason(u.Unit)
-		i := slices.IndexFunc(was.Units, func(s scsi.UnitState) bool { return s.LUN == u.Number })
-		if why != "" && i >= 0 && !was.Units[i].Absent && !was.Units[i].Controller {
-			errs = append(errs, fmt.Errorf("target %s LUN %d, which %s uses, would not be ready: %s: mend that, log that session out first, or force it",
-				t.conf.Name, u.Number, user, why))
-		}
-	}
-	return errs
 }
 
 // settleDevices makes lasting what the devices have found different.

@@ -57,6 +57,8 @@ type Options struct {
 
 	FastPaths iscsi.FastPaths // other than the zero value for tests alone
 
+	Clock func() time.Time // what reads and writes are timed by; other than nil, which means time.Now, for tests alone
+
 	// What follows is for programs that embed a Server.
 
 	// Observe, if set, is told of each command when it has ended, and how long
@@ -109,6 +111,9 @@ type Server struct {
 	announced []iscsi.PortalGroup // in place of the portals
 
 	accepts sync.WaitGroup
+
+	made  []madeFile  // by a successor that has not taken over yet: New's alone
+	taken atomic.Bool // it has
 
 	late     []*lateUnit   // New's, then that of the goroutine that retries
 	retrying sync.Once     // begins that
@@ -172,7 +177,7 @@ func New(o Options) (*Server, error) {
 func (s *Server) newServed(conf *config.Target) (*served, error) {
 	t := &served{conf: conf, log: s.log}
 	device, err := scsi.NewDevice(scsi.DeviceOptions{
-		Name: conf.Name, TID: conf.TID, StateDir: s.options.StateDir, Log: s.log, Observe: s.options.Observe,
+		Name: conf.Name, TID: conf.TID, StateDir: s.options.StateDir, Log: s.log, Observe: s.options.Observe, Clock: s.options.Clock,
 	})
 	if err != nil {
 		return nil, err
@@ -277,6 +282,9 @@ func (s *Server) Close() error {
 				errs = append(errs, fmt.Errorf("target %s LUN %d: %w", t.conf.Name, u.Number, err))
 			}
 		}
+	}
+	if !s.taken.Load() {
+		s.removeMade()
 	}
 	return errors.Join(errs...)
 }

@@ -276,7 +276,7 @@ func (p *planner) compareLUN(was *LUN, l *config.LUN, tid int, sessions []*Sessi
 		p.note(at)
 		return
 	}
-	if errors.Is(err, fs.ErrNotExist) && was.Store != "" {
+	if errors.Is(err, fs.ErrNotExist) && was.Store != "" && was.Error == "" {
 		at.What, at.Sees = "there is no file at "+l.Path+" any more, and it would not be ready", "NOT READY, until a file is there"
 		if len(sessions) > 0 {
 			at.Refused = at.What + ", and " + some(at.Who) + " would lose it: put the file back, or log the sessions out first (gotgtd session end TSIH)"
@@ -339,7 +339,7 @@ func (p *planner) another(was *LUN, l *config.LUN, id string, looked error, tid 
 	case was.Backend != l.Backend:
 		list = append(list, fmt.Sprintf("backend %s instead of %s", l.Backend, was.Backend))
 	case id == was.Store || was.Store == "":
-	case errors.Is(looked, fs.ErrNotExist) && was.Path == l.Path && l.Create:
+	case errors.Is(looked, fs.ErrNotExist) && was.Path == l.Path && l.Create && was.Error == "":
 		list = append(list, fmt.Sprintf("the file that is served is no longer at %s, and an empty one would be made: put it back, or take the logical unit out", l.Path))
 	case id == "" && was.Path == l.Path:
 		// What is at the path can't be told: opening it will.

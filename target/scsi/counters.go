@@ -21,6 +21,8 @@ type Counters struct {
 type counters struct {
 	reads, writes, readBytes, writtenBytes, errors atomic.Uint64
 
+	clock func() time.Time // nil: time.Now; set before the first use
+
 	sampling sync.Mutex // protects the fields below
 	seen     uint64     // commands at the last sample
 	moved    time.Time  // the last sample that had more commands than the one before
@@ -33,9 +35,16 @@ func (c *counters) lastIO() time.Time {
 	c.sampling.Lock()
 	defer c.sampling.Unlock()
 	if now != c.seen {
-		c.seen, c.moved = now, time.Now()
+		c.seen, c.moved = now, c.now()
 	}
 	return c.moved
+}
+
+func (c *counters) now() time.Time {
+	if c.clock != nil {
+		return c.clock()
+	}
+	return time.Now()
 }
 
 // lastIOSeconds is lastIO in seconds since 1970, 0 for never.

@@ -25,6 +25,10 @@ type DeviceOptions struct {
 	// that took since Prepare. It is called on the goroutine that ended the
 	// command, must be quick, and must not keep c.
 	Observe func(c *Command, took time.Duration)
+
+	// Clock is what reads and writes are timed by; other than nil, which means
+	// time.Now, for tests alone.
+	Clock func() time.Time
 }
 
 // A Device is a SCSI target device: logical units, the ports that lead to
@@ -124,6 +128,7 @@ func (d *Device) Attach(n uint16, lu *LogicalUnit) error {
 	if !lu.attachment.CompareAndSwap(nil, at) {
 		return fmt.Errorf("can't attach LUN %d to %s: the logical unit is attached already", n, d.opts.Name)
 	}
+	lu.stats.clock = d.opts.Clock
 	d.setAttachmentLocked(n, at)
 	return nil
 }
@@ -232,6 +237,7 @@ func (d *Device) Lookup(id NexusID) (nx *Nexus, ok bool) {
 // pending on every logical unit but those of quiet.
 func (d *Device) newNexusLocked(id NexusID, quiet bitmap) *Nexus {
 	nx := &Nexus{id: id, dev: d}
+	nx.stats.clock = d.opts.Clock
 	nx.attentions.init(ascPowerOnOrReset, quiet)
 	d.nexuses[id] = nx
 	return nx

@@ -95,6 +95,7 @@ type LogicalUnit struct {
 	blocks     atomic.Uint64 // capacity
 	attachment atomic.Pointer[attachment]
 	stats      counters
+	missed     string         // ID of the store that a process before had open and this one had not; Restore's
 	errs       *limit.Limiter // of log lines about the store
 
 	// medium is held shared by every command that reads or changes blocks, and
@@ -297,6 +298,15 @@ func (lu *LogicalUnit) Info() UnitInfo {
 // Counters returns what was moved to and from this logical unit.
 func (lu *LogicalUnit) Counters() Counters { return lu.stats.load() }
 
+// StoreID returns the ID of the store; while it is not open, of the one that a process
+// before has served.
+func (lu *LogicalUnit) StoreID() string {
+	if id := lu.store.Info().ID; id != "" {
+		return id
+	}
+	return lu.missed
+}
+
 // LastIO returns when a command has last read or written blocks, zero for never.
 // It notices what has happened since the last call, and takes that for now: it is
 // as exact as it is called often. [Nexus.LastIO] likewise.
@@ -357,7 +367,8 @@ func (lu *LogicalUnit) Refresh() error {
 }
 
 // Arrive makes known that the store of a logical unit that was Absent is open.
-// Initiators learn of it by NOT READY TO READY CHANGE, MEDIUM MAY HAVE CHANGED.
+// Initiators learn of it by NOT READY TO READY CHANGE, MEDIUM MAY HAVE CHANGED. If it
+// is another one than they have used, it is as with a replaced one in [Device.Restore].
 func (lu *LogicalUnit) Arrive() {
 	info := lu.store.Info()
 	lu.blocks.Store(uint64(info.Size) >> lu.shift)
@@ -365,6 +376,14 @@ func (lu *LogicalUnit) Arrive() {
 		lu.set(stateReadOnly, true)
 	}
 	lu.raise(ascNotReadyToReady, nil) // before any command gets through
+	if at := lu.attachment.Load(); at != nil && lu.missed != "" && info.ID != lu.missed {
+		at.raise(ascInquiryDataChanged, nil)
+		at.raise(unmet, nil)
+		at.reservations.Forget()
+		if err := at.reservations.Keep(); err != nil {
+			lu.opts.Log.Error("reservations of a disk that was replaced are not forgotten", "lun", at.number, "error", err)
+		}
+	}
 	lu.set(stateAbsent, false)
 }
 

@@ -119,7 +119,7 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 		s.Inquiry, s.Geometry = lu.inquiryFingerprint(), lu.geometry()
 	}
 	if lu.store != nil {
-		s.Store = lu.store.Info().ID
+		s.Store = lu.StoreID()
 		s.LastIO = lu.stats.lastIOSeconds()
 	}
 	return s
@@ -309,6 +309,7 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 	lu.set(stateFlushFailed, u.FlushFailed)
 	switch {
 	case lu.has(stateAbsent): // what initiators send ends with NOT READY
+		lu.missed = u.Store
 	case u.Absent:
 		codes = append(codes, ascNotReadyToReady)
 	case lu.blocks.Load() != u.Blocks && !slices.Contains(codes, ascCapacityChanged):

@@ -63,11 +63,16 @@ func (t *served) lunConfigs() map[uint16]*config.LUN {
 
 // Look is how a [plan.Plan] finds out what a logical unit of a configuration
 // would open.
-func Look(l *config.LUN) (id string, size int64, err error) {
+func Look(l *config.LUN, fit bool) (id string, size int64, err error) {
 	switch _, name, _ := strings.Cut(l.Backend, ":"); {
 	case l.Backend == "ram":
 		return "", l.Size, nil
 	case l.Backend == "", l.Backend == "file":
+		if fit {
+			if err := storage.Check(l.StoreOptions()); err != nil {
+				return "", 0, err
+			}
+		}
 		return storage.Identify(l.Path)
 	default:
 		return name + ":" + l.Path, l.Size, nil

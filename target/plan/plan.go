@@ -37,13 +37,14 @@ type Plan struct {
 }
 
 // Looks finds out what a logical unit would open: the ID and the size in bytes
-// of its store. fs.ErrNotExist is no fault where it would be made.
-type Looks func(l *config.LUN) (id string, size int64, err error)
+// of its store. fs.ErrNotExist is no fault where it would be made. With fit, the error is
+// also what else speaks against opening it.
+type Looks func(l *config.LUN, fit bool) (id string, size int64, err error)
 
 // Make compares. A nil running is a start: everything is new. What is desired has the
 // running overlay in it already.
 func Make(running *Running, desired *config.Config, look Looks) *Plan {
-	p := &planner{running: running, look: look, now: time.Now(), plan: &Plan{Changes: []Change{}}}
+	p := &planner{running: running, look: look, lax: desired.IgnoreErrors, now: time.Now(), plan: &Plan{Changes: []Change{}}}
 	if running == nil {
 		p.running = &Running{}
 	}
@@ -145,6 +146,7 @@ func some(who []string) string {
 type planner struct {
 	running *Running
 	look    Looks
+	lax     bool // what can't be opened is no error, but a logical unit that is not ready
 	now     time.Time
 	plan    *Plan
 	targets map[string]*Target
@@ -175,7 +177,7 @@ func (p *planner) add(t *config.Target) {
 
 func (p *planner) addLUN(target string, l *config.LUN, who []string) {
 	what := strings.TrimSpace(l.Backend + " " + l.Path) // a RAM disk has no path
-	if _, size, err := p.look(l); err == nil && size > 0 {
+	if _, size, err := p.look(l, false); err == nil && size > 0 {
 		what += ", " + sizeText(size)
 	} else if l.Size > 0 {
 		what += ", " + sizeText(l.Size)
@@ -195,8 +197,8 @@ func (p *planner) remove(t *Target) {
 	p.note(c)
 }
 
-func (p *planner) removeLUN(t *Target, l *LUN, sessions []*Session, who []string) {
-	c := Change{Op: "-", Target: t.Name, LUN: new(l.LUN), What: l.Path, Who: who, Sees: "REPORTED LUNS DATA HAS CHANGED"}
+func (p *planner) removeLUN(t *Target, l *LUN, sessions []*Session) {
+	c := Change{Op: "-", Target: t.Name, LUN: new(l.LUN), What: l.Path, Who: names(sessions), Sees: "REPORTED LUNS DATA HAS CHANGED"}
 	if users := p.users([]LUN{*l}, sessions); users != "" {
 		c.Refused = "it is in use: " + users + ". Unmount it there and wait for " + RecentIO.String() + ", or log these sessions out first"
 	}
@@ -250,22 +252,25 @@ func (p *planner) compare(was *Target, t *config.Target) {
 		l := &t.LUNs[i]
 		wanted[l.Number] = true
 		if old := before[l.Number]; old != nil {
-			p.compareLUN(old, l, t.TID, sessions, Change{Op: "~", Target: t.Name, LUN: new(l.Number), Who: who})
+			seen := seers(sessions, l.Number)
+			p.compareLUN(old, l, t.TID, seen, Change{Op: "~", Target: t.Name, LUN: new(l.Number), Who: names(seen)})
+			p.compareView(old, l, t.Name, sessions)
 		} else {
-			p.addLUN(t.Name, l, who)
+			p.addLUN(t.Name, l, names(willSee(sessions, l)))
 		}
 	}
 	for i := range was.LUNs {
 		if l := &was.LUNs[i]; !wanted[l.LUN] {
-			p.removeLUN(was, l, sessions, who)
+			p.removeLUN(was, l, seers(sessions, l.LUN))
 		}
 	}
 }
 
-// compareLUN is a logical unit that keeps its number, of the target that is to have the number tid. at is the change to it, as far
-// as it is the same for every one.
+// compareLUN is a logical unit that keeps its number, of the target that is to have the
+// number tid. sessions are those that see it, and at is the change to it, as far as it is the
+// same for every one.
 func (p *planner) compareLUN(was *LUN, l *config.LUN, tid int, sessions []*Session, at Change) {
-	id, size, err := p.look(l)
+	id, size, err := p.look(l, was.Error != "" || p.lax)
 	if other := p.another(was, l, id, err, tid); other != "" {
 		at.What = other
 		at.Sees = "REPORTED LUNS DATA HAS CHANGED and INQUIRY DATA HAS CHANGED; reservations are gone, and what is under way is refused"
@@ -276,16 +281,15 @@ func (p *planner) compareLUN(was *LUN, l *config.LUN, tid int, sessions []*Sessi
 		p.note(at)
 		return
 	}
-	if errors.Is(err, fs.ErrNotExist) && was.Store != "" && was.Error == "" {
-		at.What, at.Sees = "there is no file at "+l.Path+" any more, and it would not be ready", "NOT READY, until a file is there"
-		if len(sessions) > 0 {
-			at.Refused = at.What + ", and " + some(at.Who) + " would lose it: put the file back, or log the sessions out first (gotgtd session end TSIH)"
-		}
-		p.note(at)
+	if err != nil && was.Store != "" && was.Error == "" {
+		p.lose(at, l, err, sessions)
 		return
 	}
 	if l.Size > size && l.Backend == "file" && !l.ReadOnly && !strings.HasPrefix(id, "device:") {
 		size = l.Size
+	}
+	if was.Error != "" && l.Backend == "file" { // what a plug-in will do, opening finds out
+		p.compareReady(at, l, size, err)
 	}
 	if err == nil && was.Size > 0 && size > 0 {
 		p.compareSize(at, was, size-size%int64(l.BlockSize), sessions)
@@ -294,11 +298,43 @@ func (p *planner) compareLUN(was *LUN, l *config.LUN, tid int, sessions []*Sessi
 		at.What, at.Sees = d, sees(was.Settings, l.Settings(at.Target))
 		p.note(at)
 	}
-	p.compareView(was, l, at.Target, sessions)
 	if was.Path != l.Path {
-		at.What, at.Sees = fmt.Sprintf("path %s instead of %s, the same store", l.Path, was.Path), "nothing"
+		at.What, at.Sees = fmt.Sprintf("path %s instead of %s", l.Path, was.Path), "nothing"
+		if was.Store != "" {
+			at.What += ", the same store"
+		}
 		p.note(at)
 	}
+}
+
+// lose is a logical unit whose store could be opened and can't be now, for err.
+// Unless the configuration ignores errors, that is an error before there is a plan.
+func (p *planner) lose(at Change, l *config.LUN, err error, sessions []*Session) {
+	at.What, at.Sees = fmt.Sprintf("it would not be ready: %v", err), "NOT READY, until it can be opened"
+	mend := "mend that"
+	if errors.Is(err, fs.ErrNotExist) {
+		at.What, at.Sees = "there is no file at "+l.Path+" any more, and it would not be ready", "NOT READY, until a file is there"
+		mend = "put the file back"
+	}
+	if len(sessions) > 0 {
+		at.Refused = at.What + ", and " + some(at.Who) + " would lose it: " + mend + ", or log the sessions out first (gotgtd session end TSIH)"
+	}
+	p.note(at)
+}
+
+// compareReady is a logical unit whose store could not be opened. err is what speaks
+// against opening it now.
+func (p *planner) compareReady(at Change, l *config.LUN, size int64, err error) {
+	switch {
+	case err == nil && size >= int64(l.BlockSize):
+		at.What = "its backing store can be opened now, " + sizeText(size-size%int64(l.BlockSize))
+	case l.Create && !l.ReadOnly && errors.Is(err, fs.ErrNotExist):
+		at.What = "its backing store will be made, " + sizeText(l.Size)
+	default:
+		return
+	}
+	at.Sees = "NOT READY TO READY CHANGE"
+	p.note(at)
 }
 
 func (p *planner) compareSize(at Change, was *LUN, size int64, sessions []*Session) {

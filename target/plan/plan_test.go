@@ -4,6 +4,7 @@ package plan
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -23,11 +24,15 @@ type stored struct {
 	size int64
 }
 
-func (d disks) look(l *config.LUN) (string, int64, error) {
-	if s, ok := d[l.Path]; ok {
-		return s.id, s.size, nil
+func (d disks) look(l *config.LUN, fit bool) (string, int64, error) {
+	s, ok := d[l.Path]
+	switch {
+	case !ok:
+		return "", 0, fs.ErrNotExist
+	case fit && l.Size > 0 && l.Size < s.size:
+		return "", 0, errors.New("would shrink")
 	}
-	return "", 0, fs.ErrNotExist
+	return s.id, s.size, nil
 }
 
 // serve is what a process that serves a configuration would say of itself.
@@ -74,6 +79,11 @@ func TestPlan(t *testing.T) {
 	b := config.LUN{Number: 2, Path: "/b"}
 	missing := config.LUN{Number: 1, Path: "/gone", Size: 64 << 20}
 	gone := func(r *Running) { r.Targets[0].LUNs[0].Path = "/gone" }
+	lax := func(c *config.Config) *config.Config { c.IgnoreErrors = true; return c }
+	notOpen := func(r *Running) {
+		l := &r.Targets[0].LUNs[1]
+		l.Store, l.Size, l.Error = "", 0, "no such file"
+	}
 	user := Session{TSIH: 3, Initiator: "iqn.2026-11.test:i", Target: name, Address: "192.0.2.1:40000"}
 	with := func(l config.LUN, change func(l *config.LUN)) config.LUN { change(&l); return l }
 	for _, c := range []struct {
@@ -103,6 +113,12 @@ func TestPlan(t *testing.T) {
 			oneTarget(with(a, func(l *config.LUN) { l.Path, l.Create = "/gone", true }), b), []string{"no longer at /gone, and an empty one would be made"}, []string{"no longer at /gone"}},
 		{"another file at the path", func(r *Running) { r.Targets[0].LUNs[0].Store = "file:9" }, oneTarget(a, b), []string{"another file is at /a"}, []string{"another file is at /a"}},
 		{"file gone", gone, oneTarget(missing, b), []string{"there is no file at /gone any more, and it would not be ready"}, []string{"there is no file at /gone"}},
+		{"can't be opened any more", nil, lax(oneTarget(a, with(b, func(l *config.LUN) { l.Size = 1 << 20 }))), []string{"LUN 2: it would not be ready: would shrink"}, []string{"LUN 2: it would not be ready"}},
+		{"can be opened now", notOpen, oneTarget(a, b), []string{"LUN 2: its backing store can be opened now, 64 MiB"}, nil},
+		{"will be made now", func(r *Running) { notOpen(r); r.Targets[0].LUNs[1].Path = "/gone" }, oneTarget(a, config.LUN{Number: 2, Path: "/gone", Size: 1 << 20, Create: true}),
+			[]string{"LUN 2: its backing store will be made, 1 MiB"}, nil},
+		{"still can't be opened", func(r *Running) { notOpen(r); r.Targets[0].LUNs[1].Path = "/gone" }, oneTarget(a, config.LUN{Number: 2, Path: "/gone"}), nil, nil},
+		{"another one can be opened now", func(r *Running) { notOpen(r); r.Targets[0].LUNs[1].Store = "file:9" }, oneTarget(a, b), []string{"another file is at /b"}, []string{"another file is at /b"}},
 		{"idle disk less", nil, oneTarget(a), []string{"- target " + name + " LUN 2: /b"}, nil},
 		{"busy disk less", func(r *Running) { r.Targets[0].LUNs[1].LastIO = time.Now() }, oneTarget(a), []string{"- target " + name + " LUN 2"}, []string{"LUN 2 was read or written"}},
 		{"disk less that was busy", func(r *Running) { r.Targets[0].LUNs[1].LastIO = time.Now().Add(-2 * RecentIO) }, oneTarget(a), []string{"- target"}, nil},

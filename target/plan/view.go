@@ -41,6 +41,22 @@ func (p *planner) compareView(was *LUN, l *config.LUN, target string, sessions [
 	p.note(c)
 }
 
+// seers are the sessions that a logical unit is not masked from.
+func seers(sessions []*Session, lun uint16) []*Session {
+	return slices.DeleteFunc(slices.Clone(sessions), func(s *Session) bool {
+		_, hidden := slices.BinarySearch(s.Masked, lun)
+		return hidden
+	})
+}
+
+// willSee are the sessions that a new logical unit will not be masked from, as far as
+// they tell what access lists ask for.
+func willSee(sessions []*Session, l *config.LUN) []*Session {
+	return slices.DeleteFunc(slices.Clone(sessions), func(s *Session) bool {
+		return s.From.IsValid() && !l.Access.Allows(s.From, s.Initiator, s.Account)
+	})
+}
+
 // viewers says which of the sessions use a logical unit: they have read or written
 // within [RecentIO], as it was, or their initiator has a reservation of it.
 func (p *planner) viewers(l *LUN, sessions []*Session) string {

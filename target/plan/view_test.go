@@ -17,7 +17,7 @@ func TestView(t *testing.T) {
 	from := netip.MustParseAddr("192.0.2.7")
 	host := func(n string) string { return "iqn.2026-11.test:host-" + n }
 	old := time.Now().Add(-time.Hour)
-	look := func(*config.LUN) (string, int64, error) { return "id", 1 << 20, nil }
+	look := func(*config.LUN, bool) (string, int64, error) { return "id", 1 << 20, nil }
 	conf := func(a config.Access) *config.Config {
 		c := &config.Config{Targets: []config.Target{{Name: name, LUNs: []config.LUN{{Number: 1, Path: disk, Access: a}}}}}
 		c.SetDefaults()
@@ -61,6 +61,23 @@ func TestView(t *testing.T) {
 		refused := strings.Join(p.Refused(), "\n")
 		if (refused == "") != (tc.refused == "") || !strings.Contains(refused, tc.refused) {
 			t.Errorf("%s: refused %q, want %q", tc.what, refused, tc.refused)
+		}
+	}
+	// Who does not see a disk is not asked, and not told.
+	hidden := running(time.Now())
+	hidden.Sessions = hidden.Sessions[2:3]
+	for what, c := range map[string]*config.Config{
+		"taken away": {Targets: []config.Target{{Name: name}}},
+		"another one": func() *config.Config {
+			c := conf(two)
+			c.Targets[0].LUNs[0].Serial = "other"
+			return c
+		}(),
+	} {
+		c.SetDefaults()
+		p := Make(hidden, c, look)
+		if p.Check() != nil || p.Empty() || strings.Contains(p.Lines()[0], host("3")) {
+			t.Errorf("%s that nobody sees:\n%s", what, strings.Join(p.Lines(), "\n"))
 		}
 	}
 	if p := Make(&Running{Targets: running(old).Targets}, everyone, look); !p.Empty() {

@@ -67,15 +67,17 @@ func serveCommand() *cobra.Command {
 
 // daemon is a running generation.
 type daemon struct {
-	options *serveOptions
-	log     *slog.Logger
-	process *supervisor.Process
-	server  *target.Server
-	conf    *config.Config // what server was made of
-	socket  net.Listener   // of the control socket
-	control *control.Server
-	moved   chan struct{}   // closed when a successor has taken over
-	life    context.Context // ends when the daemon stops, and with it an upgrade under way
+	options   *serveOptions
+	log       *slog.Logger
+	process   *supervisor.Process
+	successor bool             // there is a predecessor that serves, or did
+	clock     func() time.Time // nil but in tests, see [target.Options]
+	server    *target.Server
+	conf      *config.Config // what server was made of
+	socket    net.Listener   // of the control socket
+	control   *control.Server
+	moved     chan struct{}   // closed when a successor has taken over
+	life      context.Context // ends when the daemon stops, and with it an upgrade under way
 
 	mu      sync.Mutex // protects history
 	history []handoff.Report
@@ -136,10 +138,34 @@ func holdCollector() (release func()) {
 
 // start builds everything up to the point where nothing but Ready is missing.
 func (d *daemon) start(ctx context.Context) error {
+	predecessor := d.process.Predecessor()
+	d.successor = predecessor != nil
 	brief, err := parseBriefing(d.process.Briefing())
 	if err != nil {
 		return err
 	}
+	if err := d.build(brief); err != nil {
+		return err
+	}
+	if err := openPortals(ctx, d.process, d.server, d.conf.PortalGroups); err != nil {
+		return errors.Join(err, d.server.Close())
+	}
+	if d.socket, err = d.listenControl(ctx); err != nil {
+		return errors.Join(err, d.server.Close())
+	}
+	if predecessor != nil {
+		d.history, err = d.server.TakeOver(ctx, predecessor, versionString(), d.plan...)
+		_ = predecessor.Close()
+		if err != nil {
+			return errors.Join(err, d.socket.Close(), d.server.Close())
+		}
+	}
+	return nil
+}
+
+// build makes the server of the configuration, unless the plan that leads to it
+// from what the briefing tells hurts somebody.
+func (d *daemon) build(brief *briefing) (err error) {
 	if d.ledger, err = openLedger(d.options.state()); err != nil {
 		return err
 	}
@@ -161,31 +187,14 @@ func (d *daemon) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	predecessor := d.process.Predecessor()
 	d.server, err = target.New(target.Options{
-		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: predecessor != nil, FastPaths: fast, Force: brief.Force,
-		MayBeLate: func(target string, lun uint16) bool { return predecessor == nil || brief.Running.NotOpen(target, lun) },
+		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: d.successor, FastPaths: fast, Force: brief.Force, Clock: d.clock,
+		MayBeLate: func(target string, lun uint16) bool { return !d.successor || brief.Running.NotOpen(target, lun) },
 		Opened:    d.noteNumbers,
 		Pausing:   holdCollector,
 		Known:     d.served,
 	})
-	if err != nil {
-		return err
-	}
-	if err := openPortals(ctx, d.process, d.server, conf.PortalGroups); err != nil {
-		return errors.Join(err, d.server.Close())
-	}
-	if d.socket, err = d.listenControl(ctx); err != nil {
-		return errors.Join(err, d.server.Close())
-	}
-	if predecessor != nil {
-		d.history, err = d.server.TakeOver(ctx, predecessor, versionString(), d.plan...)
-		_ = predecessor.Close()
-		if err != nil {
-			return errors.Join(err, d.socket.Close(), d.server.Close())
-		}
-	}
-	return nil
+	return err
 }
 
 // follow makes the plan that leads from what the predecessor serves to conf,
@@ -283,7 +292,7 @@ func (d *daemon) noteNumbers() {
 	d.ledgerMu.Lock()
 	defer d.ledgerMu.Unlock()
 	r := d.server.Running()
-	if d.process.Predecessor() == nil {
+	if !d.successor {
 		for _, path := range d.ledger.moved(r) {
 			d.log.Warn("another file or device than the one that was served before at this path: initiators take it for the same disk", "path", path)
 		}
@@ -310,7 +319,7 @@ func (d *daemon) keptNumbers() config.Numbers {
 // listenControl listens on the control socket, the predecessor's if there is one.
 func (d *daemon) listenControl(ctx context.Context) (net.Listener, error) {
 	path := d.options.control
-	if d.process.Predecessor() == nil {
+	if !d.successor {
 		if err := control.Clear(path); err != nil {
 			return nil, err
 		}

@@ -62,6 +62,21 @@ func TestCreate(t *testing.T) {
 	}
 }
 
+// A file is not made through a symbolic link, and that is known before it is tried.
+func TestCreateAtASymbolicLink(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "link.img")
+	if err := os.Symlink("missing.img", path); err != nil {
+		t.Fatal(err)
+	}
+	o := storage.Options{Path: path, Size: 1 << 20, Create: true}
+	_, opened := storage.OpenFile(o)
+	for what, err := range map[string]error{"Check": storage.Check(o), "OpenFile": opened} {
+		if err == nil || !strings.Contains(err.Error(), "symbolic link to a file that is not there") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func TestCreateKeepsWhatIsThere(t *testing.T) {
 	s, path := create(t, 1<<20)
 	if _, err := s.WriteAt([]byte("precious"), 0); err != nil {

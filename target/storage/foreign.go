@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -81,7 +82,11 @@ func Check(o Options) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ENOENT) && o.Create && !o.ReadOnly:
-		return nil
+		info, statErr := os.Lstat(o.Path)
+		if statErr != nil || info.Mode().Type() != fs.ModeSymlink {
+			return nil
+		}
+		err = errors.New("it is a symbolic link to a file that is not there, and none is made through a link: make that file, or take the link away")
 	case errors.Is(err, unix.ENOENT) && o.Create:
 		err = fmt.Errorf("%w, and a file that is made read-only would stay empty: make it first, or leave read-only out", unix.ENOENT)
 	}

@@ -46,9 +46,9 @@ func (w *world) checkDisk(h *host, lun uint16, changes []plan.Change, force bool
 	if err != nil {
 		fatal("%v", err)
 	}
-	other := slices.Contains(d.codes, codeInquiryData)
-	if other != (last == codeNoUnit) {
-		fatal("INQUIRY DATA HAS CHANGED %v, but the last command ended with %#x", other, last)
+	other := last == codeNoUnit
+	if d.other = other; other && !slices.Contains(d.codes, codeInquiryData) {
+		fatal("it has to be met anew, without INQUIRY DATA HAS CHANGED")
 	}
 	now, err := h.learn(w.t.Context(), lun)
 	if code, _ := senseOf(err); code>>8 == 0x3f || code == codeCapacity || code == 0x2a01 {
@@ -65,7 +65,7 @@ func (w *world) checkDisk(h *host, lun uint16, changes []plan.Change, force bool
 	}
 	refused := slices.ContainsFunc(changes, func(c plan.Change) bool { return c.Op == "~" && (c.Refused != "" || h.late && force) })
 	switch {
-	case now.identity == d.identity && now.stamp == d.stamp && now.capacity.BlockSize == d.capacity.BlockSize:
+	case (now.identity == d.identity || !other && w.toldOtherwise(d, changes)) && now.stamp == d.stamp && now.capacity.BlockSize == d.capacity.BlockSize:
 		if now.keys != d.keys && !other {
 			fatal("the registrations are %s", now.keys)
 		}
@@ -104,6 +104,13 @@ func (w *world) checkReadiness(h *host, lun uint16, now view, changes []plan.Cha
 		w.t.Fatalf("%v LUN %d is ready now, codes %x; the plan says %+v", h, lun, d.codes, changes)
 	}
 	h.disks[lun] = now.disk()
+}
+
+// toldOtherwise: the same disk tells by INQUIRY what tgt does, or does no more, and the
+// host knows it.
+func (w *world) toldOtherwise(d *disk, changes []plan.Change) bool {
+	return slices.Contains(d.codes, codeInquiryData) &&
+		slices.ContainsFunc(changes, func(c plan.Change) bool { return strings.Contains(c.What, "tgt-identification") })
 }
 
 func (w *world) resized(changes []plan.Change) bool {
@@ -151,7 +158,7 @@ func (w *world) checkHost(h *host, p *plan.Plan, force bool) {
 		w.checkDisk(h, lun, byLUN[lun], force)
 		list = append(list, lun)
 		reported = reported || slices.Contains(d.codes, codeReportedLUNs)
-		differs = differs || slices.Contains(d.codes, codeInquiryData)
+		differs = differs || d.other
 	}
 	met := len(list)
 	for _, l := range w.conf(h.target).LUNs {

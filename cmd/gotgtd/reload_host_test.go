@@ -50,7 +50,8 @@ type host struct {
 // A disk is a logical unit as a host knows it.
 type disk struct {
 	view
-	used bool // read or written since the clock was last moved
+	used  bool // read or written since the clock was last moved
+	other bool // it was met anew at the last reload, as another disk
 
 	mu    sync.Mutex // protects codes
 	codes []uint16   // sense codes that commands ended with since the last reload

@@ -23,6 +23,8 @@ type birth struct {
 	conn *net.UnixConn
 	done chan struct{} // closed when tableflip's Upgrade has returned
 	err  error         // what it returned; valid after done
+
+	spoke bool // attach has failed, but by the death of a successor that had attached
 }
 
 // startBirth makes the socket pair and has tableflip start the successor with
@@ -119,10 +121,26 @@ func (b *birth) attach(ctx context.Context) (*os.Process, error) {
 		b.p.log.Error("handoff descriptor not released", "err", emptyErr)
 	}
 	if err != nil {
-		_ = b.conn.Close()
+		b.spoke = g.pid > 0 && errors.Is(err, b.err) && !errors.Is(err, errKilled)
 		return nil, err
 	}
 	return process, b.conn.SetReadDeadline(time.Time{})
+}
+
+// lastWords lets f hear what a successor that has attached, and is dead already for
+// a reason of its own, has said before that: why, most likely. err is its death.
+func (b *birth) lastWords(ctx context.Context, err error, f func(context.Context, Successor) error) error {
+	if e := b.conn.SetReadDeadline(time.Time{}); e != nil {
+		return err
+	}
+	words := b.watched(ctx, func(ctx context.Context) error { return f(ctx, Successor{Conn: b.conn}) })
+	switch {
+	case words == nil:
+		return err
+	case errors.Is(words, err):
+		return words
+	}
+	return fmt.Errorf("%w (%w)", words, err)
 }
 
 // endRead ends a read on the socket for which nothing is there.

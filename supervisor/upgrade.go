@@ -43,15 +43,24 @@ type Successor struct {
 	// It reads EOF when the successor dies. Upgrade closes it.
 	Conn *net.UnixConn
 
-	process *os.Process
+	process *os.Process // nil if it is dead
 }
 
-// PID is the successor's process identifier.
-func (s Successor) PID() int { return s.process.Pid }
+// PID is the successor's process identifier, 0 if it is dead already.
+func (s Successor) PID() int {
+	if s.process == nil {
+		return 0
+	}
+	return s.process.Pid
+}
 
 // Kill sends SIGKILL to the successor. It does no harm to any other process,
 // even if the successor has ended.
-func (s Successor) Kill() { _ = s.process.Kill() }
+func (s Successor) Kill() {
+	if s.process != nil {
+		_ = s.process.Kill()
+	}
+}
 
 // Upgrade starts a successor from the binary that is now at argv[0] and runs
 // handoff, which talks to it. ctx, and with it the context that handoff gets,
@@ -139,6 +148,9 @@ func (p *Process) upgrade(ctx context.Context, handoff func(context.Context, Suc
 	}
 	defer b.conn.Close()
 	process, err := b.attach(ctx)
+	if err != nil && b.spoke {
+		err = b.lastWords(ctx, err, handoff)
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -141,10 +141,11 @@ func limits(p *config.Parameters) iscsi.Limits {
 
 // allowed is the target's access list as a function. An initiator that will have to
 // prove an account may go on if it can be one of those that the list has.
-func allowed(t *config.Target) func(iscsi.Peer) (bool, string) {
+// The embedding program is asked last, when the account is known.
+func (s *Server) allowed(t *config.Target) func(iscsi.Peer) (bool, string) {
 	return func(p iscsi.Peer) (bool, string) {
 		if t.Access.Allows(p.Addr, p.Initiator, p.Account) || p.Unproven && len(t.Access.Accounts) > 0 {
-			return true, ""
+			return s.authorized(t, p)
 		}
 		who := "initiator " + p.Initiator
 		if p.Account != "" {

@@ -5,6 +5,7 @@ package target
 import (
 	"net/netip"
 
+	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/iscsi"
 )
@@ -55,3 +56,42 @@ func (s *Server) Announce(groups []iscsi.PortalGroup) {
 // Initiators returns the remote addresses of all connections, those that have
 // not logged in yet among them, in no order.
 func (s *Server) Initiators() []netip.AddrPort { return s.node.Initiators() }
+
+// A Login is an initiator that logs in to a target, or is logged in.
+type Login struct {
+	Address   netip.Addr // that it comes from; of a session, that its first connection has come from
+	Initiator string     // iSCSI name, in lower case; a claim
+	Account   string     // CHAP name that it has proved to be, empty for none
+	Target    string     // iSCSI name, in lower case
+	TSIH      uint16     // of the session; 0 while there is none
+}
+
+// authorized asks the embedding program about a login.
+func (s *Server) authorized(t *config.Target, p iscsi.Peer) (bool, string) {
+	if s.options.Authorize == nil || p.Unproven {
+		return true, ""
+	}
+	err := s.options.Authorize(Login{Address: p.Addr, Initiator: p.Initiator, Account: p.Account, Target: t.Name})
+	if err != nil {
+		return false, err.Error()
+	}
+	return true, ""
+}
+
+func loginOf(i *iscsi.SessionInfo) Login {
+	return Login{Address: i.Address, Initiator: i.Initiator, Account: i.Account, Target: i.Target, TSIH: i.TSIH}
+}
+
+func (o *Options) opened() func(iscsi.SessionInfo) {
+	if o.LoggedIn == nil {
+		return nil
+	}
+	return func(i iscsi.SessionInfo) { o.LoggedIn(loginOf(&i)) }
+}
+
+func (o *Options) ended() func(iscsi.SessionInfo, error) {
+	if o.LoggedOut == nil {
+		return nil
+	}
+	return func(i iscsi.SessionInfo, why error) { o.LoggedOut(loginOf(&i), why) }
+}

@@ -72,6 +72,22 @@ type Options struct {
 	// before are in [Server.Initiators] by then.
 	Admit func(local, remote netip.AddrPort) (group uint16, err error)
 
+	// Authorize, if set, decides on each login that everything else lets in, with the
+	// CHAP account that it has proved; an error refuses it, and the log has the
+	// reason. It decides too which targets an initiator is told of in discovery, and,
+	// after TakeOver, which sessions may stay. It may be called at any time, by several
+	// goroutines, and the login waits for it.
+	Authorize func(Login) error
+
+	// LoggedIn and LoggedOut, if set, are told of each session with a target: before
+	// its initiator learns that it is logged in, and when nothing of it runs any more, with
+	// the reason, nil for a logout. A session that TakeOver brings was logged in
+	// before, and one that HandOver takes is not logged out. They are called on
+	// goroutines that HandOver and Close wait for, so they must be quick and must
+	// not change the Server.
+	LoggedIn  func(Login)
+	LoggedOut func(l Login, why error)
+
 	// Pausing, if set, is called when the Server is about to stand still for HandOver,
 	// or to take over, and what it returns when that is over. The Server changes
 	// nothing of the process that it is in; what else may take time from a pause, such as
@@ -152,6 +168,7 @@ func New(o Options) (*Server, error) {
 	s.node = iscsi.NewNode(iscsi.Options{
 		Log: s.log, MaxSessions: l.Sessions, MaxConnections: l.Connections, MaxLogins: l.Logins,
 		MemoryLimit: l.Memory, LoginTimeout: l.LoginTimeout, FastPaths: o.FastPaths,
+		Opened: o.opened(), Ended: o.ended(),
 	})
 	var errs []error
 	for i := range conf.Targets {
@@ -188,7 +205,7 @@ func (s *Server) newServed(conf *config.Target) (*served, error) {
 	}
 	t.target = &iscsi.Target{
 		Name: conf.Name, Alias: conf.Alias, Device: device, Groups: conf.PortalGroups,
-		Auth: auth(&conf.Auth), Limits: limits(&conf.Parameters), Allowed: allowed(conf), Masked: masked(conf), Offline: conf.Offline,
+		Auth: auth(&conf.Auth), Limits: limits(&conf.Parameters), Allowed: s.allowed(conf), Masked: masked(conf), Offline: conf.Offline,
 	}
 	return t, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi"
@@ -79,6 +80,46 @@ func (s *Server) EndSession(ctx context.Context, tsih uint16, rejectFor time.Dur
 	}
 	s.log.Info("session ended by command", "initiator", e.Initiator, "target", e.Target, "tsih", tsih, "logged-out", e.LoggedOut, "reject-for", rejectFor)
 	return end, nil
+}
+
+// DropSession ends a session at once, without asking its initiator, and returns when
+// it has ended: the commands under way are aborted or have finished. The initiator may log
+// in again. The errors are those of EndSession.
+func (s *Server) DropSession(ctx context.Context, tsih uint16) (SessionEnd, error) {
+	e, err := s.node.Drop(ctx, tsih)
+	if errors.Is(err, iscsi.ErrNoSession) {
+		return SessionEnd{}, &NoSessionError{tsih, s.node.Sessions()}
+	}
+	return SessionEnd{TSIH: tsih, Initiator: e.Initiator, Target: e.Target, LoggedOut: e.LoggedOut, Reason: e.Reason}, err
+}
+
+// endSessions asks the initiators of a target to log out, and drops those that have not
+// when the grace, or ctx, is over. It returns when no session is left, or ctx has ended
+// and as much time again.
+func (s *Server) endSessions(ctx context.Context, target string, grace time.Duration) error {
+	var ending sync.WaitGroup
+	var errs sync.Map
+	for _, i := range s.node.Sessions() {
+		if i.Target != target {
+			continue
+		}
+		ending.Go(func() {
+			if _, err := s.node.End(ctx, i.TSIH, grace, 0); err == nil || errors.Is(err, iscsi.ErrNoSession) {
+				return
+			}
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+			defer cancel()
+			if _, err := s.node.Drop(last, i.TSIH); err != nil && !errors.Is(err, iscsi.ErrNoSession) {
+				errs.Store(i.TSIH, fmt.Errorf("session %d of %q has not ended: %w", i.TSIH, i.Initiator, err))
+			}
+		})
+	}
+	ending.Wait()
+	var list []error
+	for _, err := range errs.Range {
+		list = append(list, err.(error))
+	}
+	return errors.Join(list...)
 }
 
 func (s *Server) rejections() []RejectionStatus {

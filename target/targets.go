@@ -3,6 +3,7 @@
 package target
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -54,6 +55,25 @@ func (s *Server) AddTarget(conf *config.Target, units map[uint16]*scsi.LogicalUn
 	}
 	s.publish()
 	return nil
+}
+
+// RemoveTarget takes a target away: nobody can log in to it any more, those who are
+// logged in are asked to log out and have 5 s for it, and until ctx ends, and then its
+// logical units are closed. The error is that there is no such target, that of closing,
+// or what a session still waits for; the target is gone all the same then. A hand-over
+// under way is waited for, as by AddTarget.
+func (s *Server) RemoveTarget(ctx context.Context, name string) error {
+	t, end, err := s.findToChange(name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	s.mu.Lock()
+	s.targets = slices.DeleteFunc(slices.Clone(s.targets), func(o *served) bool { return o == t })
+	s.mu.Unlock()
+	s.publish()
+	err = s.endSessions(ctx, t.conf.Name, logoutGrace)
+	return errors.Join(err, t.dissolve(nil))
 }
 
 // serve adds a target to those served, unless the Server is closed.

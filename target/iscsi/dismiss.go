@@ -11,6 +11,9 @@ import (
 // errDismissed ends a session that did not log out when it was asked to.
 var errDismissed = errors.New("did not log out when asked to")
 
+// errDropped ends a session that was not asked to log out.
+var errDropped = errors.New("it was dropped")
+
 // Dismiss asks the initiator of a session to log out (RFC 7143 11.9.1, event
 // 1) and ends the session if it has not after the grace. A session that a
 // predecessor has asked already goes on with the time that it was given. Dismiss
@@ -59,6 +62,22 @@ func (n *Node) End(ctx context.Context, tsih uint16, grace, reject time.Duration
 		}
 	}
 	n.Dismiss(tsih, grace)
+	return n.awaitEnd(ctx, s, e)
+}
+
+// Drop ends a session without asking its initiator, and waits until it has ended, or ctx
+// has. The errors are those of End.
+func (n *Node) Drop(ctx context.Context, tsih uint16) (Ending, error) {
+	s := n.session(tsih)
+	if s == nil {
+		return Ending{}, ErrNoSession
+	}
+	n.outside(func() { s.end(errDropped) })
+	return n.awaitEnd(ctx, s, Ending{Initiator: s.initiator, Target: s.targetName()})
+}
+
+// awaitEnd waits for the end of a session and says how it was.
+func (n *Node) awaitEnd(ctx context.Context, s *session, e Ending) (Ending, error) {
 	select {
 	case <-s.gone:
 	case <-n.stop:
@@ -66,10 +85,10 @@ func (n *Node) End(ctx context.Context, tsih uint16, grace, reject time.Duration
 	case <-ctx.Done():
 		return e, context.Cause(ctx)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e.LoggedOut = s.endReason == nil; !e.LoggedOut {
-		e.Reason = s.endReason.Error()
+	if why := s.reason(); why != nil {
+		e.Reason = why.Error()
+	} else {
+		e.LoggedOut = true
 	}
 	return e, nil
 }

@@ -140,6 +140,9 @@ func (c *conn) openSession(req *pdu.LoginRequest) error {
 	s.window.Start(req.CmdSN)
 	for {
 		old, err := c.node.addSession(s)
+		if errors.Is(err, login.ErrNoTarget) {
+			return err
+		}
 		if err != nil {
 			return login.Errorf(pdu.OutOfResources, "%v", err)
 		}
@@ -156,6 +159,9 @@ func (c *conn) openSession(req *pdu.LoginRequest) error {
 	var nexus *scsi.Nexus
 	if s.target != nil {
 		nexus = s.target.Device.Open(s.nexusID(), s.target.masked(s.peer())...)
+		if opened := c.node.opt.Opened; opened != nil {
+			opened(s.info()) // the session is opening still: nobody joins it, and it can't end
+		}
 	}
 	s.mu.Lock()
 	s.nexus = nexus

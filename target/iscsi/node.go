@@ -29,6 +29,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/internal/ranked"
+	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
@@ -45,6 +46,14 @@ type Options struct {
 	LoginTimeout    time.Duration // 0: 15 s
 	FastPaths       FastPaths
 	TeardownTimeout time.Duration // how long a reinstated session's running commands are waited for; 0: 30 s
+
+	// Opened and Ended, if set, are told of each session with a target: when its first
+	// connection has authenticated and before it is answered, and when nothing of
+	// it runs any more, with the reason, nil for a logout. Of sessions that
+	// have come from another process or gone to one they are not told. They are called
+	// on a connection's goroutine, which a freeze waits for.
+	Opened func(SessionInfo)
+	Ended  func(s SessionInfo, why error)
 }
 
 func (o Options) withDefaults() Options {
@@ -268,6 +277,9 @@ func (n *Node) addSession(s *session) (*session, error) {
 	defer n.mu.Unlock()
 	if n.is(nodeEnding) {
 		return nil, ErrClosed
+	}
+	if s.target != nil && n.targets[strings.ToLower(s.target.Name)] != s.target {
+		return nil, login.ErrNoTarget // it was taken away during the login
 	}
 	if old := n.findSessionLocked(s); s.target != nil && old != nil {
 		return old, nil

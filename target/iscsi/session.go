@@ -290,7 +290,17 @@ func (s *session) finish() {
 		s.nexus.Close()
 	}
 	s.node.removeSession(s)
+	if ended := s.node.opt.Ended; ended != nil && s.target != nil {
+		ended(s.info(), s.reason())
+	}
 	close(s.gone)
+}
+
+// reason is why the session has ended, nil for a logout.
+func (s *session) reason() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.endReason
 }
 
 // requestLogout asks the initiator to log out (RFC 7143 11.9.1, event 1).

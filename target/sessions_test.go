@@ -97,8 +97,10 @@ func TestAuthorize(t *testing.T) {
 func TestLoginHooks(t *testing.T) {
 	events := make(chan string, 16)
 	s := embed(t, Options{
-		LoggedIn:  func(l Login) { events <- fmt.Sprintf("in %s %s %d", l.Initiator, l.Target, l.TSIH) },
-		LoggedOut: func(l Login, why error) { events <- fmt.Sprintf("out %s %s %d: %v", l.Initiator, l.Target, l.TSIH, why) },
+		LoggedIn: func(l Login) { events <- fmt.Sprintf("in %s %s %d", l.Initiator, l.Target, l.TSIH) },
+		LoggedOut: func(l Login, why error) {
+			events <- fmt.Sprintf("out %s %s %d: %v", l.Initiator, l.Target, l.TSIH, why)
+		},
 	})
 	addTarget(t, s, iqnA)
 	address := listen(t, s)

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
+	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
@@ -210,6 +211,15 @@ func (w *world) generation(successor bool) *daemon {
 	}
 }
 
+// build makes the server of a generation.
+func build(d *daemon, brief *briefing) error {
+	o, err := d.configure(brief)
+	if err == nil {
+		d.server, err = target.New(o)
+	}
+	return err
+}
+
 // now is the time of reads and writes: long ago, unless a world says otherwise.
 func (w *world) now() time.Time {
 	if w.recent.Load() {
@@ -231,7 +241,7 @@ func (w *world) addPortal(d *daemon) {
 // start starts the first generation, or one after another was stopped.
 func (w *world) start() error {
 	d := w.generation(false)
-	if err := d.build(&briefing{}); err != nil {
+	if err := build(d, &briefing{}); err != nil {
 		return err
 	}
 	w.addPortal(d)
@@ -251,7 +261,7 @@ func (w *world) reload(told *plan.Running, force bool, between func()) (lines []
 	brief, err := parseBriefing(text)
 	w.must(err)
 	next := w.generation(true)
-	if err := next.build(brief); err != nil {
+	if err := build(next, brief); err != nil {
 		return next.plan, err
 	}
 	w.addPortal(next)

@@ -26,6 +26,7 @@ import (
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/control"
+	"github.com/gotgtd/gotgtd/target/generation"
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/overlay"
@@ -67,20 +68,18 @@ func serveCommand() *cobra.Command {
 
 // daemon is a running generation.
 type daemon struct {
-	options   *serveOptions
-	log       *slog.Logger
-	process   *supervisor.Process
-	successor bool             // there is a predecessor that serves, or did
-	clock     func() time.Time // nil but in tests, see [target.Options]
-	server    *target.Server
-	conf      *config.Config // what server was made of
-	socket    net.Listener   // of the control socket
-	control   *control.Server
-	moved     chan struct{}   // closed when a successor has taken over
-	life      context.Context // ends when the daemon stops, and with it an upgrade under way
-
-	mu      sync.Mutex // protects history
-	history []handoff.Report
+	options    *serveOptions
+	log        *slog.Logger
+	process    *supervisor.Process
+	successor  bool             // there is a predecessor that serves, or did
+	clock      func() time.Time // nil but in tests, see [target.Options]
+	server     *target.Server
+	conf       *config.Config // what server was made of
+	socket     net.Listener   // of the control socket
+	control    *control.Server
+	generation *generation.Generation
+	moved      chan struct{}   // closed when a successor has taken over
+	life       context.Context // ends when the daemon stops, and with it an upgrade under way
 
 	turn    chan struct{}    // holds an element while an upgrade is prepared and carried out
 	overlay *overlay.Overlay // what tgtadm has changed; the generation's own, never altered
@@ -110,12 +109,6 @@ func serve(ctx context.Context, o *serveOptions) error {
 		return err
 	}
 	d := &daemon{options: o, log: log, process: p, moved: make(chan struct{}), turn: make(chan struct{}, 1)}
-	if err := d.start(ctx); err != nil {
-		if c := p.Predecessor(); c != nil {
-			handoff.Decline(c, err) // in vain if they have talked already
-		}
-		return errors.Join(err, p.Exit(ctx))
-	}
 	return d.run(ctx, signals)
 }
 
@@ -136,65 +129,68 @@ func holdCollector() (release func()) {
 	return func() { debug.SetGCPercent(percent) }
 }
 
-// start builds everything up to the point where nothing but Ready is missing.
-func (d *daemon) start(ctx context.Context) error {
-	predecessor := d.process.Predecessor()
-	d.successor = predecessor != nil
+// prepare says what the server is made of, and what that changes.
+func (d *daemon) prepare() (o target.Options, changes []string, err error) {
+	d.successor = d.process.Predecessor() != nil
 	brief, err := parseBriefing(d.process.Briefing())
-	if err != nil {
-		return err
+	if err == nil {
+		o, err = d.configure(brief)
 	}
-	if err := d.build(brief); err != nil {
-		return err
-	}
-	if err := openPortals(ctx, d.process, d.server, d.conf.PortalGroups); err != nil {
-		return errors.Join(err, d.server.Close())
-	}
-	if d.socket, err = d.listenControl(ctx); err != nil {
-		return errors.Join(err, d.server.Close())
-	}
-	if predecessor != nil {
-		d.history, err = d.server.TakeOver(ctx, predecessor, versionString(), d.plan...)
-		_ = predecessor.Close()
-		if err != nil {
-			return errors.Join(err, d.socket.Close(), d.server.Close())
-		}
-	}
-	return nil
+	return o, d.plan, err
 }
 
-// build makes the server of the configuration, unless the plan that leads to it
-// from what the briefing tells hurts somebody.
-func (d *daemon) build(brief *briefing) (err error) {
+// configure makes a configuration of what the flags, the briefing and the state directory
+// say, unless the plan that leads to it from what the briefing tells hurts somebody. It
+// returns what the server is made of.
+func (d *daemon) configure(brief *briefing) (o target.Options, err error) {
 	if d.ledger, err = openLedger(d.options.state()); err != nil {
-		return err
+		return o, err
 	}
 	conf, err := d.options.configuration(brief.numbers(d.ledger.numbers()))
 	if err != nil {
-		return err
+		return o, err
 	}
 	if err := d.lay(brief, conf); err != nil {
-		return err
+		return o, err
 	}
 	d.conf = conf
 	if err := d.follow(brief, conf); err != nil {
-		return err
+		return o, err
 	}
 	for _, w := range conf.Warnings {
 		d.log.Warn("configuration", "warning", w)
 	}
 	fast, err := fastPaths()
-	if err != nil {
-		return err
-	}
-	d.server, err = target.New(target.Options{
+	return target.Options{
 		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: d.successor, FastPaths: fast, Force: brief.Force, Clock: d.clock,
 		MayBeLate: func(target string, lun uint16) bool { return !d.successor || brief.Running.NotOpen(target, lun) },
 		Opened:    d.noteNumbers,
 		Pausing:   holdCollector,
 		Known:     d.served,
-	})
+	}, err
+}
+
+// open opens the portals and the control socket.
+func (d *daemon) open(ctx context.Context, s *target.Server) (err error) {
+	d.server = s
+	if err := openPortals(ctx, d.process, s, d.conf.PortalGroups); err != nil {
+		return err
+	}
+	d.socket, err = d.listenControl(ctx)
 	return err
+}
+
+// serving answers on the control socket.
+func (d *daemon) serving(g *generation.Generation) (status string) {
+	d.generation = g
+	d.control = control.Serve(d.socket, d)
+	return d.statusLine()
+}
+
+// left makes known that a successor has taken over.
+func (d *daemon) left() {
+	d.control.Leave()
+	close(d.moved)
 }
 
 // follow makes the plan that leads from what the predecessor serves to conf,
@@ -239,16 +235,19 @@ func unavailable(running *plan.Running, conf *config.Config) error {
 	return errors.Join(errs...)
 }
 
-// run serves until a signal or a successor ends that.
+// run serves, from its start until a signal or a successor ends that.
 func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	group, ctx := errgroup.WithContext(ctx)
 	d.life = ctx
-	d.server.Serve()
-	d.control = control.Serve(d.socket, d)
-	if err := d.process.Ready(d.statusLine()); err != nil {
-		d.log.Warn("service manager not told of readiness", "error", err)
+	if _, err := generation.Start(ctx, d.process, generation.Options{
+		Version: versionString(), Log: d.log, Prepare: d.prepare, Open: d.open, Serving: d.serving, Moved: d.left,
+	}); err != nil {
+		if d.socket != nil {
+			err = errors.Join(err, d.socket.Close())
+		}
+		return errors.Join(err, d.process.Exit(ctx))
 	}
 	if d.plan == nil {
 		d.logServing()
@@ -262,16 +261,6 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 		return nil
 	})
 	return errors.Join(group.Wait(), d.stop())
-}
-
-// refuseAsInit refuses an upgrade of the first process of a PID namespace, which is
-// a container: all others are killed when it ends, its successor among them
-// (pid_namespaces(7)).
-func refuseAsInit(pid int) error {
-	if pid != 1 {
-		return nil
-	}
-	return errors.New("gotgtd is PID 1 here, and the container would end with it: let upgraded be PID 1 and start gotgtd (upgraded run ... -- gotgtd serve ...), or restart the container")
 }
 
 // warnOpen says at a start which targets everybody may use who reaches a
@@ -360,14 +349,7 @@ func (d *daemon) handleSignals(ctx context.Context, signals <-chan os.Signal, gr
 func (d *daemon) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	err := d.control.Close(ctx)
-	select {
-	case <-d.moved:
-		d.process.AtExit("server", func(context.Context) error { return d.server.Close() })
-	default:
-		d.process.AtExit("server", d.server.Shutdown)
-	}
-	return errors.Join(err, d.process.Exit(ctx))
+	return errors.Join(d.control.Close(ctx), d.generation.Stop(ctx))
 }
 
 // errStopping ends an upgrade, or the wait for the end of a session, that a
@@ -411,47 +393,15 @@ func (d *daemon) upgrade(ctx context.Context, told *plan.Running, force bool) (h
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(d.life, func() { cancel(context.Cause(d.life)) })()
-	began := time.Now()
-	r := handoff.Report{
-		Time: began, Generation: d.process.Generation() + 1, OldPID: os.Getpid(), OldVersion: versionString(), Phases: []handoff.Phase{},
-	}
-	moved := false
 	text, err := json.Marshal(briefing{Running: told, Force: force})
 	if err != nil {
-		return r, err
+		return handoff.Report{}, err
 	}
-	err = refuseAsInit(os.Getpid())
-	if err == nil {
-		err = d.process.UpgradeWith(ctx, text, func(ctx context.Context, s supervisor.Successor) error {
-			var err error
-			o := handoff.Options{Version: versionString(), History: d.reports(), Kill: s.Kill}
-			moved, err = d.server.HandOver(ctx, s.Conn, o, began, &r)
-			return err
-		})
-	}
+	r, err := d.generation.Upgrade(ctx, text)
 	if errors.Is(err, supervisor.ErrHandedOver) {
 		return r, control.ErrLeft
 	}
-	if err != nil {
-		r.Error = err.Error()
-		d.log.Error("upgrade failed", "error", err)
-		d.mu.Lock()
-		d.history = handoff.Remember(d.history, r)
-		d.mu.Unlock()
-	} else {
-		d.log.Info("upgraded", "generation", r.Generation, "pid", r.NewPID, "version", r.NewVersion, "pause", r.Pause, "sessions", r.Sessions)
-	}
-	if moved {
-		d.control.Leave()
-		close(d.moved)
-	}
 	return r, err
-}
-
-func (d *daemon) reports() []handoff.Report {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.history
 }
 
 // EndSession implements [control.Daemon].
@@ -480,7 +430,7 @@ func (d *daemon) Running() *plan.Running {
 func (d *daemon) Status() control.Status {
 	st := control.Status{
 		Version: versionString(), Generation: d.process.Generation(), PID: os.Getpid(),
-		Config: d.options.file(), Upgrades: d.reports(), Status: d.server.Status(), Accounts: d.overlay.Accounts(),
+		Config: d.options.file(), Upgrades: d.generation.History(), Status: d.server.Status(), Accounts: d.overlay.Accounts(),
 	}
 	if st.Upgrades == nil {
 		st.Upgrades = []handoff.Report{}

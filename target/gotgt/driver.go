@@ -20,6 +20,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/target"
 	own "github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/generation"
 	"github.com/gotgtd/gotgtd/target/handoff"
 	engine "github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -54,6 +55,9 @@ type Driver struct {
 	port    uint16        // that Run listens on
 	cluster string        // address that SetClusterIP has set
 	done    chan struct{} // closed with state closed
+	moved   bool          // a successor has taken over
+
+	generation *generation.Generation // set with state running
 }
 
 var _ scsi.SCSITargetDriver = (*Driver)(nil)
@@ -161,51 +165,54 @@ func (d *Driver) start(port int) (err error) {
 	if d.process, err = claimProcess(d); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			d.process.decline(err)
+	g, err := generation.Start(context.Background(), d.process.supervised(), generation.Options{
+		Version: d.process.version(), Log: d.log, Prepare: d.prepare, Serving: d.serving,
+		Open:  func(ctx context.Context, s *target.Server) error { return d.open(ctx, s, port) },
+		Moved: func() { d.moved = true }, // upgrade holds mu
+	})
+	if err != nil {
+		return err
+	}
+	d.generation = g
+	d.process.tell()
+	d.log.Info("serving iSCSI", "address", d.server.Load().Status().Portals[0].Address.String(), "targets", len(d.targets))
+	return nil
+}
+
+// prepare says what the server is made of. It gets its targets in open.
+func (d *Driver) prepare() (target.Options, []string, error) {
+	o := target.Options{Admit: d.admit, State: (*handedOver)(d)}
+	if d.stats != nil {
+		o.Observe = d.stats.observe
+	}
+	return o, nil, nil
+}
+
+// open gives the server all targets so far, and its portal. start holds mu.
+func (d *Driver) open(ctx context.Context, s *target.Server, port int) error {
+	d.server.Store(s)
+	for _, t := range d.targets {
+		if err := d.serveTarget(t); err != nil {
+			return fmt.Errorf("target %s: %w", t.name, err)
 		}
-	}()
-	l, err := d.process.listen(context.Background(), ":"+strconv.Itoa(port))
+	}
+	l, err := d.process.listen(ctx, ":"+strconv.Itoa(port))
 	if err != nil {
 		return err
 	}
 	d.port = l.Addr().(*net.TCPAddr).AddrPort().Port()
-	s, err := d.build()
-	if err != nil {
+	d.publishLocked()
+	if err := s.AddPortal(l, unknownGroup, ""); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	d.publishLocked()
-	if err = s.AddPortal(l, unknownGroup, ""); err == nil {
-		err = d.process.takeOver(s)
-	}
-	if err != nil {
-		return errors.Join(err, s.Close())
-	}
-	d.state = running
-	s.Serve()
-	d.process.ready()
-	d.log.Info("serving iSCSI", "address", l.Addr().String(), "targets", len(d.targets))
 	return nil
 }
 
-// build makes the server with all targets so far.
-func (d *Driver) build() (*target.Server, error) {
-	o := target.Options{Log: d.log, Successor: d.process.successor(), Admit: d.admit, State: (*handedOver)(d)}
-	if d.stats != nil {
-		o.Observe = d.stats.observe
-	}
-	s, err := target.New(o)
-	if err != nil {
-		return nil, err
-	}
-	d.server.Store(s)
-	for _, t := range d.targets {
-		if err := d.serveTarget(t); err != nil {
-			return nil, errors.Join(fmt.Errorf("target %s: %w", t.name, err), s.Close())
-		}
-	}
-	return s, nil
+// serving notes that the driver runs. start holds mu.
+func (d *Driver) serving(*generation.Generation) (status string) {
+	d.state = running
+	d.process.serving()
+	return "serving iSCSI"
 }
 
 // Close stops listening, ends all sessions, waits for commands under way and
@@ -232,14 +239,14 @@ func (d *Driver) endLocked() error {
 
 // upgrade hands everything over to a successor that the process starts; moved
 // tells that there is nothing left here, whatever the error.
-func (d *Driver) upgrade(ctx context.Context, p *upgradable) (r handoff.Report, moved bool, err error) {
+func (d *Driver) upgrade(ctx context.Context) (r handoff.Report, moved bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.state != running {
 		return r, false, errors.New("the driver does not run")
 	}
-	r, moved, err = p.handOver(ctx, d.server.Load())
-	if moved {
+	r, err = d.generation.Upgrade(ctx, nil)
+	if moved = d.moved; moved {
 		err = errors.Join(err, d.endLocked())
 	}
 	return r, moved, err

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/supervisor"
-	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/handoff"
 )
 
@@ -130,12 +129,7 @@ func (u *upgradable) upgrade(ctx context.Context) (handoff.Report, error) {
 	if d == nil {
 		return handoff.Report{}, errors.New("no driver runs")
 	}
-	r, moved, err := d.upgrade(ctx, u)
-	if err != nil {
-		u.log.Error("upgrade failed", "error", err)
-	} else {
-		u.log.Info("upgraded", "generation", r.Generation, "pid", r.NewPID, "pause", r.Pause, "sessions", r.Sessions)
-	}
+	r, moved, err := d.upgrade(ctx)
 	switch {
 	case moved && u.options.Moved != nil:
 		u.options.Moved()
@@ -165,19 +159,6 @@ func claimProcess(d *Driver) (*upgradable, error) {
 	return u, nil
 }
 
-// handOver starts a successor and gives it everything that the server has.
-// moved tells that it has it.
-func (u *upgradable) handOver(ctx context.Context, s *target.Server) (r handoff.Report, moved bool, err error) {
-	began := time.Now()
-	r = handoff.Report{Time: began, Generation: u.process.Generation() + 1, OldPID: os.Getpid(), OldVersion: u.options.Version}
-	err = u.process.Upgrade(ctx, func(ctx context.Context, next supervisor.Successor) error {
-		var err error
-		moved, err = s.HandOver(ctx, next.Conn, handoff.Options{Version: u.options.Version, Kill: next.Kill}, began, &r)
-		return err
-	})
-	return r, moved, err
-}
-
 func (u *upgradable) successor() bool {
 	return u != nil && u.process.Predecessor() != nil && !u.taken.Load()
 }
@@ -191,35 +172,31 @@ func (u *upgradable) listen(ctx context.Context, address string) (net.Listener, 
 	return u.process.Listen(ctx, "portal", "tcp", address)
 }
 
-// takeOver takes everything from the predecessor, if there is one.
-func (u *upgradable) takeOver(s *target.Server) error {
-	if !u.successor() {
+// supervised returns the supervised process, nil if it can't be upgraded.
+func (u *upgradable) supervised() *supervisor.Process {
+	if u == nil {
 		return nil
 	}
-	c := u.process.Predecessor()
-	defer c.Close()
-	_, err := s.TakeOver(context.Background(), c, u.options.Version)
-	u.taken.Store(err == nil)
-	return err
+	return u.process
 }
 
-// decline tells the predecessor, if there is one, that this process can't take
-// over.
-func (u *upgradable) decline(err error) {
-	if u.successor() {
-		handoff.Decline(u.process.Predecessor(), err) // in vain if they have talked already
-	}
-}
-
-// ready tells everyone that this process serves.
-func (u *upgradable) ready() {
+func (u *upgradable) version() string {
 	if u == nil {
-		return
+		return ""
 	}
-	if err := u.process.Ready("serving iSCSI"); err != nil {
-		u.log.Warn("service manager not told of readiness", "error", err)
+	return u.options.Version
+}
+
+// serving notes that the driver serves, and has taken over.
+func (u *upgradable) serving() {
+	if u != nil {
+		u.taken.Store(true)
 	}
-	if u.options.Serving != nil {
+}
+
+// tell tells the program that the driver serves.
+func (u *upgradable) tell() {
+	if u != nil && u.options.Serving != nil {
 		u.options.Serving()
 	}
 }

@@ -76,6 +76,12 @@ func (s *Server) Thaw() {
 // be called. If not, it serves as before and the successor is dead, unless
 // moved says that the successor died with everything that it had taken over.
 func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Options, began time.Time, r *handoff.Report) (moved bool, err error) {
+	if c == nil {
+		return false, errNoConnection
+	}
+	if r == nil {
+		r = new(handoff.Report)
+	}
 	if err := rehearse(); err != nil {
 		return false, err
 	}
@@ -96,6 +102,8 @@ func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Option
 	}
 	return g.committed, err
 }
+
+var errNoConnection = errors.New("a hand-over needs a connection to the other process")
 
 // rehearse keeps what is slow the first time out of the pause.
 func rehearse() error {
@@ -229,6 +237,9 @@ func descriptor(c syscall.Conn) (int, error) {
 // people: the predecessor reports it. On an error nothing was
 // taken: the caller closes the Server and exits.
 func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string, plan ...string) ([]handoff.Report, error) {
+	if c == nil {
+		return nil, errNoConnection
+	}
 	if err := rehearse(); err != nil {
 		return nil, err
 	}

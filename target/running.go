@@ -3,6 +3,7 @@
 package target
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -64,6 +65,9 @@ func (t *served) lunConfigs() map[uint16]*config.LUN {
 // Look is how a [plan.Plan] finds out what a logical unit of a configuration
 // would open.
 func Look(l *config.LUN, fit bool) (id string, size int64, err error) {
+	if l == nil {
+		return "", 0, errors.New("there is no logical unit to look at")
+	}
 	switch _, name, _ := strings.Cut(l.Backend, ":"); {
 	case l.Backend == "ram":
 		return "", l.Size, nil

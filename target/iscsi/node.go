@@ -184,15 +184,16 @@ func NewNode(o Options) *Node {
 
 // SetTargets replaces the targets, portal groups and discovery
 // authentication. Sessions keep running: it is for the caller to end those
-// whose target is gone or that are no longer allowed.
+// whose target is gone or that are no longer allowed. A nil target, or one without a
+// device, is left out.
 func (n *Node) SetTargets(targets []*Target, groups []PortalGroup, discovery Auth) {
-	order := slices.Clone(targets)
+	order := slices.DeleteFunc(slices.Clone(targets), func(t *Target) bool { return t == nil || t.Device == nil })
 	slices.SortFunc(order, func(a, b *Target) int { return strings.Compare(a.Name, b.Name) })
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.order, n.groups, n.auth = order, slices.Clone(groups), discovery
 	clear(n.targets)
-	for _, t := range targets {
+	for _, t := range order {
 		n.targets[strings.ToLower(t.Name)] = t
 	}
 }
@@ -212,6 +213,9 @@ var ErrClosed = errors.New("iscsi: node is closed")
 // tag and returns at once. The Node closes the connection in the end; on an
 // error it has closed it already.
 func (n *Node) Serve(nc *net.TCPConn, group uint16) error {
+	if nc == nil {
+		return errors.New("iscsi: there is no connection to serve")
+	}
 	sock, err := socket.New(n.seats, nc)
 	if err != nil {
 		nc.Close()

@@ -4,6 +4,7 @@ package iscsi
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -223,6 +224,9 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 			f.Close()
 		}
 	}()
+	if st == nil || target == nil {
+		return errors.New("iscsi: there is no snapshot to restore, or nobody who finds its targets")
+	}
 	if len(files) != len(st.Connections) {
 		return fmt.Errorf("iscsi: %d sockets for %d connections", len(files), len(st.Connections))
 	}

@@ -50,9 +50,15 @@ type Pool struct {
 	free [classes]sync.Pool
 }
 
+var common Pool // of those who have none
+
 // Get lends a buffer with len(B) == n bytes, 0 <= n <= MaxSize. It panics on
 // any other n: lengths that come from an initiator are checked before.
+// A nil Pool lends what a common one has.
 func (p *Pool) Get(n int) *Buffer {
+	if p == nil {
+		p = &common
+	}
 	if n < 0 || n > MaxSize {
 		panic("mem: buffer size out of range")
 	}

@@ -54,9 +54,9 @@ type Command struct {
 	// Filled in by the transport before Prepare.
 	CDB         [16]byte
 	LUN         LUN
-	OutExpected uint32 // bytes that the initiator is ready to send
-	InExpected  uint32 // bytes that the initiator is ready to take
-	Pool        *mem.Pool
+	OutExpected uint32    // bytes that the initiator is ready to send
+	InExpected  uint32    // bytes that the initiator is ready to take
+	Pool        *mem.Pool // where In comes from; nil: one that is common to all
 
 	// Filled in by Prepare.
 	Direction Direction

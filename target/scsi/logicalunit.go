@@ -299,8 +299,11 @@ func (lu *LogicalUnit) Info() UnitInfo {
 func (lu *LogicalUnit) Counters() Counters { return lu.stats.load() }
 
 // StoreID returns the ID of the store; while it is not open, of the one that a process
-// before has served.
+// before has served. A controller has none.
 func (lu *LogicalUnit) StoreID() string {
+	if lu.controller {
+		return ""
+	}
 	if id := lu.store.Info().ID; id != "" {
 		return id
 	}
@@ -370,6 +373,9 @@ func (lu *LogicalUnit) Refresh() error {
 // Initiators learn of it by NOT READY TO READY CHANGE, MEDIUM MAY HAVE CHANGED. If it
 // is another one than they have used, it is as with a replaced one in [Device.Restore].
 func (lu *LogicalUnit) Arrive() {
+	if lu.controller {
+		return
+	}
 	info := lu.store.Info()
 	lu.blocks.Store(uint64(info.Size) >> lu.shift)
 	if info.ReadOnly {

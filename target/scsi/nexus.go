@@ -123,6 +123,9 @@ func (n *Nexus) shut() {
 // that makes no sense. It changes nothing but a unit attention that it
 // reports. Otherwise it sets Direction and Length. See [Command].
 func (n *Nexus) Prepare(c *Command) {
+	if c == nil {
+		return
+	}
 	n.prepare(c)
 	n.observe(c)
 }
@@ -199,9 +202,9 @@ func (n *Nexus) takeAttention(at *attachment) (code uint16, ok bool) {
 }
 
 // TryExecute executes the command if that surely takes no longer than a copy
-// in memory, and reports whether it did.
+// in memory, and reports whether it did. A command that was not prepared is first.
 func (n *Nexus) TryExecute(c *Command) bool {
-	if c.done {
+	if n.over(c) {
 		return true
 	}
 	done := n.tryExecute(c)
@@ -232,9 +235,18 @@ func (n *Nexus) tryExecute(c *Command) bool {
 	return op.try(c)
 }
 
-// Execute executes the command; it may wait for a device.
+// over prepares a command that is not, and reports whether there is nothing to execute.
+func (n *Nexus) over(c *Command) bool {
+	if c != nil && !c.done && c.exec.op == nil {
+		n.Prepare(c)
+	}
+	return c == nil || c.done
+}
+
+// Execute executes the command; it may wait for a device. A command that was not
+// prepared is first.
 func (n *Nexus) Execute(c *Command) {
-	if c.done {
+	if n.over(c) {
 		return
 	}
 	n.execute(c)

@@ -27,6 +27,9 @@ func (c *Command) Settle(status Status, sense []byte) {
 // pass already: unit attentions and reservations that came up since do not
 // concern it. It may still find that its logical unit is gone.
 func (n *Nexus) Reprepare(c *Command) {
+	if c == nil {
+		return
+	}
 	switch op := n.find(c); {
 	case op == nil:
 	case op.flags&opIgnoresAttention == 0 && n.attentions.isUnmet(c.exec.at.number):

@@ -22,14 +22,14 @@ const module = "github.com/gotgtd/gotgtd/"
 
 // goPackage is what go list tells of a package.
 type goPackage struct {
-	Dir, ImportPath, Name, Doc         string
+	Dir, ImportPath, Name              string
 	GoFiles, TestGoFiles, XTestGoFiles []string
 }
 
 // packages returns all of the module.
 func packages(t *testing.T) (list []goPackage) {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=Dir,ImportPath,Name,Doc,GoFiles,TestGoFiles,XTestGoFiles", module+"...").Output()
+	out, err := exec.Command("go", "list", "-json=Dir,ImportPath,Name,GoFiles,TestGoFiles,XTestGoFiles", module+"...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
@@ -75,11 +75,13 @@ func TestPackageComments(t *testing.T) {
 		t.Fatalf("go list knows %d packages", len(all))
 	}
 	for _, p := range all {
-		doc := p.Doc
-		if len(p.GoFiles) == 0 {
-			for _, f := range p.files(t, parser.PackageClauseOnly|parser.ParseComments, slices.Concat(p.TestGoFiles, p.XTestGoFiles)...) {
-				doc += f.Doc.Text()
-			}
+		names := p.GoFiles
+		if len(names) == 0 {
+			names = slices.Concat(p.TestGoFiles, p.XTestGoFiles)
+		}
+		var doc string
+		for _, f := range p.files(t, parser.PackageClauseOnly|parser.ParseComments, names...) {
+			doc += f.Doc.Text()
 		}
 		if start := beginning(&p); !start.MatchString(doc) {
 			t.Errorf("%s: its comment does not begin as %v: %q", p.ImportPath, start, doc)

@@ -85,6 +85,33 @@ func ExampleServer_AddTarget() {
 	// removed: <nil>
 }
 
+// A Server follows its configuration: what stays goes on meanwhile.
+func ExampleServer_Apply() {
+	s, err := target.New(target.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer s.Close()
+	conf := &config.Config{Targets: []config.Target{{Name: exampleName}}}
+	for n := range uint16(2) {
+		disk := config.LUN{Number: n + 1, Backend: "ram", Size: 64 << 20}
+		conf.Targets[0].LUNs = append(conf.Targets[0].LUNs, disk)
+		p, err := s.Apply(context.Background(), conf, false)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		for _, line := range p.Lines() {
+			fmt.Println(line)
+		}
+	}
+	// Output:
+	// + target iqn.2026-11.com.example:disk: new, TID 1
+	// + target iqn.2026-11.com.example:disk LUN 1: ram, 64 MiB
+	// + target iqn.2026-11.com.example:disk LUN 2: ram, 64 MiB
+}
+
 // A program that decides itself who may log in, and is told who does.
 func ExampleOptions() {
 	left := make(chan string, 1)

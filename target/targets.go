@@ -43,6 +43,12 @@ func (s *Server) AddTarget(conf *config.Target, units map[uint16]*scsi.LogicalUn
 	if conf, err = s.complete(conf); err != nil {
 		return err
 	}
+	return s.addTarget(conf, units)
+}
+
+// addTarget is AddTarget of a configuration that is complete. The caller has begun the
+// change.
+func (s *Server) addTarget(conf *config.Target, units map[uint16]*scsi.LogicalUnit) error {
 	t, err := s.build(conf, "", func(string, *config.LUN) bool { return false })
 	if err == nil {
 		err = t.attachAll(units)
@@ -68,11 +74,16 @@ func (s *Server) RemoveTarget(ctx context.Context, name string) error {
 		return err
 	}
 	defer end()
+	return s.removeTarget(ctx, t)
+}
+
+// removeTarget is RemoveTarget in a change that has begun.
+func (s *Server) removeTarget(ctx context.Context, t *served) error {
 	s.mu.Lock()
 	s.targets = slices.DeleteFunc(slices.Clone(s.targets), func(o *served) bool { return o == t })
 	s.mu.Unlock()
 	s.publish()
-	err = s.endSessions(ctx, t.conf.Name, logoutGrace)
+	err := s.endSessions(ctx, t.conf.Name, logoutGrace)
 	return errors.Join(err, t.dissolve(nil))
 }
 
@@ -221,12 +232,17 @@ func (s *Server) Detach(target string, n uint16) error {
 		return err
 	}
 	defer end()
+	return t.detach(n)
+}
+
+// detach is Detach in a change that has begun.
+func (t *served) detach(n uint16) error {
 	lu, err := t.device.Detach(n)
 	if err != nil {
 		return err
 	}
 	if n == 0 {
-		if err := attachController(t.device, s.log); err != nil {
+		if err := attachController(t.device, t.log); err != nil {
 			return err
 		}
 	}

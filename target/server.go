@@ -2,7 +2,15 @@
 
 // Package target is an embeddable iSCSI target: a [Server] made from a
 // configuration serves its targets on the listeners that it is given. Its
-// sessions can be frozen, moved to another process and thawed there.
+// sessions can be frozen, moved to another process and thawed there; package
+// generation does so for a process that is replaced.
+//
+// A program makes a Server with [New], gives it listeners with [Server.AddPortal], and
+// calls [Server.Serve]; [Server.Shutdown] or [Server.Close] ends it. Targets come from
+// [Options], [Server.AddTarget] or [Server.Apply], at any time. Options say who decides on
+// logins and who is told of them. The Server changes nothing of its process: no signals,
+// no settings of the runtime, no files but those of its stores and of Options.StateDir.
+// All methods may be called by several goroutines.
 package target
 
 import (

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -256,6 +257,39 @@ func TestAnyListener(t *testing.T) {
 	if err := first.Settle(t.Context(), initiator.LUN(1)); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestServeTwice has a listener count who waits in its Accept: one accepts, however often
+// Serve is called.
+func TestServeTwice(t *testing.T) {
+	s := embed(t, Options{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &countingListener{TCPListener: l.(*net.TCPListener)}
+	if err := s.AddPortal(c, 1, ""); err != nil {
+		t.Fatal(err)
+	}
+	s.Serve()
+	s.Serve()
+	if err := s.Close(); err != nil { // every accept loop has begun and ended
+		t.Error(err)
+	}
+	if n := c.accepts.Load(); n != 1 {
+		t.Errorf("Accept was called %d times", n)
+	}
+}
+
+// countingListener counts the calls of Accept.
+type countingListener struct {
+	*net.TCPListener
+	accepts atomic.Int32
+}
+
+func (l *countingListener) Accept() (net.Conn, error) {
+	l.accepts.Add(1)
+	return l.TCPListener.Accept()
 }
 
 // TestOtherConnections has a listener that accepts what is no TCP connection: it is

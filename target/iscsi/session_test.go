@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
+	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -422,4 +423,19 @@ func testLongSegments(t *testing.T, f FastPaths) {
 		}
 	}
 	wait.Wait()
+}
+
+// TestTargetGoneDuringLogin takes a target away after a login has looked it up, and before
+// its session is there.
+func TestTargetGoneDuringLogin(t *testing.T) {
+	n := NewNode(Options{})
+	defer n.Close()
+	target, _ := newDisk(t, Limits{}, Auth{})
+	n.SetTargets([]*Target{target}, nil, Auth{})
+	s := newSession(n)
+	s.target = target
+	n.SetTargets(nil, nil, Auth{})
+	if old, err := n.addSession(s); old != nil || !errors.Is(err, login.ErrNoTarget) {
+		t.Errorf("%v, %v", old, err)
+	}
 }

@@ -20,38 +20,38 @@ import (
 const (
 	// handoffName is the name of the one file that tableflip carries.
 	handoffName = "handoff"
-	// willMagic and willVersion begin every will.
-	willMagic   = "supervisor"
-	willVersion = 1
-	// maxWill bounds the message, which must fit into a socket's buffer.
-	maxWill = 128 << 10
+	// inheritMagic and inheritVersion begin every inheritance.
+	inheritMagic   = "supervisor"
+	inheritVersion = 1
+	// maxInheritance bounds the message, which must fit into a socket's buffer.
+	maxInheritance = 128 << 10
 	// attachTimeout bounds the wait for a message that is already underway.
 	attachTimeout = 10 * time.Second
-	// attachWord is what a successor's Start answers to the will.
+	// attachWord is what a successor's Start answers to the inheritance.
 	attachWord = "attached"
 )
 
-// A will is what a generation leaves to its successor before the daemon's own
+// An inheritance is what a generation leaves to its successor before the daemon's own
 // hand-over begins. It is the first message on the handoff socket, and the
 // listeners' descriptors come with it, in order. Fields are only ever added.
-type will struct {
-	Magic      string         `json:"magic"`
-	Version    int            `json:"version"`
-	Generation int            `json:"generation"` // the successor's
-	Listeners  []willListener `json:"listeners"`
+type inheritance struct {
+	Magic      string              `json:"magic"`
+	Version    int                 `json:"version"`
+	Generation int                 `json:"generation"` // the successor's
+	Listeners  []inheritedListener `json:"listeners"`
 }
 
-type willListener struct {
+type inheritedListener struct {
 	Name      string `json:"name"`
 	Network   string `json:"network"`
 	Address   string `json:"address"`
 	Activated bool   `json:"activated"`
 }
 
-// sendWill writes the will into the socket's buffer, where the successor will
+// sendInheritance writes the inheritance into the socket's buffer, where the successor will
 // find it.
-func (p *Process) sendWill(conn *net.UnixConn) error {
-	w := will{Magic: willMagic, Version: willVersion, Generation: p.generation + 1}
+func (p *Process) sendInheritance(conn *net.UnixConn) error {
+	w := inheritance{Magic: inheritMagic, Version: inheritVersion, Generation: p.generation + 1}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var fds []int
@@ -66,13 +66,13 @@ func (p *Process) sendWill(conn *net.UnixConn) error {
 			return fmt.Errorf("can't hand on listener %q: %w", h.name, err)
 		}
 		fds = append(fds, fd)
-		w.Listeners = append(w.Listeners, willListener{h.name, h.network, h.address, h.activated})
+		w.Listeners = append(w.Listeners, inheritedListener{h.name, h.network, h.address, h.activated})
 	}
 	text, err := json.Marshal(w)
 	if err != nil {
 		return err
 	}
-	if len(text) > maxWill {
+	if len(text) > maxInheritance {
 		return fmt.Errorf("can't hand on %d listeners: their names are too long", len(fds))
 	}
 	if err := conn.SetWriteDeadline(time.Now().Add(attachTimeout)); err != nil {
@@ -84,7 +84,7 @@ func (p *Process) sendWill(conn *net.UnixConn) error {
 	return conn.SetWriteDeadline(time.Time{})
 }
 
-// takeInheritance takes up the handoff socket and reads the will from it.
+// takeInheritance takes up the handoff socket and reads the inheritance from it.
 func (p *Process) takeInheritance() (err error) {
 	file, err := p.upg.File(handoffName)
 	if err != nil {
@@ -115,8 +115,8 @@ func (p *Process) takeInheritance() (err error) {
 	if err := u.SetDeadline(time.Now().Add(attachTimeout)); err != nil {
 		return err
 	}
-	if err := p.readWill(u); err != nil {
-		return fmt.Errorf("can't read the predecessor's will: %w", err)
+	if err := p.readInheritance(u); err != nil {
+		return fmt.Errorf("can't read the predecessor's listeners: %w", err)
 	}
 	if _, err := u.Write([]byte(attachWord)); err != nil {
 		return fmt.Errorf("can't answer the predecessor: %w", err)
@@ -125,16 +125,16 @@ func (p *Process) takeInheritance() (err error) {
 	return u.SetDeadline(time.Time{})
 }
 
-func (p *Process) readWill(conn *net.UnixConn) error {
-	text, files, err := receive(conn, maxWill, notify.MaxFiles)
+func (p *Process) readInheritance(conn *net.UnixConn) error {
+	text, files, err := receive(conn, maxInheritance, notify.MaxFiles)
 	if err != nil {
 		return err
 	}
-	var w will
+	var w inheritance
 	err = json.Unmarshal(text, &w)
 	switch {
 	case err != nil:
-	case w.Magic != willMagic || w.Version != willVersion:
+	case w.Magic != inheritMagic || w.Version != inheritVersion:
 		err = fmt.Errorf("it is of kind %q, version %d", w.Magic, w.Version)
 	case len(w.Listeners) != len(files):
 		err = fmt.Errorf("it names %d listeners and has %d", len(w.Listeners), len(files))

@@ -142,14 +142,14 @@ func (p *Process) end(moved bool) {
 
 // upgrade returns the PID of the successor that has taken over.
 func (p *Process) upgrade(ctx context.Context, handoff func(context.Context, Successor) error) (int, error) {
-	b, err := p.startBirth(ctx)
+	b, err := p.startLaunch(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer b.conn.Close()
 	process, err := b.attach(ctx)
 	if err != nil && b.spoke {
-		err = b.lastWords(ctx, err, handoff)
+		err = b.heardAfterExit(ctx, err, handoff)
 	}
 	if err != nil {
 		return 0, err

@@ -260,9 +260,9 @@ func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string, 
 
 // taker is a Server that restores itself.
 type taker struct {
-	server  *Server
-	ghosts  []*served     // targets that the configuration dropped while they had sessions
-	dropped []memoryState // RAM disks that it dropped
+	server   *Server
+	unserved []*served     // targets that the configuration dropped while they had sessions
+	dropped  []memoryState // RAM disks that it dropped
 }
 
 func (t *taker) Restore(snap *handoff.Snapshot, files []*os.File) error {
@@ -368,7 +368,7 @@ func adopt(lu *scsi.LogicalUnit, locks map[fileID][]*os.File) error {
 // find returns the target of a session. One that the configuration dropped
 // stays as an empty shell until its initiators have logged out.
 func (t *taker) find(name string) *iscsi.Target {
-	for _, st := range append(t.server.targets, t.ghosts...) {
+	for _, st := range append(t.server.targets, t.unserved...) {
 		if st.conf.Name == name {
 			return st.target
 		}
@@ -382,9 +382,9 @@ func (t *taker) find(name string) *iscsi.Target {
 		t.server.log.Error("can't keep up a dropped target", "target", name, "error", err)
 		return nil
 	}
-	ghost := &served{conf: conf, device: device, target: &iscsi.Target{Name: name, Device: device}}
-	t.ghosts = append(t.ghosts, ghost)
-	return ghost.target
+	gone := &served{conf: conf, device: device, target: &iscsi.Target{Name: name, Device: device}}
+	t.unserved = append(t.unserved, gone)
+	return gone.target
 }
 
 // Start lets the sessions go on and asks those to leave that may not stay.

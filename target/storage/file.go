@@ -33,7 +33,7 @@ type file struct {
 
 	noNowait    atomic.Bool // RWF_NOWAIT was refused
 	noZeroRange atomic.Bool // FALLOC_FL_ZERO_RANGE was refused
-	jam         jam
+	throttle    throttle
 
 	// merge keeps the other writes out while an unaligned direct one reads
 	// the blocks at its ends, changes a part of them, and writes them back.

@@ -61,11 +61,11 @@ func (s *file) WriteAt(p []byte, off int64) (int, error) {
 // made somebody wait lately.
 func (s *file) TryWriteAt(p []byte, off int64) (int, error) {
 	start := time.Since(began)
-	if s.align.direct() || s.jam.on(start) {
+	if s.align.direct() || s.throttle.on(start) {
 		return 0, ErrWouldBlock
 	}
 	n, err := s.WriteAt(p, off)
-	s.jam.note(start, time.Since(began))
+	s.throttle.note(start, time.Since(began))
 	return n, err
 }
 

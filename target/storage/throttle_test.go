@@ -11,23 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestJam(t *testing.T) {
-	var j jam
+func TestThrottle(t *testing.T) {
+	var j throttle
 	j.note(0, slowWrite)
 	if j.on(slowWrite) {
-		t.Error("a jam after a write that was not slow")
+		t.Error("a throttle after a write that was not slow")
 	}
 	end := 5*time.Second + slowWrite + 1
 	j.note(5*time.Second, end)
 	if !j.on(end) || !j.on(end+slowTime-1) {
-		t.Error("no jam after a slow write")
+		t.Error("no throttle after a slow write")
 	}
 	if j.on(end + slowTime) {
-		t.Error("the jam does not end")
+		t.Error("the throttle does not end")
 	}
 }
 
-func TestNoWriteIsTriedInAJam(t *testing.T) {
+func TestNoWriteIsTriedWhileThrottled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.img")
 	s, err := OpenFile(Options{Path: path, Create: true, Size: 1 << 20})
 	if err != nil {
@@ -39,14 +39,14 @@ func TestNoWriteIsTriedInAJam(t *testing.T) {
 	if n, err := f.TryWriteAt(b, 0); n != 1 || err != nil {
 		t.Errorf("TryWriteAt = %d, %v", n, err)
 	}
-	f.jam.until.Store(int64(time.Since(began) + time.Hour))
+	f.throttle.until.Store(int64(time.Since(began) + time.Hour))
 	if n, err := f.TryWriteAt([]byte{2}, 0); n != 0 || err != ErrWouldBlock {
-		t.Errorf("in a jam: TryWriteAt = %d, %v, want ErrWouldBlock", n, err)
+		t.Errorf("while throttled: TryWriteAt = %d, %v, want ErrWouldBlock", n, err)
 	}
 	if _, err := f.ReadAt(b, 0); err != nil || b[0] != 1 {
 		t.Errorf("the byte is %d, %v: the write was done", b[0], err)
 	}
-	f.jam.until.Store(0)
+	f.throttle.until.Store(0)
 	f.readOnly = true
 	if _, err := f.TryWriteAt(b, 0); !errors.Is(err, unix.EROFS) {
 		t.Errorf("read-only: %v", err)

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLastWords: a successor that has attached, said why it can't go on, and ended
+// TestHeardAfterExit: a successor that has attached, said why it can't go on, and ended
 // before anybody looked is heard, whichever of these is seen first.
-func TestLastWords(t *testing.T) {
+func TestHeardAfterExit(t *testing.T) {
 	const why = "the state folder is a file"
 	died := errors.New("the successor exited with exit status 1")
 	for range 20 { // select takes either
@@ -35,13 +35,13 @@ func TestLastWords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &birth{p: &Process{slot: s, log: slog.Default()}, conn: conn, done: make(chan struct{}), err: died}
+		b := &launch{p: &Process{slot: s, log: slog.Default()}, conn: conn, done: make(chan struct{}), err: died}
 		close(b.done)
 		_, err = b.attach(t.Context())
 		if !errors.Is(err, died) || !b.spoke {
 			t.Fatalf("attach: %v, it has spoken: %v", err, b.spoke)
 		}
-		err = b.lastWords(t.Context(), err, func(_ context.Context, s Successor) error {
+		err = b.heardAfterExit(t.Context(), err, func(_ context.Context, s Successor) error {
 			s.Kill() // of nobody
 			buf := make([]byte, 100)
 			n, err := s.Conn.Read(buf)

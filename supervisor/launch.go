@@ -16,9 +16,9 @@ import (
 	"github.com/gotgtd/gotgtd/supervisor/internal/kernel"
 )
 
-// A birth is a successor from the moment tableflip is asked for it until it is
+// A launch is a successor from the moment tableflip is asked for it until it is
 // ready or gone.
-type birth struct {
+type launch struct {
 	p    *Process
 	conn *net.UnixConn
 	done chan struct{} // closed when tableflip's Upgrade has returned
@@ -27,15 +27,15 @@ type birth struct {
 	spoke bool // attach has failed, but by the death of a successor that had attached
 }
 
-// startBirth makes the socket pair and has tableflip start the successor with
+// startLaunch makes the socket pair and has tableflip start the successor with
 // one end of it.
-func (p *Process) startBirth(ctx context.Context) (*birth, error) {
+func (p *Process) startLaunch(ctx context.Context) (*launch, error) {
 	conn, child, err := socketPair()
 	if err != nil {
 		return nil, fmt.Errorf("can't make the handoff socket: %w", err)
 	}
 	defer child.Close()
-	if err := p.sendWill(conn); err != nil {
+	if err := p.sendInheritance(conn); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func (p *Process) startBirth(ctx context.Context) (*birth, error) {
 		_ = conn.Close()
 		return nil, fmt.Errorf("can't hand on the handoff socket: %w", err)
 	}
-	b := &birth{p: p, conn: conn, done: make(chan struct{})}
+	b := &launch{p: p, conn: conn, done: make(chan struct{})}
 	go func() {
 		defer close(b.done)
 		b.err = p.flip(ctx)
@@ -80,7 +80,7 @@ func socketPair() (*net.UnixConn, *os.File, error) {
 
 // attach waits for the successor's Start. On an error the successor has been
 // killed and reaped.
-func (b *birth) attach(ctx context.Context) (*os.Process, error) {
+func (b *launch) attach(ctx context.Context) (*os.Process, error) {
 	type greeting struct {
 		pid int
 		err error
@@ -127,9 +127,9 @@ func (b *birth) attach(ctx context.Context) (*os.Process, error) {
 	return process, b.conn.SetReadDeadline(time.Time{})
 }
 
-// lastWords lets f hear what a successor that has attached, and is dead already for
+// heardAfterExit lets f hear what a successor that has attached, and is dead already for
 // a reason of its own, has said before that: why, most likely. err is its death.
-func (b *birth) lastWords(ctx context.Context, err error, f func(context.Context, Successor) error) error {
+func (b *launch) heardAfterExit(ctx context.Context, err error, f func(context.Context, Successor) error) error {
 	if e := b.conn.SetReadDeadline(time.Time{}); e != nil {
 		return err
 	}
@@ -144,14 +144,14 @@ func (b *birth) lastWords(ctx context.Context, err error, f func(context.Context
 }
 
 // endRead ends a read on the socket for which nothing is there.
-func (b *birth) endRead() { _ = b.conn.SetReadDeadline(time.Now().Add(readGrace)) }
+func (b *launch) endRead() { _ = b.conn.SetReadDeadline(time.Now().Add(readGrace)) }
 
 // readGrace is the time for a read of what is there already.
 const readGrace = 100 * time.Millisecond
 
 // abort kills the successor that has not attached, and waits until it is
 // reaped.
-func (b *birth) abort() {
+func (b *launch) abort() {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -168,7 +168,7 @@ func (b *birth) abort() {
 }
 
 // watched runs f with a context that ends when the successor dies.
-func (b *birth) watched(ctx context.Context, f func(context.Context) error) error {
+func (b *launch) watched(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	ended := make(chan struct{})
 	go func() {

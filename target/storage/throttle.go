@@ -17,20 +17,20 @@ const (
 // began is when the process did; times since then are monotonic.
 var began = time.Now()
 
-// A jam is what writers to a file's page cache get into when too much of that is
+// A throttle is what writers to a file's page cache get into when too much of that is
 // dirty: the kernel holds them up until the device has caught up. There is no flag
-// by which a write asks not to wait on every file system, so a jam is known by its
+// by which a write asks not to wait on every file system, so a throttle is known by its
 // first victim.
-type jam struct {
+type throttle struct {
 	until atomic.Int64 // nanoseconds since the process began
 }
 
-// on reports whether there is a jam.
-func (j *jam) on(now time.Duration) bool { return now < time.Duration(j.until.Load()) }
+// on reports whether there is a throttle.
+func (t *throttle) on(now time.Duration) bool { return now < time.Duration(t.until.Load()) }
 
 // note learns from a write.
-func (j *jam) note(start, end time.Duration) {
+func (t *throttle) note(start, end time.Duration) {
 	if end-start > slowWrite {
-		j.until.Store(int64(end + slowTime))
+		t.until.Store(int64(end + slowTime))
 	}
 }

@@ -4,7 +4,7 @@ PREFIX  ?= /usr
 DESTDIR ?=
 GO      ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GOFLAGS_BUILD := -trimpath -ldflags '-X main.version=$(VERSION)'
+GOFLAGS_BUILD := -trimpath -ldflags '$(LDFLAGS) -X main.version=$(VERSION)'
 
 # What `make run` serves, and where.
 DISK   ?= busybox.img
@@ -24,7 +24,7 @@ LABFLAGS ?=
 # What `make quick` runs the tests of: what differs from this commit.
 SINCE ?= HEAD
 
-.PHONY: help build run quick test gate check torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-migrate lab-control install clean
+.PHONY: help build run quick test gate check torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-migrate lab-control install uninstall packages clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,12 @@ lab-systemd lab-initiator lab-xen lab-migrate lab-control:
 
 install: build ## install under DESTDIR and PREFIX
 	@test/scripts/install.sh "$(DESTDIR)" "$(PREFIX)"
+
+uninstall: ## remove what install has put under DESTDIR and PREFIX; configuration and disks stay
+	@test/scripts/uninstall.sh "$(DESTDIR)" "$(PREFIX)"
+
+packages: ## build/packages: .deb, .rpm and their checksums
+	@packaging/build.sh "$(VERSION)" build/packages
 
 clean: ## remove what was built and measured, and the demonstration disk
 	rm -rf bin build busybox.img

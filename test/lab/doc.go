@@ -37,7 +37,7 @@
 //   - [Machine.Login], [Machine.Logout], [Machine.Watch]: the kernel's initiator, and
 //     whether it was disturbed;
 //   - [Machine.StartIO]: I/O with verification, whose latencies the report draws;
-//   - [Lab.Trees], [Machine.Install]: the project installed in a machine;
+//   - [Lab.Packages], [Machine.Install]: the project installed in a machine;
 //   - [Lab.StartTarget]: gotgtd outside of the machines, and its upgrades;
 //   - [Lab.Program]: the project's programs, static, for [Machine.Put].
 package lab

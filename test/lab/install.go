@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/gotgtd/gotgtd/test/peer"
 )
 
-// Trees unpacks the sources as a tarball has them and has `make install` make one tree
-// for each of the versions.
-func (l *Lab) Trees(ctx context.Context, versions ...string) (trees []string, err error) {
+// Packages unpacks the sources as a tarball has them and has `make packages` make a Debian
+// package of each of the versions.
+func (l *Lab) Packages(ctx context.Context, versions ...string) (packages []string, err error) {
 	source := filepath.Join(l.Dir, "source")
 	if err := os.Mkdir(source, 0o755); err != nil {
 		return nil, err
@@ -25,31 +24,28 @@ func (l *Lab) Trees(ctx context.Context, versions ...string) (trees []string, er
 		return nil, err
 	}
 	for _, version := range versions {
-		tree := filepath.Join(l.Dir, version)
-		_, err := peer.Run(ctx, "env", "CGO_ENABLED=0", "make", "-C", source, "install", "VERSION="+version, "DESTDIR="+tree)
-		if err != nil {
+		if _, err := peer.Run(ctx, "make", "-C", source, "packages", "VERSION="+version); err != nil {
 			return nil, err
 		}
-		trees = append(trees, tree)
+		made, err := filepath.Glob(filepath.Join(source, "build", "packages", "*.deb"))
+		if err != nil || len(made) != 1 {
+			return nil, fmt.Errorf("make packages has made %d Debian packages: %v, %w", len(made), made, err)
+		}
+		file := filepath.Join(l.Dir, version+".deb")
+		if err := os.Rename(made[0], file); err != nil {
+			return nil, err
+		}
+		packages = append(packages, file)
 	}
-	return trees, nil
+	return packages, nil
 }
 
-// Install brings a tree into the machine and does there what a package's scripts do.
-func (m *Machine) Install(ctx context.Context, tree string) error {
-	archive := tree + ".tar"
-	if _, err := peer.Run(ctx, "tar", "-C", tree, "--owner=0", "--group=0", "-cf", archive, "."); err != nil {
+// Install has apt install a package in the machine, or put it in the place of another version.
+func (m *Machine) Install(ctx context.Context, file string) error {
+	to := "/root/" + filepath.Base(file)
+	if err := m.Put(ctx, file, to); err != nil {
 		return err
 	}
-	if err := m.Put(ctx, archive, "/root/gotgtd.tar"); err != nil {
-		return err
-	}
-	_, err := m.Run(ctx, strings.Join([]string{
-		"tar -C / --no-overwrite-dir -xf /root/gotgtd.tar",
-		"rm /root/gotgtd.tar",
-		"systemd-sysusers gotgtd.conf",
-		"systemd-tmpfiles --create gotgtd.conf",
-		"systemctl daemon-reload",
-	}, " && "))
+	_, err := m.Run(ctx, "DEBIAN_FRONTEND=noninteractive apt-get install -y --allow-downgrades --no-install-recommends "+to+" && rm "+to)
 	return err
 }

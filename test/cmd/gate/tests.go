@@ -67,6 +67,7 @@ func long(fuzzTime time.Duration) []step {
 			return goTest(ctx, w, []string{"./" + interopTests}, "-count=1", "-timeout=20m", "-run="+longInteropTests)
 		}},
 		{"torture", torture},
+		program("packages", false, "packaging/verify.sh"),
 		{"lab", func(ctx context.Context, w io.Writer) count {
 			return lab(ctx, w, "systemd", "initiator", "xen", "migrate")
 		}},

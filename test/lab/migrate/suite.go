@@ -26,7 +26,7 @@ type scene struct {
 	*lab.Lab
 	server, initiator *lab.Machine
 	portal            string
-	tree              string     // an installation
+	packaged          string     // the package of gotgtd
 	root              string     // the WWID of mail's LUN 2, whose file system is mounted
 	before            identities // under tgt
 }
@@ -40,9 +40,9 @@ func run(ctx context.Context, l *lab.Lab) error {
 	s := &scene{Lab: l, server: l.Machine(lab.MachineOptions{Number: 1}), initiator: l.Machine(lab.MachineOptions{Number: 2})}
 	s.portal = s.server.Address() + ":3260"
 	steps := []step{
-		{"make install from a tarball", s.makeTree},
+		{"make packages from a tarball", s.makePackage},
 		{"boot", s.boot},
-		{"gotgtd is installed beside tgt", func(ctx context.Context) error { return s.server.Install(ctx, s.tree) }},
+		{"gotgtd is installed beside tgt", func(ctx context.Context) error { return s.server.Install(ctx, s.packaged) }},
 		{"tgt serves", s.tgtServes},
 		{"login, multipath, a file system is mounted", s.login},
 		{"1: tgt runs with the numbers that its file gives", s.sameNumbers},
@@ -71,10 +71,10 @@ func run(ctx context.Context, l *lab.Lab) error {
 	return nil
 }
 
-func (s *scene) makeTree(ctx context.Context) error {
-	trees, err := s.Trees(ctx, "lab-1")
+func (s *scene) makePackage(ctx context.Context) error {
+	packages, err := s.Packages(ctx, "lab-1")
 	if err == nil {
-		s.tree = trees[0]
+		s.packaged = packages[0]
 	}
 	return err
 }

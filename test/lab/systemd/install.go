@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// versions are those of the programs in the scene's trees.
+// versions are those of the scene's packages.
 var versions = []string{"lab-1", "lab-2"}
 
-// makeTrees makes an installation of each version.
-func (s *scene) makeTrees(ctx context.Context) (err error) {
-	s.trees, err = s.Trees(ctx, versions...)
+// makePackages makes a package of each version.
+func (s *scene) makePackages(ctx context.Context) (err error) {
+	s.packages, err = s.Packages(ctx, versions...)
 	return err
 }
 
-// install brings the first tree into the machine, with the socket enabled.
+// install installs the first version, with the socket enabled.
 func (s *scene) install(ctx context.Context) error {
-	if err := s.host.Install(ctx, s.trees[0]); err != nil {
+	if err := s.host.Install(ctx, s.packages[0]); err != nil {
 		return err
 	}
 	_, err := s.host.Run(ctx, "systemctl enable gotgtd.socket && gotgtd check --config /etc/gotgtd/gotgtd.yaml")
@@ -41,14 +41,21 @@ func (s *scene) socketAlone(ctx context.Context) error {
 	return nil
 }
 
-// replace puts another version's programs in the place of those that are installed, as a
-// package manager does.
-func (s *scene) replace(ctx context.Context, version int, programs ...string) error {
-	for _, p := range programs {
-		path := "/usr/bin/" + p
-		if err := s.host.Put(ctx, s.trees[version]+path, path); err != nil {
-			return err
-		}
+// purge removes the package and what it has made. The disk stays, and the user whose it is.
+func (s *scene) purge(ctx context.Context) error {
+	out, err := s.host.Run(ctx, `set -eu
+DEBIAN_FRONTEND=noninteractive apt-get purge -y gotgtd
+find / /run -xdev \( -name '*gotgtd*' -o -name '*upgraded*' \) ! -path '/proc/*' ! -path '/sys/*' ! -path '/var/lib/dpkg/*' ! -path '/var/log/*'
+ls /var/lib/gotgtd
+pgrep -a 'gotgtd|upgraded' || :
+systemctl list-unit-files --no-legend 'gotgtd*' || :`)
+	if err != nil {
+		return err
+	}
+	_, left, _ := strings.Cut(out, "Purging configuration files for gotgtd")
+	_, left, _ = strings.Cut(left, "\n")
+	if want := "/var/lib/gotgtd\ndisk.img"; strings.TrimSpace(left) != want {
+		return fmt.Errorf("after the purge there is:\n%s\nnot:\n%s", left, want)
 	}
 	return nil
 }

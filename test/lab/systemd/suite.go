@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package systemd is the lab's suite under systemd as PID 1: gotgtd installed as a
-// package would do it, started by its socket after boot, reloaded, replaced, broken, killed and
+// Package systemd is the lab's suite under systemd as PID 1: gotgtd installed from its
+// package, started by its socket after boot, reloaded, replaced, broken, killed and
 // hung while the kernel's initiator, in the same machine, does I/O on it.
 package systemd
 
@@ -26,11 +26,11 @@ const (
 // scene is the machine, what it runs, and the I/O on that.
 type scene struct {
 	*lab.Lab
-	host   *lab.Machine
-	portal string
-	trees  []string // folders with an installation each, of one version after the other
-	unit   string   // the service
-	io     *lab.IO
+	host     *lab.Machine
+	portal   string
+	packages []string // of one version after the other
+	unit     string   // the service
+	io       *lab.IO
 }
 
 func run(ctx context.Context, l *lab.Lab) error {
@@ -40,9 +40,9 @@ func run(ctx context.Context, l *lab.Lab) error {
 		name string
 		do   func(context.Context) error
 	}{
-		{"make install from a tarball, two versions", s.makeTrees},
+		{"make packages from a tarball, two versions", s.makePackages},
 		{"boot", s.host.Boot},
-		{"install in the machine", s.install},
+		{"apt install in the machine", s.install},
 		{"shut down", s.host.PowerOff},
 		{"boot with the socket enabled", s.host.Boot},
 		{"the socket listens, nothing serves", s.socketAlone},
@@ -54,7 +54,10 @@ func run(ctx context.Context, l *lab.Lab) error {
 	if err := s.supervised(ctx); err != nil {
 		return err
 	}
-	return s.direct(ctx)
+	if err := s.direct(ctx); err != nil {
+		return err
+	}
+	return l.Step(ctx, "apt purge leaves the disk and nothing else", s.purge)
 }
 
 // begin logs in and starts the I/O.

@@ -25,7 +25,8 @@ func (s *scene) supervised(ctx context.Context) error {
 	for _, b := range breakages {
 		s.Step(ctx, "a reload that fails: "+b.what, func(ctx context.Context) error { return s.failingReload(ctx, b) })
 	}
-	s.Step(ctx, "both programs replaced, reload, reexec", s.upgradeBoth)
+	s.Step(ctx, "apt install of the next version", s.change(1))
+	s.Step(ctx, "apt install of the version before", s.change(0))
 	s.Step(ctx, "systemctl restart", func(ctx context.Context) error {
 		return s.shaken(ctx, "restart", func(ctx context.Context) error {
 			_, err := s.host.Run(ctx, "systemctl restart gotgtd")
@@ -178,44 +179,39 @@ func (s *scene) failingReload(ctx context.Context, b breakage) error {
 	return nil
 }
 
-// upgradeBoth is what `apt upgrade` and its aftermath are.
-func (s *scene) upgradeBoth(ctx context.Context) error {
-	before, err := s.status(ctx)
-	if err != nil {
-		return err
-	}
-	worst, err := s.calm(ctx, func(ctx context.Context) error {
-		if err := s.replace(ctx, 1, "gotgtd", "upgraded"); err != nil {
+// change installs the package of another version, which replaces both programs in the
+// processes that run.
+func (s *scene) change(version int) func(context.Context) error {
+	return func(ctx context.Context) error {
+		before, err := s.status(ctx)
+		if err != nil {
 			return err
 		}
-		s.Mark("upgrade")
-		if err := s.reload(ctx); err != nil {
+		worst, err := s.calm(ctx, func(ctx context.Context) error {
+			s.Mark("apt install " + versions[version])
+			return s.host.Install(ctx, s.packages[version])
+		})
+		if err != nil {
 			return err
 		}
-		s.Mark("reexec")
-		_, err := s.host.Run(ctx, "upgraded reexec")
+		s.Figure("worst pause of apt install "+versions[version], "%.1f ms", worst.Seconds()*1000)
+		after, err := s.status(ctx)
+		if err != nil {
+			return err
+		}
+		pid, err := s.mainPID(ctx)
+		if err != nil {
+			return err
+		}
+		if after.Supervisor.PID != before.Supervisor.PID || after.Supervisor.PID != pid || after.Supervisor.Version != versions[version] {
+			return fmt.Errorf("upgraded was %+v and is %+v; systemd's main process is %d", before.Supervisor, after.Supervisor, pid)
+		}
+		out, err := s.host.Run(ctx, "gotgtd show --json")
+		if err == nil && !strings.Contains(out, `"`+versions[version]+`"`) {
+			err = fmt.Errorf("gotgtd is not version %s:\n%s", versions[version], out)
+		}
 		return err
-	})
-	if err != nil {
-		return err
 	}
-	s.Figure("worst pause of the upgrade of both programs", "%.1f ms", worst.Seconds()*1000)
-	after, err := s.status(ctx)
-	if err != nil {
-		return err
-	}
-	pid, err := s.mainPID(ctx)
-	if err != nil {
-		return err
-	}
-	if after.Supervisor.PID != before.Supervisor.PID || after.Supervisor.PID != pid || after.Supervisor.Version != versions[1] {
-		return fmt.Errorf("upgraded was %+v and is %+v; systemd's main process is %d", before.Supervisor, after.Supervisor, pid)
-	}
-	out, err := s.host.Run(ctx, "gotgtd show --json")
-	if err == nil && !strings.Contains(out, `"`+versions[1]+`"`) {
-		err = fmt.Errorf("gotgtd is not version %s:\n%s", versions[1], out)
-	}
-	return err
 }
 
 // signalGeneration sends a signal to the process that serves, of which it must end, and waits for the

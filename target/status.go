@@ -66,6 +66,7 @@ type LUNStatus struct {
 	WriteCache     bool          `json:"write_cache"`
 	Thin           bool          `json:"thin"`
 	FlushFailed    bool          `json:"flush_failed"`
+	Lost           string        `json:"reservations_lost,omitempty"` // why reservations that were to persist could not be read
 	StoreType      string        `json:"backing_store_type"`
 	StorePath      string        `json:"backing_store_path,omitempty"`
 	StoreFlags     string        `json:"backing_store_flags,omitempty"` // "sync", "direct" or "sync:direct"
@@ -144,12 +145,16 @@ func (t *served) status(sessions []uint16) TargetStatus {
 	confs := t.lunConfigs()
 	for _, u := range t.device.LogicalUnits() {
 		i := u.Unit.Info()
-		st.LUNs = append(st.LUNs, LUNStatus{
+		status := LUNStatus{
 			LUN: u.Number, Type: i.Type, SCSIID: i.SCSIID, Serial: i.Serial, NAA: i.NAA, Size: i.Size, BlockSize: i.BlockSize,
 			Online: i.Online, Error: lateReason(u.Unit), Removable: i.Removable, PreventRemoval: i.PreventRemoval, ReadOnly: i.ReadOnly, SWP: i.SWP,
 			WriteCache: i.WriteCache, Thin: i.Thin, FlushFailed: i.FlushFailed, StoreType: i.StoreType, StorePath: i.StorePath,
 			Counters: u.Unit.Counters(), ACL: viewers(confs[u.Number]), StoreFlags: storeFlags(confs[u.Number]),
-		})
+		}
+		if err := u.Unit.ReservationsLost(); err != nil {
+			status.Lost = err.Error()
+		}
+		st.LUNs = append(st.LUNs, status)
 	}
 	return st
 }

@@ -8,10 +8,10 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/control"
 )
@@ -113,6 +113,9 @@ func writeLUN(b *strings.Builder, l *target.LUNStatus) {
 		if f.name == "Online" && l.Error != "" {
 			fmt.Fprintf(b, "            Not ready: %s\n", printable(l.Error, ""))
 		}
+		if f.name == "Online" && l.Lost != "" {
+			fmt.Fprintf(b, "            Reservations lost: %s\n", printable(l.Lost, ""))
+		}
 	}
 }
 
@@ -132,10 +135,8 @@ func printable(s, none string) string {
 	if s == "" {
 		return none
 	}
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
+	return iscsiname.Printable(s, maxPrinted)
 }
+
+// maxPrinted is the most that is printed of one thing that somebody else has said.
+const maxPrinted = 4096

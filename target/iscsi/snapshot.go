@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
@@ -255,7 +256,7 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 
 func (n *Node) restoreSession(st *SessionState, target func(string) *Target) error {
 	s := newSession(n)
-	s.initiator, s.alias, s.isid, s.tsih, s.group = st.Initiator, st.Alias, st.ISID, st.TSIH, st.Group
+	s.initiator, s.alias, s.isid, s.tsih, s.group = st.Initiator, iscsiname.Printable(st.Alias, pdu.MaxValueLen), st.ISID, st.TSIH, st.Group
 	s.params, s.born, s.account = st.Params, time.Unix(0, st.Started), string(st.Account)
 	if err := s.address.UnmarshalBinary(st.Address); err != nil {
 		return fmt.Errorf("iscsi: the address of the session of %s: %w", st.Initiator, err)

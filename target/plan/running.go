@@ -17,6 +17,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/overlay"
 )
@@ -87,12 +88,7 @@ func (s *Session) String() string {
 // Printable is a name that an initiator has given itself, for people: what ends a line, moves
 // a terminal's cursor or ends a word would let it write into a plan.
 func Printable(name string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) || r == ' ' {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, name)
+	return strings.ReplaceAll(iscsiname.Printable(name, 2*iscsiname.MaxLen), " ", string(unicode.ReplacementChar))
 }
 
 // Numbers returns the numbers that are given, those that are kept for what is gone

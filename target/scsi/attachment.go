@@ -27,7 +27,7 @@ type attachment struct {
 	prevents atomic.Int32 // nexuses that prevent removal of the medium; changes with their mu held
 }
 
-func newAttachment(d *Device, n uint16, lu *LogicalUnit) (*attachment, error) {
+func newAttachment(d *Device, n uint16, lu *LogicalUnit) *attachment {
 	a := &attachment{dev: d, lu: lu, number: n, scsiID: lu.opts.SCSIID, serial: lu.opts.Serial, naa: lu.opts.NAA}
 	naa := localNAA(d.opts.Name, n)
 	if len(a.naa) == 0 {
@@ -40,9 +40,8 @@ func newAttachment(d *Device, n uint16, lu *LogicalUnit) (*attachment, error) {
 	}
 	setDefault(&a.scsiID, fmt.Sprintf("IET     %04x%04x", d.opts.TID, n))
 	setDefault(&a.serial, fmt.Sprintf("beaf%d%d", d.opts.TID, n))
-	var err error
-	a.reservations, err = a.newReservations(d)
-	return a, err
+	a.reservations = a.newReservations(d)
+	return a
 }
 
 // localNAA derives an NAA locally assigned designator (SPC-4 7.8.6.6.4) from

@@ -116,10 +116,7 @@ func (d *Device) Attach(n uint16, lu *LogicalUnit) error {
 	if lu == nil {
 		return fmt.Errorf("can't attach LUN %d to %s: there is no logical unit to attach", n, d.opts.Name)
 	}
-	at, err := newAttachment(d, n, lu)
-	if err != nil {
-		return fmt.Errorf("can't attach LUN %d to %s: %w", n, d.opts.Name, err)
-	}
+	at := newAttachment(d, n, lu)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.attachment(n) != nil {

@@ -335,6 +335,16 @@ func (lu *LogicalUnit) Holders() []string {
 	return list
 }
 
+// ReservationsLost is why reservations that were to persist through power loss could not be
+// read, nil if they could.
+func (lu *LogicalUnit) ReservationsLost() error {
+	at := lu.attachment.Load()
+	if at == nil {
+		return nil
+	}
+	return at.reservations.Damage()
+}
+
 // SetReadOnly changes the write protection. A store opened read-only stays
 // protected.
 func (lu *LogicalUnit) SetReadOnly(on bool) {

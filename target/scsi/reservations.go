@@ -35,7 +35,7 @@ func reservationOperations() []operation {
 
 // newReservations returns the reservation state of a logical unit, with what
 // persisted through power loss.
-func (a *attachment) newReservations(d *Device) (reservation.State, error) {
+func (a *attachment) newReservations(d *Device) reservation.State {
 	o := reservation.Options{
 		Unit:  hex.EncodeToString(a.naa),
 		Ports: d.portTags,
@@ -53,7 +53,11 @@ func (a *attachment) newReservations(d *Device) (reservation.State, error) {
 		name := strings.ReplaceAll(d.opts.Name, "/", "_")
 		o.File = filepath.Join(d.opts.StateDir, name+"-lun"+strconv.Itoa(int(a.number))+".reservations")
 	}
-	return reservation.New(o)
+	r := reservation.New(o)
+	if err := r.Damage(); err != nil {
+		a.lu.opts.Log.Error("reservations are lost", "target", d.opts.Name, "lun", a.number, "error", err)
+	}
+	return r
 }
 
 // reservationKey returns the nexus as reservations know it.

@@ -13,13 +13,14 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 )
 
 const (
 	maxText     = 64 << 10 // bytes of one login request in all its parts
 	maxRequests = 64       // requests of one login
-	maxNameLen  = 223      // bytes of an iSCSI name (RFC 7143 4.2.7.2)
+	maxWhat     = 320      // bytes of a reason for the log
 )
 
 // A Node answers what the login of one connection asks of the node that it is
@@ -82,9 +83,10 @@ type Login struct {
 	Verified    bool             `cbor:"12,keyasint"` // the initiator has authenticated
 	CHAP        chapState        `cbor:"13,keyasint"`
 	Negotiation negotiation      `cbor:"14,keyasint"`
-	Finishing   bool             `cbor:"15,keyasint"` // everything is agreed on; the session is not open yet
-	Answer      []byte           `cbor:"16,keyasint"` // text of the last response, when Finishing
-	Account     []byte           `cbor:"17,keyasint"` // CHAP name, when Verified; any bytes
+	Finishing   bool             `cbor:"15,keyasint"`           // everything is agreed on; the session is not open yet
+	Answer      []byte           `cbor:"16,keyasint"`           // text of the last response, when Finishing
+	Account     []byte           `cbor:"17,keyasint"`           // CHAP name, when Verified; any bytes
+	Keys        int              `cbor:"18,keyasint,omitempty"` // so far
 
 	target  *Target // nil for discovery
 	auth    Auth
@@ -102,9 +104,9 @@ func (e Error) Error() string {
 	return fmt.Sprintf("login failed with status %#04x: %s", uint16(e.Status), e.What)
 }
 
-// Errorf returns an [Error].
+// Errorf returns an [Error]. What it says may quote the initiator: it is bounded and escaped here.
 func Errorf(status pdu.LoginStatus, format string, args ...any) error {
-	return Error{status, fmt.Sprintf(format, args...)}
+	return Error{status, iscsiname.Printable(fmt.Sprintf(format, args...), maxWhat)}
 }
 
 // ErrNoTarget refuses the login to a target that is not there, or not through this
@@ -172,6 +174,9 @@ func (l *Login) Step(n Node, req *pdu.LoginRequest, data []byte) (Answer, error)
 	if err := l.sameNames(pairs); err != nil {
 		return Answer{}, err
 	}
+	if l.Keys += len(pairs); l.Keys > pdu.MaxPairs {
+		return Answer{}, Errorf(pdu.InitiatorError, "more than %d keys", pdu.MaxPairs)
+	}
 	answer, err := l.negotiate(n, req, pairs)
 	if err != nil {
 		return Answer{}, err
@@ -224,11 +229,19 @@ func (l *Login) identify(n Node, req *pdu.LoginRequest, pairs []pdu.Pair) error 
 	for _, p := range pairs {
 		switch p.Key {
 		case "InitiatorName":
+			if err := iscsiname.Check(p.Value); err != nil {
+				return Errorf(pdu.InitiatorError, "InitiatorName: %v", err)
+			}
 			l.Initiator = strings.ToLower(p.Value)
 		case "InitiatorAlias":
-			// It is for people; what is no UTF-8 (RFC 7143 6.1) could not move on.
-			l.Alias = strings.ToValidUTF8(p.Value, "\uFFFD")
+			if len(p.Value) > pdu.MaxValueLen {
+				return Errorf(pdu.InitiatorError, "InitiatorAlias of %d bytes, the limit is %d", len(p.Value), pdu.MaxValueLen)
+			}
+			l.Alias = p.Value
 		case "TargetName":
+			if len(p.Value) > iscsiname.MaxLen {
+				return ErrNoTarget
+			}
 			l.TargetName = strings.ToLower(p.Value)
 		case "SessionType":
 			if p.Value != "Discovery" && p.Value != "Normal" {
@@ -240,8 +253,6 @@ func (l *Login) identify(n Node, req *pdu.LoginRequest, pairs []pdu.Pair) error 
 	switch {
 	case l.Initiator == "":
 		return Errorf(pdu.MissingParameter, "no InitiatorName")
-	case len(l.Initiator) > maxNameLen || len(l.Alias) > pdu.MaxValueLen:
-		return Errorf(pdu.InitiatorError, "InitiatorName or InitiatorAlias too long")
 	case !l.Discovery && l.TargetName == "":
 		return Errorf(pdu.MissingParameter, "no TargetName")
 	}
@@ -261,8 +272,13 @@ func (l *Login) sameNames(pairs []pdu.Pair) error {
 	return nil
 }
 
-// resolve looks up what the names stand for, and whether the initiator may.
+// resolve looks up what the names stand for, and whether the initiator may. Names are checked
+// here, as a login may have come from a process that did not.
 func (l *Login) resolve(n Node, req *pdu.LoginRequest) error {
+	if err := iscsiname.Check(l.Initiator); err != nil {
+		return Errorf(pdu.InitiatorError, "InitiatorName: %v", err)
+	}
+	l.Alias = iscsiname.Printable(l.Alias, pdu.MaxValueLen) // it is for people
 	if l.Discovery {
 		l.auth = n.Discovery()
 		if req.TSIH != 0 {

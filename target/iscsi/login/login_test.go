@@ -3,6 +3,7 @@
 package login
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-cmp/cmp"
@@ -132,25 +134,31 @@ func TestLogin(t *testing.T) {
 		"a key in two parts": {testNode{}, []exchange{
 			{pdu.LoginRequest{CSG: operational, Continue: true}, names + " Max", ""},
 			{move(operational, full), "Connections=2", alias + " MaxConnections=2 " + segment + " -> 3 complete"}}},
-		"discovery":                {testNode{}, []exchange{{move(operational, full), "SessionType=Discovery InitiatorName=" + testInitiator, segment + " -> 3 complete"}}},
-		"a further connection":     {testNode{}, []exchange{{pdu.LoginRequest{Transit: true, CSG: 1, NSG: 3, TSIH: 7}, names + " MaxConnections=2", alias + " MaxConnections=Irrelevant " + segment + " -> 3 complete"}}},
-		"of no session":            {testNode{}, []exchange{{pdu.LoginRequest{Transit: true, CSG: 1, NSG: 3, TSIH: 8}, names, "0x020a"}}},
-		"no target":                {testNode{}, []exchange{{stay(operational), names + "x", "0x0203"}}},
-		"a closed target":          {testNode{}, []exchange{{stay(operational), "InitiatorName=" + testInitiator + " TargetName=" + closedTarget, "0x0202"}}},
-		"back to a stage":          {testNode{}, []exchange{{stay(operational), names, alias + " " + segment}, {stay(security), "", "0x0200"}}},
-		"over a stage":             {testNode{}, []exchange{{move(security, operational), names, alias + " -> 1"}, {stay(security), "", "0x0200"}}},
-		"to the stage that it is":  {testNode{}, []exchange{{move(operational, operational), names, "0x0200"}}},
-		"to stage 2":               {testNode{}, []exchange{{move(operational, 2), names, "0x0200"}}},
-		"the task tag changes":     {testNode{}, []exchange{{stay(operational), names, alias + " " + segment}, {pdu.LoginRequest{CSG: operational, InitiatorTaskTag: 1}, "", "0x0200"}}},
-		"CHAP":                     {withCHAP(), append(slices.Clone(chap), exchange{move(security, operational), "CHAP_N=alice " + proof(), "-> 1"}, exchange{move(operational, full), "", segment + " -> 3 complete"})},
-		"CHAP, another name":       {withCHAP(), append(slices.Clone(chap), exchange{stay(security), "CHAP_N=bob " + proof(), "0x0201"})},
-		"CHAP, another proof":      {withCHAP(), append(slices.Clone(chap), exchange{stay(security), "CHAP_N=alice " + proof() + "00", "0x0201"})},
-		"CHAP, no transit before":  {withCHAP(), []exchange{{move(security, operational), names + " AuthMethod=CHAP", alias + " AuthMethod=CHAP"}}},
-		"CHAP left out":            {withCHAP(), []exchange{{move(operational, full), names, "0x0201"}}},
-		"CHAP not offered":         {withCHAP(), []exchange{{stay(security), names + " AuthMethod=None", "0x0201"}}},
-		"CHAP, proof first":        {withCHAP(), append(slices.Clone(chap[:1]), exchange{stay(security), "CHAP_N=alice " + proof(), "0x0201"})},
-		"CHAP, two challenges":     {withCHAP(), append(slices.Clone(chap), exchange{stay(security), "CHAP_A=7", "0x0201"})},
-		"an operational key early": {testNode{}, []exchange{{stay(security), names + " MaxBurstLength=512", "0x020b"}}},
+		"discovery":                 {testNode{}, []exchange{{move(operational, full), "SessionType=Discovery InitiatorName=" + testInitiator, segment + " -> 3 complete"}}},
+		"a further connection":      {testNode{}, []exchange{{pdu.LoginRequest{Transit: true, CSG: 1, NSG: 3, TSIH: 7}, names + " MaxConnections=2", alias + " MaxConnections=Irrelevant " + segment + " -> 3 complete"}}},
+		"of no session":             {testNode{}, []exchange{{pdu.LoginRequest{Transit: true, CSG: 1, NSG: 3, TSIH: 8}, names, "0x020a"}}},
+		"no target":                 {testNode{}, []exchange{{stay(operational), names + "x", "0x0203"}}},
+		"a closed target":           {testNode{}, []exchange{{stay(operational), "InitiatorName=" + testInitiator + " TargetName=" + closedTarget, "0x0202"}}},
+		"back to a stage":           {testNode{}, []exchange{{stay(operational), names, alias + " " + segment}, {stay(security), "", "0x0200"}}},
+		"over a stage":              {testNode{}, []exchange{{move(security, operational), names, alias + " -> 1"}, {stay(security), "", "0x0200"}}},
+		"to the stage that it is":   {testNode{}, []exchange{{move(operational, operational), names, "0x0200"}}},
+		"to stage 2":                {testNode{}, []exchange{{move(operational, 2), names, "0x0200"}}},
+		"the task tag changes":      {testNode{}, []exchange{{stay(operational), names, alias + " " + segment}, {pdu.LoginRequest{CSG: operational, InitiatorTaskTag: 1}, "", "0x0200"}}},
+		"CHAP":                      {withCHAP(), append(slices.Clone(chap), exchange{move(security, operational), "CHAP_N=alice " + proof(), "-> 1"}, exchange{move(operational, full), "", segment + " -> 3 complete"})},
+		"CHAP, another name":        {withCHAP(), append(slices.Clone(chap), exchange{stay(security), "CHAP_N=bob " + proof(), "0x0201"})},
+		"CHAP, another proof":       {withCHAP(), append(slices.Clone(chap), exchange{stay(security), "CHAP_N=alice " + proof() + "00", "0x0201"})},
+		"CHAP, no transit before":   {withCHAP(), []exchange{{move(security, operational), names + " AuthMethod=CHAP", alias + " AuthMethod=CHAP"}}},
+		"CHAP left out":             {withCHAP(), []exchange{{move(operational, full), names, "0x0201"}}},
+		"CHAP not offered":          {withCHAP(), []exchange{{stay(security), names + " AuthMethod=None", "0x0201"}}},
+		"CHAP, proof first":         {withCHAP(), append(slices.Clone(chap[:1]), exchange{stay(security), "CHAP_N=alice " + proof(), "0x0201"})},
+		"CHAP, two challenges":      {withCHAP(), append(slices.Clone(chap), exchange{stay(security), "CHAP_A=7", "0x0201"})},
+		"a name with a blank":       {testNode{}, []exchange{{stay(operational), "TargetName=" + testTarget + " InitiatorName=iqn.a\u2003b", "0x0200"}}},
+		"a name with a comma":       {testNode{}, []exchange{{stay(operational), "TargetName=" + testTarget + " InitiatorName=iqn.a,b", "0x0200"}}},
+		"a name with a control":     {testNode{}, []exchange{{stay(operational), "SessionType=Discovery InitiatorName=iqn.a\x1b[2J", "0x0200"}}},
+		"a name that is no UTF-8":   {testNode{}, []exchange{{stay(operational), "SessionType=Discovery InitiatorName=iqn.\xff\xfe", "0x0200"}}},
+		"a name that grows":         {testNode{}, []exchange{{stay(operational), "SessionType=Discovery InitiatorName=" + strings.Repeat("\u023a", 111), "0x0200"}}}, // in lower case it has 333 bytes
+		"an alias that is too long": {testNode{}, []exchange{{stay(operational), "SessionType=Discovery InitiatorName=" + testInitiator + " InitiatorAlias=" + strings.Repeat("a", 256), "0x0200"}}},
+		"an operational key early":  {testNode{}, []exchange{{stay(security), names + " MaxBurstLength=512", "0x020b"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var l Login
@@ -189,6 +197,20 @@ func TestBounds(t *testing.T) {
 			t.Fatalf("%d requests are answered", n)
 		}
 	}
+	var keys Login
+	for i := range 2 * pdu.MaxPairs {
+		_, err := keys.Step(testNode{}, &req, append(names, fmt.Sprintf("X-%d=1\x00", i)...))
+		names = nil
+		if err != nil {
+			if n := len(keys.Negotiation.Seen); n > pdu.MaxPairs {
+				t.Errorf("%d keys are kept", n)
+			}
+			break
+		}
+	}
+	if _, err := new(Login).Step(testNode{}, &req, bytes.Repeat([]byte("a=\x00"), pdu.MaxPairs+1)); err == nil || !strings.Contains(err.Error(), "more than 128 keys") {
+		t.Errorf("a request with too many keys: %v", err)
+	}
 	var long Login
 	part := pdu.LoginRequest{CSG: 1, Continue: true}
 	for sent := 0; ; sent += 8192 {
@@ -197,6 +219,30 @@ func TestBounds(t *testing.T) {
 		}
 		if sent > maxText {
 			t.Fatalf("%d bytes of one request are taken", sent)
+		}
+	}
+}
+
+// What an initiator has said of itself is fit to be shown, logged and handed over, whatever it is.
+func TestSaid(t *testing.T) {
+	for alias, want := range map[string]string{
+		"caf\xe9": "caf\uFFFD", "\xff\xfe": "\uFFFD\uFFFD", "\x1b[2J": "\uFFFD[2J", "a\nb": "a\uFFFDb", "host \u00e9": "host \u00e9",
+		strings.Repeat("\xff", 255): strings.Repeat("\uFFFD", 84) + "…",
+	} {
+		var l Login
+		keys := []byte("InitiatorName=" + testInitiator + "\x00TargetName=" + testTarget + "\x00InitiatorAlias=" + alias + "\x00")
+		if _, err := l.Step(testNode{}, &pdu.LoginRequest{CSG: 1}, keys); err != nil {
+			t.Errorf("alias %q: %v", alias, err)
+		}
+		if l.Alias != want || moved(t, &l, testNode{}).Alias != want {
+			t.Errorf("alias %q is %q, want %q", alias, l.Alias, want)
+		}
+	}
+	long := strings.Repeat("\xff\n", 1000)
+	for _, keys := range []string{"AuthMethod=" + long, "SessionType=" + long, "InitiatorName=" + long, "CHAP_A=" + long} {
+		_, err := new(Login).Step(withCHAP(), &pdu.LoginRequest{}, []byte("InitiatorName=a\x00TargetName="+testTarget+"\x00"+keys+"\x00"))
+		if err == nil || len(err.Error()) > 400 || strings.Contains(err.Error(), "\n") || !utf8.ValidString(err.Error()) {
+			t.Errorf("%.20q: %v", keys, err)
 		}
 	}
 }

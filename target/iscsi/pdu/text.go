@@ -20,11 +20,14 @@ const (
 	// CHAP_R hold up to 1,024 binary bytes (RFC 7143 12.1.3), which is 2,050
 	// characters in hexadecimal.
 	MaxLongValueLen = 2050
+	// MaxPairs bounds a whole negotiation. RFC 7143 has 33 keys, and initiators have some
+	// of their own; the work of a negotiation grows faster than the number of its keys.
+	MaxPairs = 128
 )
 
 // ParseText splits the data segment of a text or login PDU, all parts of a
-// continued one joined. It checks form only: key syntax, lengths, and that
-// every pair ends with a NUL byte.
+// continued one joined. It checks form only: key syntax, lengths, that every pair ends with a
+// NUL byte, and that there are no more than MaxPairs.
 func ParseText(data []byte) ([]Pair, error) {
 	var pairs []Pair
 	for len(data) > 0 {
@@ -38,6 +41,8 @@ func ParseText(data []byte) ([]Pair, error) {
 		}
 		key, value, ok := bytes.Cut(item, []byte{'='})
 		switch {
+		case len(pairs) == MaxPairs:
+			return nil, fmt.Errorf("more than %d keys", MaxPairs)
 		case !ok:
 			return nil, fmt.Errorf("text %q has no '='", clip(item))
 		case !validKey(key):

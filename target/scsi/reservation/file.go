@@ -49,39 +49,51 @@ func must[T any](v T, err error) T {
 }
 
 // file keeps a Snapshot on disk. What is at path is always a whole one, the
-// last that save has returned nil for. No file is the empty Snapshot.
+// last that save has returned nil for. No file is the empty Snapshot, and so is one that is damaged.
 type file struct {
-	path  string
-	disk  disk
-	image []byte // what is at path, nil for no file
-	lost  bool   // what is at path is uncertain: the last put has failed
+	path   string
+	disk   disk
+	image  []byte // what is at path, nil for no file
+	lost   bool   // what is at path is uncertain: the last put has failed
+	damage error  // why what is at path can't be read, nil if it can
 }
 
-// load returns what the file holds.
-func (f *file) load() (Snapshot, error) {
-	image, err := f.disk.read(f.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		f.image, f.lost = nil, false
-		return Snapshot{}, nil
-	}
+// load returns what the file holds, nothing if it is damaged.
+func (f *file) load() Snapshot {
 	var s Snapshot
-	if err == nil {
+	image, err := f.disk.read(f.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		image, err = nil, nil
+	case err == nil:
 		s, err = decodeFile(image)
 	}
+	f.image, f.lost, f.damage = image, false, nil
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("can't load reservations from %q: %w", f.path, err)
+		f.image, f.damage = nil, fmt.Errorf("can't load reservations from %q: %w", f.path, err)
+		return Snapshot{}
 	}
-	f.image, f.lost = image, false
-	return s, nil
+	return s
 }
 
 // save puts s on the disk if it asks for that with APTPL, and otherwise takes
-// away what is there. On an error what was there before is there still, or is
-// put back if the disk lets it.
+// away what is there, unless it is damaged. On an error what was there before is there
+// still, or is put back if the disk lets it. What load would not read is not written.
 func (f *file) save(s Snapshot) error {
 	var image []byte
 	if s.APTPL {
+		if err := s.validate(); err != nil {
+			return fmt.Errorf("can't save reservations to %q: %w", f.path, err)
+		}
 		image = encodeFile(s)
+	}
+	if f.damage != nil {
+		if image == nil {
+			return nil
+		}
+		if err := f.setAside(); err != nil {
+			return err
+		}
 	}
 	if !f.lost && bytes.Equal(image, f.image) {
 		return nil
@@ -92,6 +104,16 @@ func (f *file) save(s Snapshot) error {
 		return fmt.Errorf("can't save reservations to %q: %w", f.path, errors.Join(err, back))
 	}
 	f.image, f.lost = image, false
+	return nil
+}
+
+// setAside renames a damaged file, so that another can take its place.
+func (f *file) setAside() error {
+	// Another process that serves the logical unit may have been faster.
+	if err := f.disk.rename(f.path, f.path+".damaged"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("can't set damaged reservations aside: %w", err)
+	}
+	f.damage = nil
 	return nil
 }
 

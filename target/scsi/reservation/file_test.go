@@ -143,10 +143,7 @@ var changes = map[string]func(l *Local) Result{
 // be there if it loses power.
 func prepared(t *testing.T, m *memoryDisk) *Local {
 	t.Helper()
-	l, err := open(Options{File: "d/lun"}, m.disk())
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := whole(t, open(Options{File: "d/lun"}, m.disk()))
 	good(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagAPTPL)))
 	return l
 }
@@ -169,16 +166,10 @@ func TestCrash(t *testing.T) {
 			for left := range steps + 1 {
 				for cut := range size + 1 {
 					m := &memoryDisk{files: maps.Clone(files), left: new(left), cut: cut}
-					l, err := open(Options{File: "d/lun"}, m.disk())
-					if err != nil {
-						t.Fatal(err)
-					}
+					l := whole(t, open(Options{File: "d/lun"}, m.disk()))
 					r := change(l)
 					m.left = nil // power is back
-					survivor, err := open(Options{File: "d/lun"}, m.disk())
-					if err != nil {
-						t.Fatalf("step %d, cut %d: %v", left, cut, err)
-					}
+					survivor := whole(t, open(Options{File: "d/lun"}, m.disk()))
 					got := persistent(survivor)
 					if (r.Sense != nil) != (left < steps) {
 						t.Fatalf("step %d: sense %+v", left, r.Sense)
@@ -242,46 +233,68 @@ func TestWriteFailureUnmended(t *testing.T) {
 // checkDisk fails the test unless m holds what l would have after a restart.
 func checkDisk(t *testing.T, m *memoryDisk, l *Local) {
 	t.Helper()
-	survivor, err := open(Options{File: "d/lun"}, m.disk())
-	if err != nil {
-		t.Fatal(err)
-	}
+	survivor := whole(t, open(Options{File: "d/lun"}, m.disk()))
 	if d := cmp.Diff(persistent(l), persistent(survivor)); d != "" {
 		t.Fatalf("on disk (-want +got):\n%s", d)
 	}
 }
 
-// TestDamagedFile: a file that is cut anywhere, or has any bit flipped, is an
-// error that names it.
+// TestDamagedFile: a file that is cut anywhere, or has any bit flipped, costs what was in it and
+// nothing more. It stays until there is something to put in its place.
 func TestDamagedFile(t *testing.T) {
 	m := &memoryDisk{files: map[string][]byte{}}
 	l := prepared(t, m)
 	reserve(t, l, nexusA, 1, WriteExclusive)
-	whole := m.files["d/lun"]
+	image := m.files["d/lun"]
 	damaged := func(b []byte) {
 		t.Helper()
 		m.files["d/lun"] = b
-		if _, err := open(Options{File: "d/lun"}, m.disk()); err == nil || !strings.Contains(err.Error(), `"d/lun"`) {
-			t.Fatalf("% x: error %v", b, err)
+		l := open(Options{File: "d/lun"}, m.disk())
+		if err := l.Damage(); err == nil || !strings.Contains(err.Error(), `"d/lun"`) {
+			t.Fatalf("% x: damage %v", b, err)
 		}
+		wantKeys(t, l, map[Nexus]uint64{})
+		register(t, l, nexusB, 2)
+		if !bytes.Equal(m.files["d/lun"], b) || l.Damage() == nil {
+			t.Fatalf("% x is gone though nothing was to be kept", b)
+		}
+		good(t, out(l, nexusB, actionRegister, 0, basicList(2, 3, flagAPTPL)))
+		if !bytes.Equal(m.files["d/lun.damaged"], b) || l.Damage() != nil {
+			t.Fatalf("% x was not set aside: damage %v", b, l.Damage())
+		}
+		checkDisk(t, m, l)
 	}
-	for n := range whole {
-		damaged(whole[:n])
+	for n := range image {
+		damaged(image[:n])
 		for bit := range 8 {
-			b := bytes.Clone(whole)
+			b := bytes.Clone(image)
 			b[n] ^= 1 << bit
 			damaged(b)
 		}
 	}
-	damaged(append(bytes.Clone(whole), 0))
+	damaged(append(bytes.Clone(image), 0))
 	damaged(encodeFile(Snapshot{Reserved: &nexusA}))
 	damaged(encodeFile(Snapshot{Type: WriteExclusive}))
+	damaged(encodeFile(Snapshot{APTPL: true, Registrations: registeredAs(Nexus{Initiator: "iqn.a b"})}))
 	damaged(frame([]byte("not CBOR")))
+}
 
-	// It is no less of an error once the logical unit is in use.
-	if err := l.Restore(l.Snapshot()); err == nil || !strings.Contains(err.Error(), `"d/lun"`) {
-		t.Errorf("Restore: error %v", err)
+// TestDamagedFileOfPredecessor: what a process hands over counts, whatever its file has become.
+func TestDamagedFileOfPredecessor(t *testing.T) {
+	m := &memoryDisk{files: map[string][]byte{}}
+	predecessor := prepared(t, m)
+	m.files["d/lun"] = []byte("damaged")
+	successor := open(Options{File: "d/lun"}, m.disk())
+	if successor.Damage() == nil {
+		t.Fatal("the damage was not found")
 	}
+	if err := successor.Restore(predecessor.Snapshot()); err != nil {
+		t.Fatal(err)
+	}
+	wantKeys(t, successor, map[Nexus]uint64{nexusA: 1})
+	checkDisk(t, m, successor)
+	good(t, out(predecessor, nexusB, actionRegister, 0, basicList(0, 2, flagAPTPL))) // it goes on itself
+	checkDisk(t, m, predecessor)
 }
 
 func TestReadFileLimit(t *testing.T) {
@@ -289,10 +302,10 @@ func TestReadFileLimit(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, maxFile+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(Options{File: path}); err == nil || !strings.Contains(err.Error(), path) {
+	if err := New(Options{File: path}).Damage(); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("error %v", err)
 	}
-	if _, err := New(Options{File: filepath.Dir(path)}); err == nil {
+	if err := New(Options{File: filepath.Dir(path)}).Damage(); err == nil {
 		t.Error("a directory is taken for a file")
 	}
 }

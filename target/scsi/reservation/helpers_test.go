@@ -28,17 +28,21 @@ var allTypes = []Type{
 	WriteExclusiveAllRegistrants, ExclusiveAccessAllRegistrants,
 }
 
+// whole fails the test if l could not read its file.
+func whole(t interface{ Fatal(...any) }, l *Local) *Local {
+	if err := l.Damage(); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 // newLocal returns a Local of a target with ports 1 and 2.
 func newLocal(t testing.TB, o Options) *Local {
 	t.Helper()
 	if o.Ports == nil {
 		o.Ports = func() []uint16 { return []uint16{1, 2} }
 	}
-	l, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
+	return whole(t, New(o))
 }
 
 // outCDB returns a PERSISTENT RESERVE OUT CDB.

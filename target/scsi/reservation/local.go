@@ -25,28 +25,33 @@ type Local struct {
 
 var _ State = (*Local)(nil)
 
-// New returns the state of a logical unit, with what o.File holds of it. A
-// file that can't be read or is damaged is an error that names it: it might
-// have held a reservation that protects data. It is for the administrator to
-// remove it.
-func New(o Options) (*Local, error) { return open(o, realDisk) }
+// New returns the state of a logical unit, with what o.File holds of it; see
+// [State.Damage] for a file that can't be read.
+func New(o Options) *Local { return open(o, realDisk) }
 
 // open is New with that disk.
-func open(o Options, d disk) (*Local, error) {
+func open(o Options, d disk) *Local {
 	l := &Local{options: o}
 	if o.File == "" {
-		return l, nil
+		return l
 	}
 	l.file = &file{path: o.File, disk: d}
-	s, err := l.file.load()
-	if err != nil {
-		return nil, err
-	}
+	s := l.file.load()
 	if s.Unit == "" || s.Unit == o.Unit {
 		l.table = tableOf(s)
 	}
 	l.publishLocked()
-	return l, nil
+	return l
+}
+
+// Damage implements [State].
+func (l *Local) Damage() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return nil
+	}
+	return l.file.damage
 }
 
 // Check implements [State].
@@ -200,6 +205,7 @@ func (l *Local) Snapshot() Snapshot {
 
 // Restore implements [State].
 func (l *Local) Restore(s Snapshot) error {
+	s = s.withoutUnnamed()
 	if err := s.validate(); err != nil {
 		return fmt.Errorf("can't restore reservations: %w", err)
 	}
@@ -211,10 +217,8 @@ func (l *Local) Restore(s Snapshot) error {
 	defer l.mu.Unlock()
 	if l.file != nil {
 		// The process that s comes from has kept the file up to date since it
-		// was loaded here.
-		if _, err := l.file.load(); err != nil {
-			return fmt.Errorf("can't restore reservations: %w", err)
-		}
+		// was loaded here. If it is damaged, s is what counts.
+		l.file.load()
 	}
 	if err := l.keepLocked(&next); err != nil {
 		return fmt.Errorf("can't restore reservations: %w", err)

@@ -462,11 +462,7 @@ func TestAgainstModel(t *testing.T) {
 		options.File = "state"
 		disk := &memoryDisk{files: map[string][]byte{}}
 		reopen := func() *Local {
-			l, err := open(options, disk.disk())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return l
+			return whole(t, open(options, disk.disk()))
 		}
 		l := reopen()
 		m := model{keys: map[string]uint64{}}

@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
 )
 
 var (
@@ -335,7 +337,7 @@ func TestMove(t *testing.T) {
 }
 
 func TestTransportIDRoundTrip(t *testing.T) {
-	for _, length := range []int{1, 2, 3, 4, 18, 19, 20, maxName} {
+	for _, length := range []int{1, 2, 3, 4, 18, 19, 20, iscsiname.MaxLen} {
 		n := Nexus{Initiator: string(bytes.Repeat([]byte{'x'}, length)), ISID: [6]byte{1, 2, 3, 0xab, 0xcd, 0xef}}
 		t.Run(fmt.Sprint(length), func(t *testing.T) {
 			b := portID(n)
@@ -348,7 +350,7 @@ func TestTransportIDRoundTrip(t *testing.T) {
 			}
 		})
 	}
-	if _, _, sense := decodeTransportID(portID(Nexus{Initiator: string(bytes.Repeat([]byte{'x'}, maxName+1))}), 0); sense == nil {
+	if _, _, sense := decodeTransportID(portID(Nexus{Initiator: string(bytes.Repeat([]byte{'x'}, iscsiname.MaxLen+1))}), 0); sense == nil {
 		t.Error("a name that is too long is taken")
 	}
 }

@@ -157,6 +157,10 @@ type State interface {
 	Reset()
 	// Generation returns PRGENERATION (SPC-4 6.15.2).
 	Generation() uint32
+	// Damage is why what was kept on stable storage could not be read, nil if it
+	// could: the state began without it. What is damaged stays, for an administrator to look
+	// at, until there is something to keep in its place; it is set aside then.
+	Damage() error
 	// Snapshot returns a copy of the whole state, for another process to
 	// [State.Restore].
 	Snapshot() Snapshot

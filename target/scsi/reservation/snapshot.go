@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
 )
 
 // Snapshot is the whole reservation state of a logical unit, to be carried to
@@ -42,9 +44,10 @@ func (s *Snapshot) validate() error {
 	}
 	seen := make(map[Nexus]bool, len(s.Registrations))
 	for _, r := range s.Registrations {
+		err := iscsiname.Check(r.Nexus.Initiator)
 		switch {
-		case !validName(r.Nexus.Initiator):
-			return fmt.Errorf("registration of %q, which is not an iSCSI name", r.Nexus.Initiator)
+		case err != nil:
+			return fmt.Errorf("registration: %w", err)
 		case r.Key == 0:
 			return fmt.Errorf("registration of %v without a key", r.Nexus)
 		case seen[r.Nexus]:
@@ -52,13 +55,29 @@ func (s *Snapshot) validate() error {
 		}
 		seen[r.Nexus] = true
 	}
-	if s.Reserved != nil && !validName(s.Reserved.Initiator) {
-		return fmt.Errorf("reservation of %q, which is not an iSCSI name", s.Reserved.Initiator)
+	if s.Reserved != nil {
+		if err := iscsiname.Check(s.Reserved.Initiator); err != nil {
+			return fmt.Errorf("SPC-2 reservation: %w", err)
+		}
 	}
 	if s.Reserved != nil && len(s.Registrations) > 0 {
 		return errors.New("an SPC-2 reservation and registrations at once")
 	}
 	return s.validateHolder(seen)
+}
+
+// withoutUnnamed returns s without what belongs to nexuses whose initiator has no iSCSI
+// name. Earlier versions let them log in: what they hold keeps nobody from an upgrade.
+func (s Snapshot) withoutUnnamed() Snapshot {
+	all, unnamed := len(s.Registrations), func(n *Nexus) bool { return n != nil && iscsiname.Check(n.Initiator) != nil }
+	s.Registrations = slices.DeleteFunc(slices.Clone(s.Registrations), func(r Registration) bool { return unnamed(&r.Nexus) })
+	if unnamed(s.Reserved) {
+		s.Reserved = nil
+	}
+	if unnamed(s.Holder) || s.Type.allRegistrants() && len(s.Registrations) == 0 && all > 0 {
+		s.Type, s.Holder = 0, nil
+	}
+	return s
 }
 
 // validateHolder says what is wrong with the persistent reservation.

@@ -75,10 +75,7 @@ func TestRestoreReplaces(t *testing.T) {
 func TestRestoreFailureKeepsFile(t *testing.T) {
 	m := &memoryDisk{files: map[string][]byte{}}
 	predecessor := prepared(t, m)
-	successor, err := open(Options{File: "d/lun"}, m.disk())
-	if err != nil {
-		t.Fatal(err)
-	}
+	successor := whole(t, open(Options{File: "d/lun"}, m.disk()))
 	register(t, predecessor, nexusB, 2)
 	good(t, out(predecessor, nexusB, actionRegister, 0, basicList(2, 3, flagAPTPL)))
 	other := predecessor.Snapshot()
@@ -104,10 +101,6 @@ func TestRestoreFailureKeepsFile(t *testing.T) {
 }
 
 func TestRestoreRefuses(t *testing.T) {
-	long := make([]byte, maxName+1)
-	for i := range long {
-		long[i] = 'x'
-	}
 	many := make([]Nexus, MaxRegistrations+1)
 	for i := range many {
 		many[i] = nexusA.onPort(uint16(i))
@@ -115,8 +108,6 @@ func TestRestoreRefuses(t *testing.T) {
 	for name, s := range map[string]Snapshot{
 		"too many":                     {Registrations: registeredAs(many...)},
 		"twice":                        {Registrations: registeredAs(nexusA, nexusA)},
-		"no name":                      {Registrations: registeredAs(Nexus{})},
-		"long name":                    {Registrations: registeredAs(Nexus{Initiator: string(long)})},
 		"no key":                       {Registrations: []Registration{{nexusA, 0}}},
 		"reserved type":                {Registrations: registeredAs(nexusA), Type: 2, Holder: &nexusA},
 		"no holder":                    {Registrations: registeredAs(nexusA), Type: WriteExclusive},
@@ -124,7 +115,6 @@ func TestRestoreRefuses(t *testing.T) {
 		"unregistered holder":          {Registrations: registeredAs(nexusA), Type: WriteExclusive, Holder: &nexusB},
 		"one holder of all":            {Registrations: registeredAs(nexusA), Type: WriteExclusiveAllRegistrants, Holder: &nexusA},
 		"all registrants of none":      {Type: WriteExclusiveAllRegistrants},
-		"SPC-2 with no name":           {Reserved: &Nexus{}},
 		"SPC-2 and registrations":      {Registrations: registeredAs(nexusA), Reserved: &nexusA},
 		"APTPL with nowhere to put it": {APTPL: true},
 	} {

@@ -6,19 +6,18 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
 )
 
 const (
 	isidSeparator = ",i,0x"
-	maxName       = 223 // RFC 7143 4.2.7.1
 
 	transportIDHeader = 4
 	minTransportID    = 24
 	// maxTransportID is the longest TransportID: the longest name, separator,
 	// ISID in hexadecimal and NUL, padded to a multiple of four.
-	maxTransportID = transportIDHeader + (maxName+len(isidSeparator)+12+1+3)/4*4
+	maxTransportID = transportIDHeader + (iscsiname.MaxLen+len(isidSeparator)+12+1+3)/4*4
 
 	protocolISCSI  = 0x05
 	formatDevice   = 0x00 // format code 00b: "name"
@@ -32,17 +31,6 @@ type transportID struct {
 	name    string
 	isid    [6]byte
 	hasISID bool // format code 01b
-}
-
-// validName says whether s can be an iSCSI name: its length and characters are
-// looked at, not its type designator.
-func validName(s string) bool {
-	if len(s) == 0 || len(s) > maxName || !utf8.ValidString(s) {
-		return false
-	}
-	return !strings.ContainsFunc(s, func(r rune) bool {
-		return r == ',' || unicode.IsControl(r) || unicode.IsSpace(r)
-	})
 }
 
 // appendTransportID appends n's initiator port as a TransportID with format
@@ -87,7 +75,7 @@ func decodeTransportID(b []byte, at int) (transportID, int, *Sense) {
 	default:
 		return id, 0, invalidParameter(at)
 	}
-	if !validName(id.name) {
+	if iscsiname.Check(id.name) != nil {
 		return id, 0, invalidParameter(at + transportIDHeader)
 	}
 	return id, length, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/gotgtd/gotgtd/target/config"
@@ -50,7 +51,7 @@ func TestErrorsWithoutAFile(t *testing.T) {
 	conf := &config.Config{Targets: []config.Target{{Name: "iqn.2026-11.test:files", LUNs: []config.LUN{{Number: 1, Backend: "tape"}}}}}
 	conf.SetDefaults()
 	_, err := New(Options{Config: conf})
-	if want := `targets[0].luns[0].backend: "tape" is none of file, gotgt:NAME, ram`; err == nil || err.Error() != want {
+	if want := `targets[0].luns[0].backend: "tape" is none of ` + strings.Join(storage.Drivers(), ", "); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -264,7 +265,8 @@ type lateUnit struct {
 // mayBeLate tells whether a logical unit whose store can't be opened is served as not
 // ready.
 func (s *Server) mayBeLate(target string, c *config.LUN) bool {
-	return c.Backend != "ram" &&
+	ofProcess := c.Path == "" && !strings.Contains(c.Backend, ":") // nothing outside that could come back
+	return !ofProcess &&
 		(s.conf.IgnoreErrors || s.options.MayBeLate != nil && s.options.MayBeLate(target, c.Number))
 }
 

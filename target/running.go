@@ -3,8 +3,9 @@
 package target
 
 import (
+	"cmp"
 	"errors"
-	"strings"
+	"fmt"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
@@ -68,19 +69,16 @@ func Look(l *config.LUN, fit bool) (id string, size int64, err error) {
 	if l == nil {
 		return "", 0, errors.New("there is no logical unit to look at")
 	}
-	switch _, name, _ := strings.Cut(l.Backend, ":"); {
-	case l.Backend == "ram":
-		return "", l.Size, nil
-	case l.Backend == "", l.Backend == "file":
-		if fit {
-			if err := storage.Check(l.StoreOptions()); err != nil {
-				return "", 0, err
-			}
-		}
-		return storage.Identify(l.Path)
-	default:
-		return name + ":" + l.Path, l.Size, nil
+	d, name, ok := storage.FindDriver(cmp.Or(l.Backend, "file"))
+	if !ok {
+		return "", 0, fmt.Errorf("there is no backend %q", l.Backend)
 	}
+	if fit && d.Check != nil {
+		if err := d.Check(name, l.StoreOptions()); err != nil {
+			return "", 0, err
+		}
+	}
+	return d.Look(name, l.StoreOptions())
 }
 
 // sampleInterval is how exact the times of the last reads and writes are.

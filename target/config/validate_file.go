@@ -103,11 +103,15 @@ func (v *validator) unavailable(t *Target, l *LUN, at string, err error) {
 
 // unique checks that no other logical unit has the store.
 func (v *validator) unique(id store, l *LUN, at string) {
+	key, what := at+".path", l.Path
+	if l.Path == "" {
+		key, what = at+".backend", l.Backend
+	}
 	if first, twice := v.stores[id]; twice {
-		v.fail(at+".path", "%q is behind the logical unit at %s already", l.Path, v.before(first))
+		v.fail(key, "%q is behind the logical unit at %s already", what, v.before(first))
 		return
 	}
-	v.stores[id] = at + ".path"
+	v.stores[id] = key
 }
 
 // identifyStore finds out which file or device the path of a logical unit leads

@@ -136,20 +136,20 @@ func (v *validator) store(t *Target, l *LUN, at string) {
 		return
 	}
 	v.settings(l, d.Needs|d.Takes, at)
-	switch {
-	case l.Backend == "file":
+	if l.Backend == "file" {
 		v.file(t, l, at)
-	case l.Backend == "ram":
-		v.size(l, at)
-	default:
-		v.driver(t, l, d, name, at)
+		return
 	}
+	v.driver(t, l, d, name, at)
 }
 
 // settings checks that the logical unit has none that mean nothing to its store.
 func (v *validator) settings(l *LUN, takes storage.Setting, at string) {
 	if takes&storage.SettingPath == 0 && l.Path != "" {
 		v.fail(at+".path", "backend %s has no path", l.Backend)
+	}
+	if takes&storage.SettingSize == 0 && l.Size != 0 {
+		v.fail(at+".size", "backend %s has a size of its own", l.Backend)
 	}
 	if takes&storage.SettingFile == 0 && (l.Create || l.Direct || l.AllowInUse || l.IO != "" || l.Preallocate || l.Format != "") {
 		v.fail(at, "create, direct, io, allow-in-use, preallocate and format have no meaning for backend %s", l.Backend)
@@ -167,10 +167,10 @@ func (v *validator) settings(l *LUN, takes storage.Setting, at string) {
 	}
 }
 
-// driver checks a store of a driver: what it is has a path if it needs one, and no
-// other logical unit has the same.
+// driver checks a store of a driver: it has what it needs, and no other logical unit has
+// the same; without a name and a path, each store is one of its own.
 func (v *validator) driver(t *Target, l *LUN, d storage.Driver, name, at string) {
-	if l.Size != 0 || d.Needs&storage.SettingSize != 0 {
+	if d.Needs&storage.SettingSize != 0 || d.Takes&storage.SettingSize != 0 && l.Size != 0 {
 		v.size(l, at)
 	}
 	if d.Needs&storage.SettingPath != 0 && !v.path(l, at) {
@@ -181,6 +181,9 @@ func (v *validator) driver(t *Target, l *LUN, d storage.Driver, name, at string)
 			v.unavailable(t, l, at+".backend", err)
 			return
 		}
+	}
+	if name == "" && l.Path == "" {
+		return
 	}
 	id := store{path: l.Backend + ":" + l.Path}
 	if d.File != nil {

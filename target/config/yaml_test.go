@@ -3,6 +3,7 @@
 package config
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -382,6 +383,30 @@ func TestYAMLErrors(t *testing.T) {
 			checkLines(t, lines(t, err, name), want)
 		})
 	}
+}
+
+func init() {
+	open := func(context.Context, string, storage.Options) (storage.Store, error) {
+		return nil, errors.ErrUnsupported
+	}
+	storage.Register("text", storage.Driver{Open: open, Needs: storage.SettingName})
+	storage.Register("zero", storage.Driver{Open: open, Needs: storage.SettingSize})
+}
+
+// A driver decides by what it needs and takes, and by nothing else. Stores with neither
+// name nor path may be any number.
+func TestDriverSettings(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "gotgtd.yaml")
+	write(t, name, "targets:\n  - name: iqn.2026-11.test:a\n    luns:\n"+
+		"      - {lun: 1, backend: zero, size: 1M}\n      - {lun: 2, backend: zero, size: 1M}\n      - {lun: 3, backend: zero, path: x}\n"+
+		"      - {lun: 4, backend: 'text:a'}\n      - {lun: 5, backend: 'text:b', size: 1000}\n      - {lun: 6, backend: 'text:a'}\n")
+	_, err := Load(name)
+	checkLines(t, lines(t, err, name), []string{
+		"6:9: targets[0].luns[2].size: is missing",
+		"6:39: targets[0].luns[2].path: backend zero has no path",
+		"8:43: targets[0].luns[4].size: backend text:b has a size of its own",
+		"9:27: targets[0].luns[5].backend: \"text:a\" is behind the logical unit at " + name + ":7:27 already",
+	})
 }
 
 // What speaks against opening a store is an error, but not of a process that

@@ -379,6 +379,8 @@ func (p *planner) another(was *LUN, l *config.LUN, id string, looked error, tid 
 		list = append(list, fmt.Sprintf("the file that is served is no longer at %s, and an empty one would be made: put it back, or take the logical unit out", l.Path))
 	case id == "" && was.Path == l.Path:
 		// What is at the path can't be told: opening it will.
+	case was.Path == l.Path && l.Path == "":
+		list = append(list, fmt.Sprintf("backend %s has another store now than the one that is served%s: put that back, or give the new one a LUN of its own", l.Backend, p.whose(id)))
 	case was.Path == l.Path:
 		list = append(list, fmt.Sprintf("another file is at %s than the one that is served%s: put that back, or give the new one a path and a LUN of its own", l.Path, p.whose(id)))
 	default:

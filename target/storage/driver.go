@@ -24,13 +24,19 @@ type Driver struct {
 	// without opening it. nil: nothing can.
 	Check func(name string, o Options) error
 
+	// Identify returns what Info will say of the store, its ID and its size in bytes (0: only
+	// opening tells), without opening it. From the ID a reload tells whether a logical unit
+	// has the same disk as before. nil: an empty ID, and Options.Size.
+	Identify func(name string, o Options) (id string, size int64, err error)
+
 	// Needs and Takes say which of a logical unit's settings the store must have, and
 	// which it may have besides. They decide what a configuration is refused for.
 	Needs, Takes Setting
 
 	// File returns the file or device whose blocks the store of a path has, so that
 	// no other logical unit gets them; "" if the store is known by backend and
-	// path alone. nil: always "".
+	// path alone. nil: always "". A store with neither a name nor a path is its logical
+	// unit's own.
 	File func(name, path string) string
 }
 
@@ -55,13 +61,23 @@ var drivers = struct {
 		Open:  func(_ context.Context, _ string, o Options) (Store, error) { return OpenFile(o) },
 		Check: func(_ string, o Options) error { return Check(o) },
 		Needs: SettingPath, Takes: SettingSize | SettingFile | SettingSync,
-		File: func(_, path string) string { return path },
+		File:     func(_, path string) string { return path },
+		Identify: func(_ string, o Options) (string, int64, error) { return Identify(o.Path) },
 	},
 	"ram": {
 		Open:  func(_ context.Context, _ string, o Options) (Store, error) { return NewRAM(o.Size) },
 		Needs: SettingSize,
 	},
 }}
+
+// Look returns what a store's Info will say, its ID and its size, without opening it: see
+// [Driver.Identify].
+func (d Driver) Look(name string, o Options) (id string, size int64, err error) {
+	if d.Identify == nil {
+		return "", o.Size, nil
+	}
+	return d.Identify(name, o)
+}
 
 // Register makes a driver known under a name, which must be new and without a
 // colon. It is for init functions.

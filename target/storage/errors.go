@@ -37,6 +37,15 @@ var ErrLocked = errors.New("another process serves it")
 // have: it was never there, or the file has shrunk.
 var errPastEnd = fmt.Errorf("past the end of the store: %w", io.ErrUnexpectedEOF)
 
+// CheckRange is for stores of other packages: it returns an error that wraps [io.ErrUnexpectedEOF]
+// unless a store of size bytes has the n bytes at off.
+func CheckRange(off, n, size int64) error {
+	if !inside(off, n, size) {
+		return errPastEnd
+	}
+	return nil
+}
+
 // inside tells whether a store of size bytes has the n bytes at off.
 func inside(off, n, size int64) bool {
 	return off >= 0 && n >= 0 && n <= size && off <= size-n

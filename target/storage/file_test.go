@@ -38,6 +38,11 @@ func opener(t *testing.T, o storage.Options) func() storage.Store {
 
 func TestFileConforms(t *testing.T) {
 	storagetest.TestStore(t, opener(t, storage.Options{Size: 8 << 20}))
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, make([]byte, 8192), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	storagetest.TestDriver(t, "file", storage.Options{Path: path})
 }
 
 func TestFileOfOddSizeConforms(t *testing.T) {

@@ -18,6 +18,7 @@ func TestRAMConforms(t *testing.T) {
 	for _, size := range []int64{storagetest.MinSize, 5<<20 + 512} {
 		storagetest.TestStore(t, func() storage.Store { return storagetest.NewRAM(size) })
 	}
+	storagetest.TestDriver(t, "ram", storage.Options{Size: storagetest.MinSize})
 }
 
 func TestRAMSize(t *testing.T) {

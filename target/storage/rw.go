@@ -22,8 +22,8 @@ func (s *file) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (s *file) read(p []byte, off int64) (int, error) {
-	if !inside(off, int64(len(p)), s.size.Load()) {
-		return 0, errPastEnd
+	if err := CheckRange(off, int64(len(p)), s.size.Load()); err != nil {
+		return 0, err
 	}
 	if !s.align.suits(p, off) {
 		return s.readUnaligned(p, off)
@@ -107,10 +107,7 @@ func (s *file) writable(off, n int64) error {
 	if s.readOnly {
 		return unix.EROFS
 	}
-	if !inside(off, n, s.size.Load()) {
-		return errPastEnd
-	}
-	return nil
+	return CheckRange(off, n, s.size.Load())
 }
 
 // fail wraps the cause of what went wrong with a range.

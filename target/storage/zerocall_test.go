@@ -22,6 +22,6 @@ func TestZeroArguments(t *testing.T) {
 	}
 	zerocall.Package(t, map[string]any{
 		"Check": Check, "Identify": Identify, "NewRAM": NewRAM, "OpenFile": OpenFile, "OpenBackend": OpenBackend,
-		"FindDriver": FindDriver, "Drivers": Drivers, "Can": Can, "Register": nil,
-	}, ram, file, &Error{})
+		"FindDriver": FindDriver, "Drivers": Drivers, "Can": Can, "CheckRange": CheckRange, "Register": nil,
+	}, ram, file, &Error{}, Driver{})
 }

@@ -56,6 +56,7 @@ func newDisk(t *testing.T) string {
 }
 
 func TestGotgtFileConforms(t *testing.T) {
+	storagetest.TestDriver(t, "gotgt:file", storage.Options{Path: newDisk(t)})
 	suite(t, func() (storage.Store, error) {
 		return Open(Options{Name: "file", Path: newDisk(t), Thin: true})
 	})

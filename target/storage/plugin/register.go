@@ -15,8 +15,14 @@ func init() {
 		Needs: storage.SettingName | storage.SettingPath,
 		Takes: storage.SettingSize | storage.SettingOptions | storage.SettingSync,
 		File:  fileOf,
+		Identify: func(name string, o storage.Options) (string, int64, error) {
+			return identity(name, o.Path), o.Size, nil
+		},
 	})
 }
+
+// identity is the ID of a store: nothing but its path tells what a plug-in opens.
+func identity(name, path string) string { return name + ":" + path }
 
 // openDriver opens a store of the plug-in that is registered with gotgt as name.
 func openDriver(_ context.Context, name string, o storage.Options) (storage.Store, error) {

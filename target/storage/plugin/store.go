@@ -91,12 +91,11 @@ func (s *store) label() string {
 
 // check refuses ranges that the store does not have, and all once it is closed.
 func (s *store) check(op string, off, n int64) error {
-	size := s.size.Load()
-	switch {
-	case s.closed.Load():
+	if s.closed.Load() {
 		return s.fail(op, off, n, fs.ErrClosed)
-	case off < 0 || n > size || off > size-n:
-		return s.fail(op, off, n, fmt.Errorf("past the end of the store: %w", io.ErrUnexpectedEOF))
+	}
+	if err := storage.CheckRange(off, n, s.size.Load()); err != nil {
+		return s.fail(op, off, n, err)
 	}
 	return nil
 }
@@ -104,7 +103,7 @@ func (s *store) check(op string, off, n int64) error {
 // Info returns the store's properties.
 func (s *store) Info() storage.Info {
 	info := storage.Info{
-		Type: "gotgt:" + s.name, Path: s.path, ID: s.name + ":" + s.path, Size: s.size.Load(), ReadOnly: s.readOnly,
+		Type: "gotgt:" + s.name, Path: s.path, ID: identity(s.name, s.path), Size: s.size.Load(), ReadOnly: s.readOnly,
 	}
 	if s.thin {
 		info.Granularity = s.block // a plug-in does not tell how much it frees at the least

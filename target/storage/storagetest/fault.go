@@ -5,8 +5,6 @@
 package storagetest
 
 import (
-	"fmt"
-	"io"
 	"sync"
 
 	"github.com/gotgtd/gotgtd/target/storage"
@@ -188,11 +186,11 @@ func (s *FaultStore) meet(op Op, off, n int64) error {
 			return s.fail(op, off, n, f.Err)
 		}
 	}
-	if off < 0 || off > end || n > end-off {
+	if err := storage.CheckRange(off, n, end); err != nil {
 		if op == TryRead {
 			return storage.ErrWouldBlock
 		}
-		return s.fail(op, off, n, fmt.Errorf("past the end: %w", io.ErrUnexpectedEOF))
+		return s.fail(op, off, n, err)
 	}
 	return nil
 }

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"context"
+	"testing"
+
+	"github.com/gotgtd/gotgtd/internal/initiator"
+	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/storage"
+	"github.com/gotgtd/gotgtd/target/storage/storagetest"
+)
+
+// tagged is a RAM disk with an ID.
+type tagged struct{ storage.Store }
+
+const identity = "what the driver knows it by"
+
+func (s tagged) Info() storage.Info {
+	info := s.Store.Info()
+	info.ID = identity
+	return info
+}
+
+func init() {
+	storage.Register("tagged", storage.Driver{
+		Open: func(_ context.Context, _ string, o storage.Options) (storage.Store, error) {
+			return tagged{storagetest.NewRAM(o.Size)}, nil
+		},
+		Identify: func(_ string, o storage.Options) (string, int64, error) { return identity, o.Size, nil },
+		Needs:    storage.SettingSize,
+	})
+}
+
+// A registered driver is all that a backend takes: its disks are served, several of them without a
+// path, and found to be the same when the configuration is applied again.
+func TestDriverOfItsOwn(t *testing.T) {
+	s := embed(t, Options{})
+	conf := func() *config.Config {
+		return &config.Config{Targets: []config.Target{{Name: iqnA, LUNs: []config.LUN{
+			{Number: 1, Backend: "tagged", Size: 1 << 20}, {Number: 2, Backend: "tagged", Size: 1 << 20},
+		}}}}
+	}
+	if _, err := s.Apply(t.Context(), conf(), false); err != nil {
+		t.Fatal(err)
+	}
+	address := listen(t, s)
+	s.Serve()
+	session, err := dialTarget(t, address, iqnA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cmd initiator.Command
+	for lun := range uint16(2) {
+		if err := session.Settle(t.Context(), initiator.LUN(lun+1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := session.Do(t.Context(), cmd.Read10(initiator.LUN(lun+1), 0, 1, make([]byte, 512), 0)); err != nil {
+			t.Error(err)
+		}
+	}
+	p, err := s.Apply(t.Context(), conf(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.Empty() {
+		t.Errorf("the same configuration again: %q", p.Lines())
+	}
+}

@@ -172,10 +172,8 @@ func New(o Options) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	l := &conf.Limits
 	s.node = iscsi.NewNode(iscsi.Options{
-		Log: s.log, MaxSessions: l.Sessions, MaxConnections: l.Connections, MaxLogins: l.Logins,
-		MemoryLimit: l.Memory, LoginTimeout: l.LoginTimeout, FastPaths: o.FastPaths,
+		Log: s.log, Limits: conf.Limits, FastPaths: o.FastPaths,
 		Opened: o.opened(), Ended: o.ended(),
 	})
 	var errs []error

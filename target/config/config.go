@@ -12,6 +12,8 @@ package config
 import (
 	"fmt"
 	"time"
+
+	"github.com/gotgtd/gotgtd/target/iscsi"
 )
 
 // Config is a complete configuration. One that comes from [Load] has passed
@@ -142,14 +144,8 @@ func (Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, "***") }
 // MarshalText returns "***", so that no encoder lets a secret out.
 func (Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }
 
-// Limits bound what initiators can make the daemon use. A zero is the default.
-type Limits struct {
-	Sessions     int           // sessions at a time, discovery sessions among them; default 1024
-	Connections  int           // TCP connections at a time; default 4096
-	Logins       int           // connections that have not finished their login; default 128
-	LoginTimeout time.Duration // from accept to the end of the login; default 15 s
-	Memory       int64         // bytes of buffers for commands under way; default 1 GiB
-}
+// Limits bound what initiators can make the daemon use.
+type Limits = iscsi.NodeLimits
 
 // Target is one iSCSI target.
 type Target struct {

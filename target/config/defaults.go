@@ -28,7 +28,7 @@ func (c *Config) SetDefaults() { c.setDefaults(nil) }
 
 // setDefaults is SetDefaults with the numbers that were given before.
 func (c *Config) setDefaults(known Numbers) {
-	c.Limits.setDefaults()
+	c.Limits.SetDefaults()
 	setDefault(&c.Discovery.Algorithms, CHAPAlgorithms)
 	taken := map[int]bool{}
 	for i := range c.Targets {
@@ -79,14 +79,6 @@ func (c *Config) Complete() (*Config, error) {
 		return nil, errs.sorted(full.Files)
 	}
 	return full, nil
-}
-
-func (l *Limits) setDefaults() {
-	orDefault(&l.Sessions, 1024)
-	orDefault(&l.Connections, 4096)
-	orDefault(&l.Logins, 128)
-	orDefault(&l.LoginTimeout, 15*time.Second)
-	orDefault(&l.Memory, 1<<30)
 }
 
 // SetDefaults replaces each zero value by its default, as [Config.SetDefaults] does, but

@@ -559,17 +559,3 @@ func assignList(field reflect.Value, text string) error {
 	field.Set(list)
 	return nil
 }
-
-// fieldByKey finds the field of the struct v that is tagged with key, or the
-// keys that there are.
-func fieldByKey(v reflect.Value, key string) (field reflect.Value, known []string) {
-	for i := range v.NumField() {
-		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
-		if name == key {
-			return v.Field(i), nil
-		}
-		known = append(known, name)
-	}
-	slices.Sort(known)
-	return reflect.Value{}, known
-}

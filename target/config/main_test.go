@@ -94,10 +94,9 @@ func keysOf(v any) map[string]bool {
 		case reflect.Pointer, reflect.Slice, reflect.Map:
 			walk(t.Elem())
 		case reflect.Struct:
-			for i := range t.NumField() {
-				name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
-				keys[name] = true
-				walk(t.Field(i).Type)
+			for f := range fileFields(reflect.New(t).Elem()) {
+				keys[f.key] = true
+				walk(f.value.Type())
 			}
 		}
 	}

@@ -19,7 +19,7 @@ import (
 var sections = map[string][]any{
 	"top level":      {fileConfig{}, fileIncluded{}},
 	"portal groups":  {filePortalGroup{}, filePortal{}},
-	"limits":         {fileLimits{}},
+	"limits":         {Limits{}},
 	"targets":        {fileTarget{}},
 	"access":         {fileAccess{}},
 	"authentication": {fileAuth{}, fileAccount{}, fileShared{}},
@@ -85,9 +85,8 @@ func ownKeys(types []any) []string {
 	keys := map[string]bool{}
 	for _, v := range types {
 		typ := reflect.TypeOf(v)
-		for i := range typ.NumField() {
-			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("yaml"), ",")
-			keys[name] = true
+		for f := range fileFields(reflect.New(typ).Elem()) {
+			keys[f.key] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(keys))
@@ -100,8 +99,8 @@ func typesWithin(t reflect.Type) []reflect.Type {
 		return typesWithin(t.Elem())
 	case reflect.Struct:
 		list := []reflect.Type{t}
-		for i := range t.NumField() {
-			list = append(list, typesWithin(t.Field(i).Type)...)
+		for f := range fileFields(reflect.New(t).Elem()) {
+			list = append(list, typesWithin(f.value.Type())...)
 		}
 		return list
 	}

@@ -62,18 +62,16 @@ func (s Settings) add(at string, v reflect.Value) {
 		}
 		v = v.Elem()
 	}
-	if text, ok := v.Interface().(interface{ text() string }); ok {
-		s[at] = text.text()
+	if t, ok := v.Interface().(texter); ok {
+		s[at] = t.text()
 		return
 	}
 	switch v.Kind() {
 	case reflect.Struct:
-		for i := range v.NumField() {
-			key, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
-			if field := v.Field(i); key == "secret" || options == "omitempty" && empty(field) {
-				continue
+		for f := range fileFields(v) {
+			if f.key != "secret" && !f.omit {
+				s.add(join(at, f.key), f.value)
 			}
-			s.add(join(at, key), v.Field(i))
 		}
 	case reflect.Slice:
 		s.addList(at, v)

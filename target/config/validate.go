@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/gotgtd/gotgtd/internal/check"
 )
 
 // Bounds of what a configuration may ask for.
@@ -18,7 +20,6 @@ const (
 	maxDataSegment = 1<<24 - 1      // RFC 7143 13.12 to 13.14
 	minDataSegment = 512            // the same
 	maxSize        = int64(1) << 62 // bytes of a logical unit
-	minMemory      = 64 << 20       // bytes for commands under way
 	maxAlias       = 255            // bytes, RFC 7143 13.7 and 6.1
 	minSecret      = 12             // bytes, 96 bits, RFC 7143 12.1.3
 )
@@ -58,7 +59,7 @@ func (c *Config) validate(how validation) Errors {
 	v.portalGroups()
 	v.accounts()
 	v.auth(c.Discovery, "discovery")
-	v.limits()
+	v.cfg.Limits.Check(v.at("limits"))
 	v.targets()
 	c.Warnings = append(slices.Clone(c.notes), v.warnings...).sorted(c.Files)
 	return v.errs
@@ -82,17 +83,18 @@ func (v *validator) warn(path, format string, args ...any) {
 	v.warnings = append(v.warnings, v.cfg.places.errorf(path, format, args...))
 }
 
+// at is for the check of a section.
+func (v *validator) at(section string) check.Fail {
+	return func(key string, err error) { v.fail(join(section, key), "%w", err) }
+}
+
 // missing fails because there is no value at path.
 func (v *validator) missing(path string) {
 	v.fail(path, "%w", errMissing)
 }
 
 // between fails unless lo <= n <= hi.
-func (v *validator) between(path string, n, lo, hi int64) {
-	if n < lo || n > hi {
-		v.fail(path, "%d is not in the range from %d to %d", n, lo, hi)
-	}
-}
+func (v *validator) between(path string, n, lo, hi int64) { v.at("").Range(path, n, lo, hi) }
 
 // inRange fails unless n is what the key at path may be.
 func (v *validator) inRange(path string, n int64) {
@@ -101,18 +103,10 @@ func (v *validator) inRange(path string, n int64) {
 }
 
 // duration fails unless d is a time that makes sense.
-func (v *validator) duration(path string, d time.Duration) {
-	if d < time.Millisecond || d > maxDuration {
-		v.fail(path, "must be a time from 1ms to 24h")
-	}
-}
+func (v *validator) duration(path string, d time.Duration) { v.at("").Time(path, d) }
 
 // oneOf fails unless s is one of the choices.
-func (v *validator) oneOf(path, s string, choices []string) {
-	if !slices.Contains(choices, s) {
-		v.fail(path, "%q is none of %s", s, strings.Join(choices, ", "))
-	}
-}
+func (v *validator) oneOf(path, s string, choices []string) { v.at("").OneOf(path, s, choices) }
 
 // before names where a value that now comes again was first.
 func (v *validator) before(path string) string {
@@ -191,17 +185,6 @@ func (v *validator) announce(p Portal, group uint16, at string, known map[string
 			continue
 		}
 		known[addr] = announcement{group, path}
-	}
-}
-
-func (v *validator) limits() {
-	l := v.cfg.Limits
-	v.between("limits.sessions", int64(l.Sessions), 1, 1<<16)
-	v.between("limits.connections", int64(l.Connections), 1, 1<<16)
-	v.between("limits.logins", int64(l.Logins), 1, 1<<16)
-	v.duration("limits.login-timeout", l.LoginTimeout)
-	if l.Memory < minMemory {
-		v.fail("limits.memory", "must be at least %s", FormatSize(minMemory))
 	}
 }
 

@@ -3,12 +3,15 @@
 package config
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/gotgtd/gotgtd/internal/check"
 )
 
 // sizeUnits are the units of a size, all powers of 1024 as in tgt, largest
@@ -89,6 +92,17 @@ func (s *fileSize) parse(text string, _ bool) error {
 // text writes a size with its unit.
 func (s fileSize) text() string { return FormatSize(int64(s)) }
 
+// fileLength is a size of what fits into memory in any case.
+type fileLength int
+
+func (s *fileLength) parse(text string, _ bool) error {
+	n, err := ParseSize(text)
+	*s = fileLength(n)
+	return err
+}
+
+func (s fileLength) text() string { return FormatSize(int64(s)) }
+
 // fileDuration is a time span in a file: "15s", "1m30s", or a number of seconds.
 type fileDuration time.Duration
 
@@ -106,9 +120,6 @@ func (d fileDuration) text() string {
 	return time.Duration(d).String()
 }
 
-// maxDuration bounds every time span: a day.
-const maxDuration = 24 * time.Hour
-
 // parseDuration parses a time span; "off" is -1.
 func parseDuration(text string) (time.Duration, error) {
 	if text == "off" {
@@ -118,7 +129,7 @@ func parseDuration(text string) (time.Duration, error) {
 	if seconds, numErr := strconv.ParseUint(text, 10, 32); numErr == nil {
 		span, err = time.Duration(seconds)*time.Second, nil
 	}
-	if err != nil || span < time.Millisecond || span > maxDuration {
+	if err != nil || span < check.MinTime || span > check.MaxTime {
 		return 0, fmt.Errorf("%q is not a time such as 15s, from 1ms to 24h", text)
 	}
 	return span, nil
@@ -132,6 +143,20 @@ func (s *fileSecret) parse(text string, quoted bool) error {
 		return errors.New("must be text: put it into quotes")
 	}
 	*s = fileSecret(text)
+	return nil
+}
+
+// fileBytes are bytes in a file, as hexadecimal text.
+type fileBytes []byte
+
+func (b *fileBytes) parse(text string, quoted bool) error {
+	var digits fileHex
+	_ = digits.parse(text, quoted)
+	data, err := hex.DecodeString(string(digits))
+	if err != nil {
+		return errors.New("must be bytes as hexadecimal digits")
+	}
+	*b = data
 	return nil
 }
 

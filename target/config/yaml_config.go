@@ -61,7 +61,7 @@ func (b *builder) config(f *fileConfig, in *includer) {
 	}
 	b.cfg.Discovery = b.auth(f.Discovery, "discovery")
 	if l := f.Limits; l != nil {
-		b.cfg.Limits = Limits{l.Sessions, l.Connections, l.Logins, time.Duration(l.LoginTimeout), int64(l.Memory)}
+		b.cfg.Limits = *l
 	}
 	for i, t := range in.targets {
 		b.cfg.Targets = append(b.cfg.Targets, b.in(t.dir).target(t.value, fmt.Sprintf("targets[%d]", i)))

@@ -26,20 +26,15 @@ type yamlEncoder struct {
 // before all but the first.
 func (e *yamlEncoder) fields(v reflect.Value, indent string) {
 	next := ""
-	for i := range v.NumField() {
-		key, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
-		if field := v.Field(i); options != "omitempty" || !empty(field) {
-			e.entry(next+key, field, indent)
+	for f := range fileFields(v) {
+		if !f.omit {
+			e.entry(next+f.key, f.value, indent)
 			next = indent
 		}
 	}
 	if next == "" && indent != "" {
 		e.out.WriteString("{}\n")
 	}
-}
-
-func empty(v reflect.Value) bool {
-	return v.IsZero() || v.Kind() == reflect.Map && v.Len() == 0 || v.Kind() == reflect.Slice && v.Len() == 0
 }
 
 // entry writes a key and its value. indent is that of the key.
@@ -49,6 +44,10 @@ func (e *yamlEncoder) entry(key string, v reflect.Value, indent string) {
 		v = v.Elem()
 	}
 	e.out.WriteString(key + ":")
+	if isText(v) {
+		e.out.WriteString(" " + e.scalar(v) + "\n")
+		return
+	}
 	switch v.Kind() {
 	case reflect.Struct:
 		e.out.WriteString("\n" + inner)
@@ -77,9 +76,14 @@ func (e *yamlEncoder) entry(key string, v reflect.Value, indent string) {
 	}
 }
 
+// texter is a single value that has a form of its own in a file.
+type texter interface{ text() string }
+
+func isText(v reflect.Value) bool { return v.Type().Implements(reflect.TypeFor[texter]()) }
+
 // scalar writes a single value.
 func (e *yamlEncoder) scalar(v reflect.Value) string {
-	if t, ok := v.Interface().(interface{ text() string }); ok {
+	if t, ok := v.Interface().(texter); ok {
 		return t.text()
 	}
 	if v.Kind() == reflect.String {
@@ -111,6 +115,10 @@ func (e *yamlEncoder) flow(v reflect.Value) {
 	if v.Kind() == reflect.Pointer {
 		v = v.Elem()
 	}
+	if isText(v) {
+		e.flowScalar(v)
+		return
+	}
 	comma := func(i int) {
 		if i > 0 {
 			e.out.WriteString(", ")
@@ -120,14 +128,13 @@ func (e *yamlEncoder) flow(v reflect.Value) {
 	case reflect.Struct:
 		e.out.WriteString("{")
 		n := 0
-		for i := range v.NumField() {
-			key, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
-			if options == "omitempty" && empty(v.Field(i)) {
+		for f := range fileFields(v) {
+			if f.omit {
 				continue
 			}
 			comma(n)
-			e.out.WriteString(key + ": ")
-			e.flow(v.Field(i))
+			e.out.WriteString(f.key + ": ")
+			e.flow(f.value)
 			n++
 		}
 		e.out.WriteString("}")
@@ -147,10 +154,14 @@ func (e *yamlEncoder) flow(v reflect.Value) {
 		}
 		e.out.WriteString("}")
 	default:
-		text := e.scalar(v)
-		if v.Kind() == reflect.String && strings.Contains(text, ":") && text[0] != '"' {
-			text = strconv.Quote(text) // the library takes [a:b] for a mapping
-		}
-		e.out.WriteString(text)
+		e.flowScalar(v)
 	}
+}
+
+func (e *yamlEncoder) flowScalar(v reflect.Value) {
+	text := e.scalar(v)
+	if v.Kind() == reflect.String && strings.Contains(text, ":") && text[0] != '"' {
+		text = strconv.Quote(text) // the library takes [a:b] for a mapping
+	}
+	e.out.WriteString(text)
 }

@@ -2,15 +2,16 @@
 
 package config
 
-// These are the YAML file's own types. Their fields and their order are what
-// docs/configuration.md describes; [Config] is what the program runs on.
+// These are the YAML file's own types, for what the program runs on in another form: [Config].
+// Other sections are of the engine's types. Their fields and their order are what
+// docs/configuration.md describes.
 
 type fileConfig struct {
 	Include      []string          `yaml:"include,omitempty"`
 	IgnoreErrors bool              `yaml:"ignore-errors,omitempty"`
 	PortalGroups []filePortalGroup `yaml:"portal-groups,omitempty"`
 	Discovery    *fileAuth         `yaml:"discovery,omitempty"`
-	Limits       *fileLimits       `yaml:"limits,omitempty"`
+	Limits       *Limits           `yaml:"limits,omitempty"`
 	Accounts     []fileShared      `yaml:"accounts,omitempty"`
 	Targets      []fileTarget      `yaml:"targets,omitempty"`
 }
@@ -54,14 +55,6 @@ type fileShared struct {
 	Secret     *fileSecret `yaml:"secret,omitempty"`
 	SecretFile string      `yaml:"secret-file,omitempty"`
 	Initiators []string    `yaml:"initiators,omitempty"`
-}
-
-type fileLimits struct {
-	Sessions     int          `yaml:"sessions,omitempty"`
-	Connections  int          `yaml:"connections,omitempty"`
-	Logins       int          `yaml:"logins,omitempty"`
-	LoginTimeout fileDuration `yaml:"login-timeout,omitempty"`
-	Memory       fileSize     `yaml:"memory,omitempty"`
 }
 
 type fileTarget struct {

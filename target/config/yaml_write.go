@@ -56,11 +56,11 @@ func (w *yamlWriter) config(c *Config) *fileConfig {
 	return f
 }
 
-func (w *yamlWriter) limits(l Limits) *fileLimits {
+func (w *yamlWriter) limits(l Limits) *Limits {
 	var def Limits
-	def.setDefaults()
+	def.SetDefaults()
 	omitDefaults(&l, &def)
-	return orNil(fileLimits{l.Sessions, l.Connections, l.Logins, fileDuration(l.LoginTimeout), fileSize(l.Memory)})
+	return orNil(l)
 }
 
 func (w *yamlWriter) auth(a Auth) *fileAuth {

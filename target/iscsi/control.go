@@ -141,8 +141,8 @@ func (n *Node) liveness() {
 // expireLogins ends the connections whose login takes too long.
 func (n *Node) expireLogins(now time.Time) {
 	for _, c := range n.connList() {
-		if c.is(connLogin) && now.Sub(c.born) > n.opt.LoginTimeout {
-			c.close(fmt.Errorf("login not complete after %v", n.opt.LoginTimeout))
+		if c.is(connLogin) && now.Sub(c.born) > n.opt.Limits.LoginTimeout {
+			c.close(fmt.Errorf("login not complete after %v", n.opt.Limits.LoginTimeout))
 		}
 	}
 }

@@ -15,6 +15,7 @@
 package iscsi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,13 +38,9 @@ import (
 
 // Options configures a [Node]. The zero value is valid.
 type Options struct {
-	Log             *slog.Logger  // nil: slog.Default()
-	MaxSessions     int           // 0: 4096
-	MaxConnections  int           // in all sessions and logins under way; 0: 8192
-	MaxLogins       int           // logins under way; 0: 128
-	MemoryLimit     int64         // bytes of data buffers before command windows shrink and R2Ts wait; 0: 512 MiB
-	Workers         int           // goroutines for commands that may block; 0: 64
-	LoginTimeout    time.Duration // 0: 15 s
+	Log             *slog.Logger // nil: slog.Default()
+	Limits          NodeLimits
+	Workers         int // goroutines for commands that may block; 0: 64
 	FastPaths       FastPaths
 	TeardownTimeout time.Duration // how long a reinstated session's running commands are waited for; 0: 30 s
 
@@ -57,28 +54,12 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	def := func(v *int, d int) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	defTime := func(v *time.Duration, d time.Duration) {
-		if *v == 0 {
-			*v = d
-		}
-	}
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	if o.MemoryLimit == 0 {
-		o.MemoryLimit = 512 << 20
-	}
-	def(&o.MaxSessions, 4096)
-	def(&o.MaxConnections, 8192)
-	def(&o.MaxLogins, 128)
-	def(&o.Workers, 64)
-	defTime(&o.LoginTimeout, 15*time.Second)
-	defTime(&o.TeardownTimeout, 30*time.Second)
+	o.Limits.SetDefaults()
+	o.Workers = cmp.Or(o.Workers, 64)
+	o.TeardownTimeout = cmp.Or(o.TeardownTimeout, 30*time.Second)
 	return o
 }
 
@@ -244,9 +225,9 @@ func (n *Node) addConn(c *conn) error {
 		}
 	}
 	switch {
-	case len(n.conns) >= n.opt.MaxConnections:
+	case len(n.conns) >= n.opt.Limits.Connections:
 		return fmt.Errorf("iscsi: %d connections are open, the limit; refused %s", len(n.conns), c.remote)
-	case logins >= n.opt.MaxLogins:
+	case logins >= n.opt.Limits.Logins:
 		return fmt.Errorf("iscsi: %d logins are under way, the limit; refused %s", logins, c.remote)
 	}
 	n.conns[c] = struct{}{}
@@ -288,7 +269,7 @@ func (n *Node) addSession(s *session) (*session, error) {
 	if old := n.findSessionLocked(s); s.target != nil && old != nil {
 		return old, nil
 	}
-	if len(n.sessions) >= n.opt.MaxSessions {
+	if len(n.sessions) >= n.opt.Limits.Sessions {
 		return nil, fmt.Errorf("iscsi: %d sessions are open, the limit", len(n.sessions))
 	}
 	s.tsih = n.newTSIHLocked()
@@ -343,7 +324,7 @@ func (n *Node) connList() []*conn {
 }
 
 // memoryShort reports whether the data buffers on loan exceed the limit.
-func (n *Node) memoryShort() bool { return n.pool.Used() > n.opt.MemoryLimit }
+func (n *Node) memoryShort() bool { return n.pool.Used() > n.opt.Limits.Memory }
 
 // Shutdown asks every initiator to log out, waits for that until ctx ends,
 // then closes what is left. Commands under way finish.

@@ -42,6 +42,9 @@ func TestResults(t *testing.T) {
 			{"Action":"output","Package":"p","Test":"A","Output":"needs a moon\n"}
 			{"Action":"skip","Package":"p","Test":"A"}
 			{"Action":"pass","Package":"p"}`, count{0, 1}, "needs a moon"},
+		{"what was measured is shown of a test that passes", `
+			{"Action":"output","Package":"p","Test":"A","Output":"a_test.go:1: figure: 5 MiB\n"}
+			{"Action":"pass","Package":"p","Test":"A"}`, count{1, 0}, "A: 5 MiB"},
 		{"a package without tests", `
 			{"Action":"skip","Package":"p"}`, count{0, 0}, ""},
 		{"what is no event is shown", "go: broken\n", count{0, 0}, "go: broken"},
@@ -54,7 +57,7 @@ func TestResults(t *testing.T) {
 			if r.count != tc.want {
 				t.Errorf("counted %+v, want %+v", r.count, tc.want)
 			}
-			if all := strings.Join(r.failures, ""); !strings.Contains(all, tc.shown) {
+			if all := strings.Join(append(r.failures, r.figures...), ""); !strings.Contains(all, tc.shown) {
 				t.Errorf("the failures do not show %q:\n%s", tc.shown, all)
 			}
 		})

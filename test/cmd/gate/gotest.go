@@ -26,12 +26,17 @@ type event struct {
 // maxOutput bounds what is kept of one test's output: its end is what tells.
 const maxOutput = 64 << 10
 
+// figureMark is in each line of a test's output that tells what was measured, which is shown
+// although the test passes.
+const figureMark = "figure: "
+
 // results reads a stream of events and counts. Every test and subtest is one,
 // a package that fails without a failing test is one (it did not compile, or its
 // TestMain found a leak), and a skipped test has failed: it shows nothing.
 type results struct {
 	count
 	failures []string          // in the order in which they came
+	figures  []string          // what was measured; see figureMark
 	output   map[string][]byte // of what has not ended yet, by package and test
 	failedIn map[string]bool   // packages with a failed test
 }
@@ -71,6 +76,9 @@ func (r *results) take(e event) {
 	switch e.Action {
 	case "output":
 		r.keep(key, e.Output)
+		if _, figure, ok := strings.Cut(e.Output, figureMark); ok {
+			r.figures = append(r.figures, fmt.Sprintf("%s: %s", e.Test, figure))
+		}
 	case "build-output":
 		r.keep(e.ImportPath, e.Output)
 	case "pass":
@@ -128,7 +136,7 @@ func goTest(ctx context.Context, w io.Writer, packages []string, args ...string)
 	r := newResults()
 	readErr := r.read(out)
 	err = cmd.Wait()
-	for _, f := range r.failures {
+	for _, f := range slices.Concat(r.figures, r.failures) {
 		fmt.Fprint(w, f)
 	}
 	if readErr != nil {

@@ -24,6 +24,7 @@ const (
 	upgradeTests = "test/upgrade"
 	interopTests = "test/interop"
 	gotgtTests   = "test/gotgt"
+	hostileTests = "test/hostile"
 )
 
 // quick are the steps for after each edit: what differs from the commit since.
@@ -66,6 +67,9 @@ func long(fuzzTime time.Duration) []step {
 		{"long tests with real peers", func(ctx context.Context, w io.Writer) count {
 			return goTest(ctx, w, []string{"./" + interopTests}, "-count=1", "-timeout=20m", "-run="+longInteropTests)
 		}},
+		{"hostile initiators", func(ctx context.Context, w io.Writer) count {
+			return goTest(ctx, w, []string{"./" + hostileTests}, "-count=1", "-timeout=20m")
+		}},
 		{"torture", torture},
 		program("packages", false, "packaging/verify.sh"),
 		{"lab", func(ctx context.Context, w io.Writer) count {
@@ -90,7 +94,7 @@ func unitTests(ctx context.Context, w io.Writer) count {
 		fmt.Fprintln(w, err)
 		return one(false)
 	}
-	packages := without(importPaths(all), interopTests, gotgtTests)
+	packages := without(importPaths(all), interopTests, gotgtTests, hostileTests)
 	return goTest(ctx, w, packages, "-race", "-timeout=15m")
 }
 
@@ -109,7 +113,7 @@ func changedTests(ctx context.Context, w io.Writer, since string) count {
 		fmt.Fprintln(w, err)
 		return one(false)
 	}
-	chosen := without(packages, upgradeTests, interopTests, gotgtTests)
+	chosen := without(packages, upgradeTests, interopTests, gotgtTests, hostileTests)
 	fmt.Fprintf(w, "%d files differ from %s: tests of %d packages\n", len(files), since, len(chosen))
 	if left := without(packages, chosen...); len(left) > 0 {
 		fmt.Fprintf(w, "left to make test: %s\n", strings.Join(left, " "))

@@ -263,6 +263,8 @@ type taker struct {
 	server   *Server
 	unserved []*served     // targets that the configuration dropped while they had sessions
 	dropped  []memoryState // RAM disks that it dropped
+
+	leave []dismissed
 }
 
 func (t *taker) Restore(snap *handoff.Snapshot, files []*os.File) error {
@@ -317,14 +319,16 @@ func (t *taker) restore(snap *handoff.Snapshot, conns []*os.File, locks map[file
 			err = st.device.Restore(d)
 		}
 	}
-	if err == nil {
-		err = t.lastDoor(&state, devices)
-	}
 	if err != nil {
 		closeFiles(conns)
 		return err
 	}
-	return s.node.Restore(&state, conns, t.find)
+	if err := s.node.Restore(&state, conns, t.find); err != nil {
+		return err
+	}
+	sessions := s.node.Sessions()
+	t.leave = t.dismissals(sessions)
+	return t.lastDoor(sessions, devices)
 }
 
 func closeFiles(files []*os.File) {
@@ -393,35 +397,56 @@ func (t *taker) Start() {
 	s.taken.Store(true)
 	s.node.Start()
 	t.settleDevices()
-	for _, i := range s.node.Sessions() {
-		if why := t.dismissal(&i); why != "" {
-			s.log.Info("session asked to log out", "initiator", i.Initiator, "target", i.Target, "reason", why)
-			s.node.Dismiss(i.TSIH, logoutGrace)
-		}
+	for _, i := range t.leave {
+		s.log.Info("session asked to log out", "initiator", i.Initiator, "target", i.Target, "reason", i.why)
+		s.node.Dismiss(i.TSIH, logoutGrace)
 	}
 }
 
-// dismissal says why a session may not stay, or nothing.
-func (t *taker) dismissal(i *iscsi.SessionInfo) string {
-	if i.Target == "" {
-		return ""
-	}
-	for _, st := range t.server.targets {
-		if st.conf.Name != i.Target {
+// dismissed is a session that may not stay.
+type dismissed struct {
+	*iscsi.SessionInfo
+	why string
+}
+
+func (t *taker) dismissals(sessions []iscsi.SessionInfo) []dismissed {
+	there := t.server.byName()
+	var list []dismissed
+	for i := range sessions {
+		s := &sessions[i]
+		if s.Target == "" {
 			continue
 		}
-		if st.conf.Offline {
-			return "the target is offline now"
+		if why := t.server.dismissal(s, there[s.Target]); why != "" {
+			list = append(list, dismissed{s, why})
 		}
-		if !t.server.offers(st, i.Group) {
-			return fmt.Sprintf("portal group %d does not offer the target any more", i.Group)
-		}
-		for _, c := range i.Connections {
-			if ok, why := st.target.Allowed(iscsi.Peer{Addr: c.Remote.Addr(), Initiator: i.Initiator, Account: i.Account}); !ok {
-				return why
-			}
-		}
-		return ""
 	}
-	return "the target is not served any more"
+	return list
+}
+
+// byName are the targets by their names.
+func (s *Server) byName() map[string]*served {
+	list := make(map[string]*served, len(s.targets))
+	for _, st := range s.targets {
+		list[st.conf.Name] = st
+	}
+	return list
+}
+
+// dismissal says why a session may not stay at its target, nil if that is gone, or nothing.
+func (s *Server) dismissal(i *iscsi.SessionInfo, st *served) string {
+	switch {
+	case st == nil:
+		return "the target is not served any more"
+	case st.conf.Offline:
+		return "the target is offline now"
+	case !s.offers(st, i.Group):
+		return fmt.Sprintf("portal group %d does not offer the target any more", i.Group)
+	}
+	for _, c := range i.Connections {
+		if ok, why := st.target.Allowed(iscsi.Peer{Addr: c.Remote.Addr(), Initiator: i.Initiator, Account: i.Account}); !ok {
+			return why
+		}
+	}
+	return ""
 }

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,8 +25,9 @@ func readBlock(t *testing.T, s *initiator.Session) error {
 	return s.Do(t.Context(), c.Read10(initiator.LUN(2), 0, 1, make([]byte, 512), 0))
 }
 
-// A successor whose configuration takes a disk away, or can't open it, is refused in the
-// pause where no plan has seen it coming, and a file that it has made is gone again. An idle
+// A successor whose configuration takes a disk away, or a session's right to it, or can't
+// open it, is refused in the pause where no plan has seen it coming, since the session began to read
+// after the plan was made; a file that the successor has made is gone again. An idle
 // disk goes, and by force everything does.
 func TestLastDoor(t *testing.T) {
 	less := func(c *config.Config, _ string) { c.Targets[0].LUNs = c.Targets[0].LUNs[:1] }
@@ -34,6 +37,15 @@ func TestLastDoor(t *testing.T) {
 			panic(err)
 		}
 	}
+	narrow := func(c *config.Config, _ string) {
+		c.Targets[0].Access = config.Access{Initiators: []string{"iqn.2026-11.test:another"}}
+	}
+	mask := func(c *config.Config, _ string) {
+		c.Targets[0].LUNs = slices.Clone(c.Targets[0].LUNs)
+		c.Targets[0].LUNs[1].Access = config.Access{Accounts: []string{"another"}}
+		c.Targets[0].Auth.Users = []config.Account{{User: "another", Secret: "correct-horse-1"}}
+	}
+	group := func(c *config.Config, _ string) { c.Targets[0].PortalGroups = []uint16{7} }
 	for _, tc := range []struct {
 		what        string
 		change      func(c *config.Config, path string)
@@ -45,6 +57,14 @@ func TestLastDoor(t *testing.T) {
 		{what: "a target less", change: func(c *config.Config, _ string) { c.Targets[0].Name += "-other" }, want: new(*InUseError)},
 		{what: "an idle disk less", change: less, idle: true},
 		{what: "a disk less by force", change: less, force: true},
+		{what: "access narrowed", change: narrow, want: new(*DismissedError)},
+		{what: "access narrowed for an idle session", change: narrow, idle: true},
+		{what: "access narrowed by force", change: narrow, force: true},
+		{what: "offline", change: func(c *config.Config, _ string) { c.Targets[0].Offline = true }, want: new(*DismissedError)},
+		{what: "a portal group less", change: group, want: new(*DismissedError)},
+		{what: "masked", change: mask, want: new(*InUseError)},
+		{what: "masked from an idle session", change: mask, idle: true},
+		{what: "masked by force", change: mask, force: true},
 		{what: "a file less", change: gone, want: new(*LostError)},
 		{what: "an idle file less", change: gone, want: new(*LostError), idle: true},
 		{what: "a file less by force", change: gone, force: true},
@@ -64,14 +84,23 @@ func TestLastDoor(t *testing.T) {
 			}
 			defer old.Close() // without its file it can't flush
 			session := dialLate(t, old)
-			if err := readBlock(t, session); err != nil {
-				t.Fatal(err)
-			}
 			changed := *conf
 			changed.Targets = []config.Target{conf.Targets[0]}
 			tc.change(&changed, path)
 			changed.Targets = append(changed.Targets, config.Target{Name: "iqn.2026-11.test:fresh", TID: 7, LUNs: []config.LUN{{Number: 1, Path: fresh, Size: 1 << 20, Create: true}}})
+			changed.PortalGroups = []config.PortalGroup{
+				{Tag: 1, Portals: []config.Portal{{Address: "127.0.0.1:3260"}}}, {Tag: 7, Portals: []config.Portal{{Address: "127.0.0.1:3267"}}},
+			}
 			changed.SetDefaults()
+			if refused := strings.Join(plan.Make(old.Running(), &changed, Look).Refused(), "\n"); refused != "" && !strings.Contains(refused, "would not be ready") {
+				t.Errorf("before the first read the plan refuses:\n%s", refused)
+			}
+			if err := readBlock(t, session); err != nil {
+				t.Fatal(err)
+			}
+			if p := plan.Make(old.Running(), &changed, Look); len(p.Refused()) == 0 && tc.want != nil {
+				t.Errorf("after the first read the plan is:\n%s", strings.Join(p.Lines(), "\n"))
+			}
 			next, err := New(Options{Config: &changed, Successor: true, Force: tc.force, Clock: clock, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
@@ -79,6 +108,9 @@ func TestLastDoor(t *testing.T) {
 			err = tryHandOver(t, old, next)
 			if tc.want == nil && err != nil || tc.want != nil && !errors.As(err, tc.want) {
 				t.Errorf("the handover: %v, want %T", err, tc.want)
+			}
+			if err != nil && !strings.Contains(err.Error(), "(TSIH 1)") {
+				t.Errorf("no session is named: %v", err)
 			}
 			if err := next.Close(); err != nil {
 				t.Error(err)

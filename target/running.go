@@ -20,7 +20,7 @@ func (s *Server) Running() *plan.Running {
 		if i.Target == "" {
 			continue
 		}
-		session := plan.Session{TSIH: i.TSIH, Initiator: i.Initiator, Target: i.Target, LastIO: i.LastIO, Account: i.Account, From: i.Address, Masked: i.Masked}
+		session := plan.Session{TSIH: i.TSIH, Initiator: i.Initiator, Target: i.Target, LastIO: i.LastIO, Group: i.Group, Account: i.Account, From: i.Address, Masked: i.Masked, Leaving: i.Leaving}
 		if len(i.Connections) > 0 {
 			session.Address = i.Connections[0].Remote.String()
 		}

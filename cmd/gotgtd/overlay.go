@@ -71,15 +71,15 @@ func (d *daemon) Change(ctx context.Context, ops []overlay.Operation) error {
 	return err
 }
 
-// takesAway reports whether the operations do nothing but delete, which is never
-// meant for something else: what idle has let pass is done, as tgt does.
+// takesAway reports whether the operations do nothing but delete or take offline, which is
+// never meant for something else: what idle has let pass is done, as tgt does.
 func takesAway(ops []overlay.Operation) bool {
-	for _, op := range ops {
-		if op.Op != "delete" && !op.Force {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(ops, func(op overlay.Operation) bool { return op.Op != "delete" && !op.Force && !takesOffline(&op) })
+}
+
+func takesOffline(op *overlay.Operation) bool {
+	return op.Mode == "target" && op.Op == "update" &&
+		!slices.ContainsFunc(op.Params, func(p overlay.Param) bool { return p != overlay.Param{Name: "state", Value: "offline"} })
 }
 
 // idle refuses to delete what tgt would not: a target with sessions, unless that is

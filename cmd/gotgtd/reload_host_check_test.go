@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
-	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
 
@@ -134,6 +133,11 @@ func (w *world) checkHost(h *host, p *plan.Plan, force bool) {
 		if len(about) == 0 {
 			w.t.Fatalf("%v may not stay, and the plan does not say so", h)
 		}
+		for lun, d := range h.disks {
+			if d.used && !force {
+				w.t.Fatalf("%v may not stay, and was using LUN %d: %+v", h, lun, about)
+			}
+		}
 		for until := time.Now().Add(2 * time.Second); !h.asked.Load(); time.Sleep(time.Millisecond) {
 			if time.Now().After(until) {
 				w.t.Fatalf("%v was not asked to log out", h)
@@ -186,15 +190,10 @@ func (w *world) checkGone(h *host, lun uint16, changes []plan.Change, force bool
 	switch {
 	case i < 0 && !h.late:
 		w.t.Fatalf("%v LUN %d is gone, and the plan does not say so: %+v", h, lun, changes)
-	case d.used && !force && !(h.late && w.served(h.target, lun)): // masked from a session that the plan has not known
+	case d.used && !force:
 		w.t.Fatalf("%v LUN %d was in use and is gone: %+v", h, lun, changes)
 	}
 	delete(h.disks, lun)
-}
-
-// served: the logical unit is there, for whomever.
-func (w *world) served(target string, lun uint16) bool {
-	return slices.ContainsFunc(w.conf(target).LUNs, func(l config.LUN) bool { return l.Number == lun })
 }
 
 // checkNew meets a disk that has come.

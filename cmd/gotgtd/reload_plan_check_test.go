@@ -23,7 +23,7 @@ func (w *world) lacksOne(r *plan.Running) bool {
 // refused exactly if somebody uses it.
 func (w *world) checkUses(told *plan.Running, p *plan.Plan) {
 	for _, c := range p.Changes {
-		if c.Op != "-" {
+		if c.Op != "-" && !strings.Contains(c.What, "may not stay") {
 			continue
 		}
 		used := false

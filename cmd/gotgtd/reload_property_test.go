@@ -128,6 +128,7 @@ func (w *world) step() bool {
 	told := w.use()
 	force := oneIn(w.t, 3, "force")
 	late := oneIn(w.t, 3, "late login")
+	lateIO := oneIn(w.t, 3, "late reads")
 	expected, expectedErr := w.plan(told)
 	w.checkUses(told, expected)
 	was := w.trace()
@@ -143,6 +144,13 @@ func (w *world) step() bool {
 			}
 			w.login(rapid.IntRange(0, len(modelHosts)-1).Draw(w.t, "host"), rapid.SampledFrom(at).Draw(w.t, "target"))
 		}
+		if lateIO {
+			for _, h := range w.hosts {
+				for lun, d := range h.disks {
+					d.used = h.read(w.t.Context(), lun) == nil || d.used
+				}
+			}
+		}
 	})
 	for _, h := range w.hosts {
 		h.rest()
@@ -155,7 +163,7 @@ func (w *world) step() bool {
 	for _, h := range w.hosts[len(before):] {
 		h.late = true
 	}
-	late = len(w.hosts) > len(before)
+	late = len(w.hosts) > len(before) || lateIO
 	if err != nil {
 		w.refused(err, expected, force, late)
 		var hurts *plan.RefusedError
@@ -280,16 +288,17 @@ func (w *world) refused(err error, p *plan.Plan, force, late bool) {
 	var replaced *target.ReplacedError
 	var taken *target.InUseError
 	var lost *target.LostError
+	var dismissed *target.DismissedError
 	switch {
 	case errors.As(err, &hurts):
 		tally["refused"]++
 		if force || len(p.Refused()) == 0 {
 			w.t.Fatalf("refused, force %v, although the plan has nothing of it: %v", force, err)
 		}
-	case errors.As(err, &replaced), errors.As(err, &taken), errors.As(err, &lost):
+	case errors.As(err, &replaced), errors.As(err, &taken), errors.As(err, &lost), errors.As(err, &dismissed):
 		tally["refused at the last door"]++
 		if force || !late {
-			w.t.Fatalf("refused at the last door, force %v, late login %v: %v", force, late, err)
+			w.t.Fatalf("refused at the last door, force %v, late login or read %v: %v", force, late, err)
 		}
 	default:
 		w.explain(err)

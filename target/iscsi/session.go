@@ -330,6 +330,7 @@ type SessionInfo struct {
 	Counters    scsi.Counters
 	LastIO      time.Time // of reads and writes, zero for never; see [scsi.LogicalUnit.LastIO]
 	Masked      []uint16  // logical unit numbers that it does not see
+	Leaving     bool      // it was asked to log out
 	Params      Params
 }
 
@@ -373,7 +374,7 @@ func (s *session) info() SessionInfo {
 	if s.nexus != nil {
 		i.Counters, i.LastIO, i.Masked = s.nexus.Counters(), s.nexus.LastIO(), s.nexus.Masked()
 	}
-	i.Tasks = len(s.tasks)
+	i.Tasks, i.Leaving = len(s.tasks), s.leave != 0
 	for _, c := range s.conns {
 		i.Connections = append(i.Connections, ConnectionInfo{c.cid, c.sock.Local(), c.remote, c.agreed.HeaderDigest, c.agreed.DataDigest})
 	}

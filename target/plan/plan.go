@@ -151,6 +151,8 @@ type planner struct {
 	plan    *Plan
 	targets map[string]*Target
 	stores  map[string]string // what runs, by the ID of its store
+
+	goneGroups map[uint16]bool // tags of portal groups that have portals now, and none then
 }
 
 func (p *planner) index() {
@@ -237,12 +239,12 @@ func (p *planner) recent(t time.Time) bool { return !t.IsZero() && p.now.Sub(t) 
 // compare is a target that stays.
 func (p *planner) compare(was *Target, t *config.Target) {
 	sessions := p.running.sessions(t.Name)
-	who := names(sessions)
 	if was.TID != t.TID {
 		p.note(Change{Op: "~", Target: t.Name, What: fmt.Sprintf("TID %d instead of %d", t.TID, was.TID)})
 	}
+	stay := p.compareLeave(was, t, sessions)
 	if d := difference(was.Settings, t.Settings()); d != "" {
-		p.note(Change{Op: "~", Target: t.Name, What: d, Who: who, Sees: "sessions that may not stay are asked to log out, the others go on; new values count at the next login"})
+		p.note(Change{Op: "~", Target: t.Name, What: d, Who: names(stay), Sees: nextLogin(t, stay)})
 	}
 	wanted, before := make(map[uint16]bool), make(map[uint16]*LUN)
 	for i := range was.LUNs {
@@ -294,6 +296,7 @@ func (p *planner) compareLUN(was *LUN, l *config.LUN, tid int, sessions []*Sessi
 	if err == nil && was.Size > 0 && size > 0 {
 		p.compareSize(at, was, size-size%int64(l.BlockSize), sessions)
 	}
+	at.Who = names(willSee(sessions, l))
 	if d := difference(was.Settings, l.Settings(at.Target)); d != "" {
 		at.What, at.Sees = d, sees(was.Settings, l.Settings(at.Target))
 		p.note(at)
@@ -375,8 +378,8 @@ func (p *planner) another(was *LUN, l *config.LUN, id string, looked error, tid 
 	case was.Backend != l.Backend:
 		list = append(list, fmt.Sprintf("backend %s instead of %s", l.Backend, was.Backend))
 	case id == was.Store || was.Store == "":
-	case errors.Is(looked, fs.ErrNotExist) && was.Path == l.Path && l.Create && was.Error == "":
-		list = append(list, fmt.Sprintf("the file that is served is no longer at %s, and an empty one would be made: put it back, or take the logical unit out", l.Path))
+	case errors.Is(looked, fs.ErrNotExist) && was.Path == l.Path && l.Create:
+		list = append(list, fmt.Sprintf("the file that was served is no longer at %s, and an empty one would be made: put it back, or take the logical unit out", l.Path))
 	case id == "" && was.Path == l.Path:
 		// What is at the path can't be told: opening it will.
 	case was.Path == l.Path && l.Path == "":

@@ -56,7 +56,10 @@ func (p *planner) portals(wanted []Portal) {
 		}
 		gone = slices.Delete(gone, i, i+1)
 	}
+	p.goneGroups = make(map[uint16]bool)
 	for _, g := range gone {
+		stays := slices.ContainsFunc(wanted, func(w Portal) bool { return w.Group == g.Group })
+		p.goneGroups[g.Group] = !stays && (len(wanted) > 0 || g.Group != 1) // without any, group 1 has the default
 		p.note(Change{Op: "-", Portal: g.String(), What: "initiators can't log in there any more; sessions of a group without portals are asked to log out"})
 	}
 }

@@ -75,9 +75,11 @@ type Session struct {
 	Address   string    `json:"address"`
 	LastIO    time.Time `json:"last_io"` // zero: never
 
+	Group   uint16     `json:"group,omitempty"`   // portal group tag; a process that did not tell leaves it out
 	Account string     `json:"account,omitempty"` // CHAP name
 	From    netip.Addr `json:"from,omitzero"`     // where its first connection came from; a process that did not tell leaves it out
 	Masked  []uint16   `json:"masked,omitempty"`  // numbers of logical units that it does not see, in order
+	Leaving bool       `json:"leaving,omitempty"` // it was asked to log out
 }
 
 // String names the session as the commands do.

@@ -5,7 +5,6 @@ package plan
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
@@ -36,7 +35,7 @@ func (p *planner) compareView(was *LUN, l *config.LUN, target string, sessions [
 	}
 	c := Change{Op: "-", Target: target, LUN: new(l.Number), What: "masked from " + count(len(goes), "session"), Who: names(goes), Sees: told}
 	if users := p.viewers(was, goes); users != "" {
-		c.Refused = "it is in use: " + users + ". Unmount it there and wait for " + RecentIO.String() + ", or end these sessions (gotgtd session end TSIH)"
+		c.Refused = "it is in use: " + users + ". Unmount it there and wait for " + RecentIO.String() + ", or end these sessions (" + endSession + ")"
 	}
 	p.note(c)
 }
@@ -49,7 +48,7 @@ func seers(sessions []*Session, lun uint16) []*Session {
 	})
 }
 
-// willSee are the sessions that a new logical unit will not be masked from, as far as
+// willSee are the sessions that a logical unit will not be masked from, as far as
 // they tell what access lists ask for.
 func willSee(sessions []*Session, l *config.LUN) []*Session {
 	return slices.DeleteFunc(slices.Clone(sessions), func(s *Session) bool {
@@ -62,16 +61,12 @@ func willSee(sessions []*Session, l *config.LUN) []*Session {
 func (p *planner) viewers(l *LUN, sessions []*Session) string {
 	var list []string
 	for _, s := range sessions {
-		holds := slices.ContainsFunc(l.Holders, func(h string) bool { return strings.HasPrefix(h, s.Initiator+",") })
 		switch {
-		case holds:
+		case l.heldBy(s):
 			list = append(list, s.String()+" has a reservation or registration")
 		case p.recent(l.LastIO) && p.recent(s.LastIO):
 			list = append(list, fmt.Sprintf("%s has read or written %v ago", s, p.now.Sub(s.LastIO).Round(time.Second)))
 		}
 	}
-	if n := len(list) - maxNamed; n > 0 {
-		list = append(list[:maxNamed], fmt.Sprintf("and %d more", n))
-	}
-	return strings.Join(list, "; ")
+	return someOf(list)
 }

@@ -84,3 +84,67 @@ func TestView(t *testing.T) {
 		t.Errorf("without a change: %v", p.Lines())
 	}
 }
+
+// TestLeave takes a target away from sessions by its access, its state and its portal groups.
+func TestLeave(t *testing.T) {
+	d := disks{"/a": {"file:1", 1 << 20}}
+	conf := func(change func(t *config.Target)) *config.Config {
+		c := oneTarget(config.LUN{Number: 1, Path: "/a"})
+		if change != nil {
+			change(&c.Targets[0])
+		}
+		c.SetDefaults()
+		return withPortals(c)
+	}
+	session := func(tsih uint16, initiator string, at time.Time) Session {
+		return Session{TSIH: tsih, Initiator: initiator, Target: name, Address: "192.0.2.7:1", From: netip.MustParseAddr("192.0.2.7"), Group: 2, Account: "bob", LastIO: at}
+	}
+	now, old := time.Now(), time.Now().Add(-time.Hour)
+	only := func(a config.Access) func(*config.Target) { return func(t *config.Target) { t.Access = a } }
+	other := config.Access{Initiators: []string{"iqn.2026-11.test:other"}}
+	busy := []Session{session(1, "iqn.2026-11.test:i", now), session(2, "iqn.2026-11.test:other", now)}
+	const dismissed = "~ target " + name + ": 1 session may not stay: access does not admit them any more (iqn.2026-11.test:i at 192.0.2.7:1 (TSIH 1): asked to log out, then ended)"
+	for _, tc := range []struct {
+		what     string
+		change   func(*config.Target)
+		sessions []Session
+		holder   string
+		line     string // the start of a line, empty for none about sessions that leave
+		refused  string
+	}{
+		{"access", only(other), busy, "", dismissed, "iqn.2026-11.test:i at 192.0.2.7:1 (TSIH 1) has read or written 0s ago"},
+		{"access of one that is idle", only(other), []Session{session(1, "iqn.2026-11.test:i", old)}, "", dismissed, ""},
+		{"access of one that holds", only(other), []Session{session(1, "iqn.2026-11.test:i", old)}, "iqn.2026-11.test:i,i,0x8", dismissed, "(TSIH 1) has a reservation of, or registration with, LUN 1"},
+		{"access, another holds", only(other), []Session{session(1, "iqn.2026-11.test:i", old)}, "iqn.2026-11.test:other,i,0x8", dismissed, ""},
+		{"an account of the list", only(config.Access{Accounts: []string{"bob"}}), busy, "", "", ""},
+		{"another account", only(config.Access{Accounts: []string{"eve"}}), busy, "", "~ target " + name + ": 2 sessions may not stay: access", "(TSIH 2) has read"},
+		{"one that leaves already", only(other), []Session{{TSIH: 1, Initiator: "iqn.2026-11.test:i", Target: name, LastIO: now, From: netip.MustParseAddr("192.0.2.7"), Leaving: true}}, "", "", ""},
+		{"offline", func(t *config.Target) { t.Offline = true }, busy, "", "~ target " + name + ": 2 sessions may not stay: the target is offline then", "has read"},
+		{"its group", func(t *config.Target) { t.PortalGroups = []uint16{1} }, busy, "", "~ target " + name + ": 2 sessions may not stay: portal group 2 does not offer", "has read"},
+	} {
+		r := serve(conf(nil), d)
+		r.Portals = Portals(conf(nil))
+		r.Sessions = tc.sessions
+		r.Targets[0].LUNs[0].LastIO = tc.sessions[0].LastIO
+		if tc.holder != "" {
+			r.Targets[0].LUNs[0].Holders = []string{tc.holder}
+		}
+		p := Make(r, conf(tc.change), d.look)
+		text, refused := strings.Join(p.Lines(), "\n"), strings.Join(p.Refused(), "\n")
+		if !strings.Contains(text, tc.line) || tc.line == "" && strings.Contains(text, "may not stay") {
+			t.Errorf("%s: want %q in the plan:\n%s", tc.what, tc.line, text)
+		}
+		if (refused == "") != (tc.refused == "") || !strings.Contains(refused, tc.refused) {
+			t.Errorf("%s: refused %q, want %q", tc.what, refused, tc.refused)
+		}
+	}
+	// A group that has no portal any more.
+	r := serve(conf(nil), d)
+	r.Portals, r.Sessions = Portals(conf(nil)), busy
+	r.Targets[0].LUNs[0].LastIO = now
+	less := conf(nil)
+	less.PortalGroups = less.PortalGroups[:1]
+	if refused := strings.Join(Make(r, less, d.look).Refused(), "\n"); !strings.Contains(refused, "portal group 2 does not offer the target any more, and it is in use") {
+		t.Errorf("a group less: refused %q", refused)
+	}
+}

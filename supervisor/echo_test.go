@@ -181,7 +181,8 @@ func (e *echo) thaw(conns []*net.TCPConn) {
 
 // handOver is the old generation's side.
 func (e *echo) handOver(ctx context.Context, s supervisor.Successor) error {
-	stop := context.AfterFunc(ctx, func() { _ = s.Conn.SetDeadline(time.Unix(1, 0)) })
+	// What a successor has said before it died counts, and is there to be read.
+	stop := context.AfterFunc(ctx, func() { _ = s.Conn.SetDeadline(time.Now().Add(100 * time.Millisecond)) })
 	defer stop()
 	err := e.talk(s)
 	if err != nil && ctx.Err() != nil {

@@ -24,6 +24,16 @@ func FuzzCDB(f *testing.F) {
 		f.Add(cdb, unmapList([2]uint64{0, 8}), rw10(0x28, 0, 0, 1), uint16(1024), false)
 		f.Add(cdb, fill(0, 2), cdb, uint16(64), true)
 	}
+	for _, op := range opcodes(f) { // every command, with nothing and with everything in its fields
+		for _, b := range []byte{0, 0xff} {
+			cdb := bytes.Repeat([]byte{b}, op.length)
+			cdb[0], cdb[op.length-1] = op.code, 0
+			if op.action >= 0 {
+				cdb[1] = cdb[1]&^0x1f | byte(op.action)
+			}
+			f.Add(cdb, fill(0, 2), cdb, uint16(1024), false)
+		}
+	}
 	f.Fuzz(func(t *testing.T, first, out, second []byte, in uint16, controller bool) {
 		d := newDevice(t, scsi.DeviceOptions{})
 		disk := attach(t, d, 1, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(64 << 10), Removable: true})

@@ -29,25 +29,6 @@ type region struct {
 	number  uint64
 	cmd     initiator.Command
 	buf     []byte
-
-	// told lets a command be sent again that was ended by INQUIRY DATA or CAPACITY DATA HAS
-	// CHANGED, as every initiator does: another version may tell something else of a disk.
-	told bool
-}
-
-// do runs the region's command.
-func (r *region) do(ctx context.Context) error {
-	const inquiryData, capacity = 0x3f03, 0x2a09
-	for again := 0; ; again++ {
-		err := r.session.Do(ctx, &r.cmd)
-		var status *initiator.StatusError
-		if !r.told || again == 2 || !errors.As(err, &status) {
-			return err
-		}
-		if key, code := initiator.DecodeSense(status.Sense); key != 6 || code != inquiryData && code != capacity {
-			return err
-		}
-	}
 }
 
 func newRegion(s *initiator.Session, first, blocks uint64, seed uint64) *region {
@@ -83,7 +64,7 @@ func (r *region) write(ctx context.Context, lba uint64, at int, buf []byte) erro
 		flags = initiator.FUA
 	}
 	r.cmd.Write16(initiator.LUN(1), lba, uint32(len(buf)/blockSize), buf, flags)
-	if err := r.do(ctx); err != nil {
+	if err := r.session.Do(ctx, &r.cmd); err != nil {
 		return fmt.Errorf("write of %d bytes at LBA %d: %w", len(buf), lba, err)
 	}
 	for i := range len(buf) / blockSize {
@@ -94,7 +75,7 @@ func (r *region) write(ctx context.Context, lba uint64, at int, buf []byte) erro
 
 func (r *region) read(ctx context.Context, lba uint64, at int, buf []byte) error {
 	r.cmd.Read16(initiator.LUN(1), lba, uint32(len(buf)/blockSize), buf, 0)
-	if err := r.do(ctx); err != nil {
+	if err := r.session.Do(ctx, &r.cmd); err != nil {
 		return fmt.Errorf("read of %d bytes at LBA %d: %w", len(buf), lba, err)
 	}
 	want := make([]byte, blockSize)
@@ -121,12 +102,18 @@ func (r *region) steps(ctx context.Context, n int) error {
 	return nil
 }
 
-// verifiers logs in with sessions of every kind, with data of every kind, digests on and
-// off, depths 1 to 64, and returns the regions that they work on, one for each command
-// at a time. What a session needs before is done by prepare.
-func verifiers(t *testing.T, d *daemon, prepare func(n int, s *initiator.Session) error) []*region {
+// A workload is a session with its own part of the disk.
+type workload struct {
+	session       *initiator.Session
+	depth         int    // commands under way
+	first, blocks uint64 // LBA, and how many
+}
+
+// workloads logs in with sessions of every kind, with data of every kind, digests on and
+// off, depths 1 to 64.
+func workloads(t *testing.T, d *daemon) []workload {
 	t.Helper()
-	sessions := []struct {
+	kinds := []struct {
 		depth   int
 		options initiator.Options
 	}{
@@ -135,9 +122,8 @@ func verifiers(t *testing.T, d *daemon, prepare func(n int, s *initiator.Session
 		{64, initiator.Options{ImmediateData: true, FirstBurstLength: 128 << 10, MaxBurstLength: 512 << 10}},
 		{8, initiator.Options{DataDigest: "CRC32C", FirstBurstLength: 16 << 10, MaxBurstLength: 32 << 10, MaxRecvDataSegmentLength: 8 << 10, MaxOutstandingR2T: 8}},
 	}
-	var regions []*region
-	next := uint64(0)
-	for i, c := range sessions {
+	var list []workload
+	for i, c := range kinds {
 		c.options.Address, c.options.TargetName = d.portals[i%2], peer.IQN
 		c.options.InitiatorName = fmt.Sprintf("iqn.2026-11.test:verify-%d", i)
 		s, err := initiator.Dial(t.Context(), c.options)
@@ -152,16 +138,10 @@ func verifiers(t *testing.T, d *daemon, prepare func(n int, s *initiator.Session
 		if err := s.Settle(t.Context(), initiator.LUN(1)); err != nil {
 			t.Fatal(err)
 		}
-		if err := prepare(i, s); err != nil {
-			t.Fatal(err)
-		}
-		blocks := uint64(diskSize/blockSize/len(sessions)) / uint64(c.depth)
-		for w := range c.depth {
-			regions = append(regions, newRegion(s, next, blocks, uint64(i*100+w)))
-			next += blocks
-		}
+		blocks := uint64(diskSize / blockSize / len(kinds))
+		list = append(list, workload{s, c.depth, uint64(i) * blocks, blocks})
 	}
-	return regions
+	return list
 }
 
 // TestVerify runs the project's own initiator, which checks every sequence
@@ -170,15 +150,20 @@ func TestVerify(t *testing.T) {
 	d := start(t, builds.a.Path(t))
 	const register, reserve, allRegistrants = 0, 1, 7 // only the registered may write
 	var jobs []func() error
-	for _, r := range verifiers(t, d, func(n int, s *initiator.Session) error {
+	for n, w := range workloads(t, d) {
 		var cmd initiator.Command
-		err := s.Do(t.Context(), cmd.ReserveOut(initiator.LUN(1), register, 0, 0, uint64(n+1), 0))
+		err := w.session.Do(t.Context(), cmd.ReserveOut(initiator.LUN(1), register, 0, 0, uint64(n+1), 0))
 		if n == 0 && err == nil {
-			err = s.Do(t.Context(), cmd.ReserveOut(initiator.LUN(1), reserve, allRegistrants, 1, 0, 0))
+			err = w.session.Do(t.Context(), cmd.ReserveOut(initiator.LUN(1), reserve, allRegistrants, 1, 0, 0))
 		}
-		return err
-	}) {
-		jobs = append(jobs, again(t, d, func() error { return r.steps(t.Context(), 20) }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := w.blocks / uint64(w.depth)
+		for i := range uint64(w.depth) {
+			r := newRegion(w.session, w.first+i*blocks, blocks, uint64(n*100)+i)
+			jobs = append(jobs, again(t, d, func() error { return r.steps(t.Context(), 20) }))
+		}
 	}
 	reports := during(t, d, 0, jobs...)
 	if len(reports) < *upgrades {

@@ -31,12 +31,12 @@ func directAlignment(fd int, block, sector int64) alignment {
 
 func (a alignment) direct() bool { return a.offset != 0 }
 
-// whole tells whether n is a multiple of the offset alignment.
+// whole tells whether n is a multiple of the offset's alignment.
 func (a alignment) whole(n int64) bool {
 	return a.offset == 0 || n&(a.offset-1) == 0
 }
 
-// suits tells whether the kernel takes p at off as it is.
+// suits tells whether p and off are aligned as O_DIRECT requires.
 func (a alignment) suits(p []byte, off int64) bool {
 	return a.offset == 0 ||
 		a.whole(off|int64(len(p))) && uintptr(unsafe.Pointer(unsafe.SliceData(p)))&(a.memory-1) == 0

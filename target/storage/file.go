@@ -15,8 +15,8 @@ import (
 	"github.com/gotgtd/gotgtd/target/mem"
 )
 
-// file is the store that a regular file or a block device is; a RAM store has
-// one within.
+// file is the store of a regular file or a block device; a RAM store is built on
+// one.
 type file struct {
 	path        string
 	id          string

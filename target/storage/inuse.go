@@ -21,9 +21,9 @@ var ErrInUse = errors.New("it is in use")
 // ErrWritten is the [ErrInUse] of a file that another program has open for writing.
 var ErrWritten = fmt.Errorf("%w", ErrInUse)
 
-// checkUse refuses what somebody else uses. The daemons that share the lock are
-// no strangers: the predecessor of this one, or, when a configuration is only
-// checked, the one that serves.
+// checkUse returns an error if another program uses the file or device. A daemon that holds
+// the lock does not count as one: it is the predecessor of this process, or, when a
+// configuration is only checked, the daemon that serves the file.
 func (o *Options) checkUse(f *os.File, st *unix.Stat_t, device bool) error {
 	switch {
 	case o.AllowInUse:
@@ -33,7 +33,7 @@ func (o *Options) checkUse(f *os.File, st *unix.Stat_t, device bool) error {
 	case device:
 		return nil
 	}
-	// A program that looks at each new file is done soon.
+	// Programs that inspect each new file close it again soon, so this is tried several times.
 	for try := 1; hasWriters(f) && !o.served(f, st); try++ {
 		switch w := findWriter(st); {
 		case w.own:
@@ -49,8 +49,8 @@ func (o *Options) checkUse(f *os.File, st *unix.Stat_t, device bool) error {
 }
 
 // deviceInUse reports whether a block device is mounted, a part of a RAID or
-// used by the system in another way: Linux lets no one open it exclusively
-// then. That gotgtd itself has it open does not count.
+// used by the system in another way: open(2) with O_EXCL fails with EBUSY then. That
+// gotgtd itself has it open does not count, since it opens without O_EXCL.
 func deviceInUse(path string) bool {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err == nil {
@@ -59,9 +59,9 @@ func deviceInUse(path string) bool {
 	return errors.Is(err, unix.EBUSY)
 }
 
-// hasWriters tells whether anybody has the file open for writing: a read lease
-// (fcntl(2), F_SETLEASE) can't be had then. f itself is open for reading alone.
-// Where there are no leases the answer is no.
+// hasWriters tells whether any process has the file open for writing: then the kernel
+// refuses a read lease (fcntl(2), F_SETLEASE). f itself is open for reading only. On a
+// file system without leases the answer is no.
 func hasWriters(f *os.File) bool {
 	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
 	if err == nil {
@@ -75,8 +75,8 @@ func (o *Options) served(f *os.File, st *unix.Stat_t) bool {
 	if !o.InheritLock {
 		return lockListed(st)
 	}
-	// To try is quicker than to read /proc/locks, with 1,000 files. Nobody takes the
-	// lock of a file while its server makes room for another.
+	// With 1,000 files, an attempt at the lock is quicker than reading /proc/locks. If
+	// it succeeds, the lock is given up at once: no other daemon asks for it during an upgrade.
 	if err := flock(f, unix.LOCK_EX); err != nil {
 		return err == unix.EWOULDBLOCK
 	}
@@ -100,14 +100,13 @@ func lockListed(st *unix.Stat_t) bool {
 	return false
 }
 
-// writer is who has a file open for writing.
+// A writer is a process, or a loop device, that has a file open for writing.
 type writer struct {
 	name string // empty: not found
-	own  bool   // nobody but this process, as far as can be seen
+	own  bool   // this process, or a daemon with the lock, and no other that can be seen
 }
 
-// findWriter looks for who has a file open for writing, in every process and
-// behind every loop device.
+// findWriter looks for a process or a loop device that has a file open for writing.
 func findWriter(st *unix.Stat_t) writer {
 	var w writer
 	procs, _ := filepath.Glob("/proc/[0-9]*")

@@ -15,15 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// udev holds a shared lock on a disk while it looks at it, for instance right
-// after a daemon that served the disk has closed it. Such a lock is waited for.
+// udev holds a shared lock on a disk while it probes it, for instance right
+// after a daemon that served the disk has closed it. So an attempt at the lock is
+// repeated udevTries times, udevPause apart.
 const (
 	udevTries = 20
 	udevPause = 50 * time.Millisecond
 )
 
-// LockFile returns the file whose description holds the lock. With
-// InheritLock that is none until AdoptLock, and the file is the store's own.
+// LockFile returns the file whose description holds the lock. After an opening with
+// InheritLock it is the store's own file, which holds no lock until AdoptLock.
 func (s *file) LockFile() *os.File {
 	s.lockMu.Lock()
 	defer s.lockMu.Unlock()
@@ -66,12 +67,12 @@ func (s *file) adoptLocked(f *os.File) error {
 		}
 		return lock(f, s.path, true, s.device)
 	}
-	// An exclusive lock that is there already stays. To look first, in /proc, was half
-	// of the pause with 1,000 stores.
+	// A description that has the exclusive lock already keeps it. Looking in /proc first
+	// took half of the pause of an upgrade with 1,000 stores.
 	err := lock(f, s.path, false, s.device)
 	if err != nil {
-		// flock(2) gives up a shared lock even where it refuses the exclusive one. If
-		// there was none, this may fail as well, and nothing is lost.
+		// Where flock(2) refuses to turn a shared lock into an exclusive one, the shared
+		// lock is lost: take it again. It does not matter if there was none and this fails.
 		_ = flock(f, unix.LOCK_SH)
 	}
 	return err

@@ -59,7 +59,7 @@ type Fault struct {
 	Err error
 
 	// Reached is sent the call, without Err, when it is caught; nil means
-	// that nobody wants to know.
+	// that it is sent nowhere.
 	Reached chan<- Call
 
 	// Release holds the caught call until something is received or the

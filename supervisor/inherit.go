@@ -31,8 +31,8 @@ const (
 	attachWord = "attached"
 )
 
-// An inheritance is what a generation leaves to its successor before the daemon's own
-// hand-over begins. It is the first message on the handoff socket, and the
+// An inheritance is what the package itself passes to a successor, before the daemon's own
+// handoff begins. It is the first message on the handoff socket, and the
 // listeners' descriptors come with it, in order. Fields are only ever added.
 type inheritance struct {
 	Magic      string              `json:"magic"`

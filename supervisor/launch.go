@@ -94,8 +94,8 @@ func (b *launch) attach(ctx context.Context) (*os.Process, error) {
 	select {
 	case g = <-greeted:
 	case <-b.done:
-		// Its failure says more than the end of the read. If it is ready
-		// already, its greeting came before that and is there to be read.
+		// How the successor failed says more than the EOF of the read. If it is ready
+		// already, its greeting was sent before that and can still be read.
 		b.endRead()
 		if g = <-greeted; b.err != nil {
 			g.err = b.err
@@ -127,8 +127,8 @@ func (b *launch) attach(ctx context.Context) (*os.Process, error) {
 	return process, b.conn.SetReadDeadline(time.Time{})
 }
 
-// heardAfterExit lets f hear what a successor that has attached, and is dead already for
-// a reason of its own, has said before that: why, most likely. err is its death.
+// heardAfterExit calls f, to read what a successor sent before it exited: most likely the
+// reason. The successor has attached, and was not killed by this process. err is how it exited.
 func (b *launch) heardAfterExit(ctx context.Context, err error, f func(context.Context, Successor) error) error {
 	if e := b.conn.SetReadDeadline(time.Time{}); e != nil {
 		return err
@@ -143,10 +143,10 @@ func (b *launch) heardAfterExit(ctx context.Context, err error, f func(context.C
 	return fmt.Errorf("%w (%w)", words, err)
 }
 
-// endRead ends a read on the socket for which nothing is there.
+// endRead ends a read on the socket that waits for a message.
 func (b *launch) endRead() { _ = b.conn.SetReadDeadline(time.Now().Add(readGrace)) }
 
-// readGrace is the time for a read of what is there already.
+// readGrace is how long a read may still take for what has arrived already.
 const readGrace = 100 * time.Millisecond
 
 // abort kills the successor that has not attached, and waits until it is

@@ -93,7 +93,7 @@ type hook struct {
 	run  func(context.Context) error
 }
 
-// Start finds out how the process was started and takes up what it was given.
+// Start finds out how the process was started and takes over the descriptors that it was given.
 // It must be called once, before the daemon starts any process of its own. It
 // takes LISTEN_* and WATCHDOG_PID out of the environment, because they are
 // meant for this process and not for its successor.
@@ -136,7 +136,7 @@ func Start(o Options) (*Process, error) {
 func (p *Process) readEnvironment(sys system) error {
 	if p.upg.HasParent() {
 		hideFlipPipes()
-		// What the predecessor forgot to clear was never meant for us.
+		// These were set for the predecessor, and inherited with its environment.
 		for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"} {
 			if err := sys.unsetenv(name); err != nil {
 				return err
@@ -217,7 +217,7 @@ func (p *Process) Exit(ctx context.Context) error {
 func (p *Process) exit(ctx context.Context) error {
 	p.mu.Lock()
 	hooks := p.hooks
-	// What a successor that gives up leaves behind is its predecessor's.
+	// A successor that fails sends no STOPPING=1 and unlinks no socket: its predecessor goes on.
 	serves := p.state != handedOver && (p.ready || p.pred == nil)
 	p.mu.Unlock()
 	var errs []error

@@ -159,8 +159,8 @@ func (p *Process) upgrade(ctx context.Context, handoff func(context.Context, Suc
 	if err := b.watched(ctx, func(ctx context.Context) error { return handoff(ctx, s) }); err != nil {
 		s.Kill()
 		<-b.done
-		// Killed by nobody but us, it has told nothing that handoff's error
-		// doesn't. A death of its own is the better half of the story.
+		// If the successor has exited for a reason of its own, that is most likely the
+		// cause of handoff's error: report both. Its death by our own SIGKILL says nothing.
 		if b.err != nil && !errors.Is(b.err, errKilled) && !errors.Is(err, b.err) {
 			err = fmt.Errorf("%w (%w)", err, b.err)
 		}

@@ -25,7 +25,7 @@ const maxFields = 64
 
 // A Message is what a process has sent. Its receiver closes the files.
 type Message struct {
-	// PID is the sender's, which the kernel vouches for.
+	// PID is the sender's, from the credentials that the kernel attaches.
 	PID   int
 	Files []*os.File
 

@@ -15,10 +15,9 @@ import (
 // leftOverTime is the time that a process which has been killed has to end.
 const leftOverTime = time.Second
 
-// refuseLeftOvers reports a service that still runs though its supervisor was
-// killed. Nothing but systemd ends it then, and a second one beside it would
-// fight with it for whatever it serves. It is known by its environment, in which
-// its supervisor has told it where to send notifications.
+// refuseLeftOvers returns an error if the service still runs because its supervisor was
+// killed. Without systemd nothing has ended it, and a second instance would use the same
+// disks or files. It is found by the NOTIFY_SOCKET in its environment.
 func refuseLeftOvers(path string) error {
 	late := time.Now().Add(leftOverTime)
 	for _, pid := range notifiersOf(path) {

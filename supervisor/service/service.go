@@ -217,9 +217,9 @@ func (s *Service) loop(ctx context.Context, signals <-chan os.Signal) {
 	}
 }
 
-// forwarded are the signals that the service gets which come to its supervisor as
-// PID 1. The first process of a container is the only one that outsiders
-// signal; elsewhere they signal whom they mean, or all.
+// forwarded are the signals that a supervisor which is PID 1 passes on to the service. From
+// outside of a container only its PID 1 is signalled; elsewhere the service can be signalled
+// itself.
 var forwarded = []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2}
 
 // signalled deals with a signal.

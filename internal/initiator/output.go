@@ -82,7 +82,7 @@ type output struct {
 	broken   error
 	settled  sync.Cond // busy has become false, or leftover true
 
-	// Owned by whoever made output busy.
+	// Owned by the goroutine that set busy.
 	writing *batch
 	backing net.Buffers // of pieces, kept for the next batch
 	pieces  net.Buffers // what of the batch has not been written

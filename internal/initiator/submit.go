@@ -157,7 +157,7 @@ func (c *conn) sendDataLocked(t *task, transferTag uint32, lun uint64, end uint3
 	}
 }
 
-// deliver hands the result of t to whoever waits for it.
+// deliver hands the result of t to the goroutine that waits for it.
 func (s *Session) deliver(t *task) {
 	cmd, control := t.cmd, t.control
 	s.mu.Lock()

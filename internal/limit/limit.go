@@ -55,8 +55,8 @@ func (l *Limiter) Wait(stop <-chan struct{}) (waited bool) {
 	return true
 }
 
-// Log logs a line unless there are too many of them; how many were left out, the
-// next one says.
+// Log logs a line unless there are too many of them. The next line that is logged says how
+// many were left out.
 func (l *Limiter) Log(log *slog.Logger, level slog.Level, text string, args ...any) {
 	l.log(time.Now(), log, level, text, args...)
 }

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// Client talks to whoever listens on a socket.
+// Client talks to the process that listens on a socket.
 type Client struct {
 	host      string
 	maxAnswer int64

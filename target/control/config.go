@@ -113,7 +113,7 @@ func (s *Server) proposal(w http.ResponseWriter, r *http.Request) (p Proposal, o
 		return p, false
 	}
 	if strings.TrimSpace(p.Config) == "" {
-		// What would take everything away is a mistake of whoever made it.
+		// An empty configuration would remove every target: that can only be a mistake.
 		unixhttp.Reply(w, http.StatusBadRequest, problem{Error: "config is missing: give the whole text of the configuration"})
 		return p, false
 	}

@@ -193,8 +193,7 @@ func (s *Server) endSession(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
-	// An upgrade under way must not end because the one who asked for it
-	// does not want to know any more.
+	// An upgrade goes on even if the client that asked for it has closed its connection.
 	ctx := context.WithoutCancel(r.Context())
 	if v := r.FormValue("timeout"); v != "" {
 		d, err := time.ParseDuration(v)

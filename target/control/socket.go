@@ -15,7 +15,7 @@ import (
 	"github.com/gotgtd/gotgtd/internal/unixhttp"
 )
 
-// DefaultSocket is the path of the control socket when nobody names one:
+// DefaultSocket is the path of the control socket if none is given:
 // under /run for root, under the user's XDG_RUNTIME_DIR or else the folder for
 // temporary files for others.
 func DefaultSocket() string { return defaultSocket(os.Getuid(), os.Getenv("XDG_RUNTIME_DIR")) }
@@ -30,12 +30,12 @@ func defaultSocket(uid int, runtimeDir string) string {
 	return filepath.Join(os.TempDir(), "gotgtd-"+strconv.Itoa(uid), "gotgtd.sock")
 }
 
-// holderTimeout bounds the question to who listens on a socket.
+// holderTimeout bounds how long the process that listens on a socket may take to answer.
 const holderTimeout = time.Second
 
-// holder names who listens on a socket. The kernel knows who began to listen,
-// which is pid; after an upgrade that is a process that is gone, and the daemon
-// itself says who it is.
+// holder names the process that listens on a socket. The kernel knows which process called
+// listen(2), which is pid; after an upgrade that process has ended, so the daemon is asked
+// for its own PID.
 func holder(path string, pid int) string {
 	ctx, cancel := context.WithTimeout(context.Background(), holderTimeout)
 	defer cancel()

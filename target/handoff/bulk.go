@@ -21,8 +21,8 @@ const bulkAtLeast = 4 << 10
 
 // bulky is a state that may hold many megabytes of data.
 type bulky interface {
-	// Bulk yields where the state holds data, each of it at the same place of the
-	// order for writer and reader: what is added to the state later comes behind.
+	// Bulk yields pointers to the data in the state. Writer and reader identify data by its
+	// place in this sequence, so a later version appends to it and never inserts.
 	Bulk() iter.Seq[*[]byte]
 }
 
@@ -33,8 +33,8 @@ type Extent struct {
 	Length int64 `cbor:"3,keyasint"` // bytes
 }
 
-// takeBulk notes the data of a state that is to lie behind the snapshot, and takes it
-// out of the state. It returns how many bytes are left in there.
+// takeBulk moves the large data of a state out of it, to be written behind the snapshot, and
+// records where. It returns how many bytes of data stay in the state.
 func (s *Snapshot) takeBulk(section string, state bulky) (left int) {
 	var extents []Extent
 	index := 0

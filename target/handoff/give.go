@@ -12,9 +12,8 @@ import (
 	"time"
 )
 
-// PauseLimit is the longest that anything may stand still for a handoff.
-// Initiators that lose patience do so after 5 seconds of silence at the
-// earliest (open-iscsi's NOP-Out interval).
+// PauseLimit is the longest pause of a handoff. open-iscsi sends a NOP-Out after 5 seconds
+// of silence, and is the first initiator to notice a longer pause.
 const PauseLimit = 4 * time.Second
 
 // servingWait is how long the predecessor waits for the pause to be reported.
@@ -26,7 +25,7 @@ const servingWait = time.Second
 type Giver interface {
 	// Needs names the features that a reader of the snapshot must know.
 	Needs() []string
-	// Freeze stops everything. When it fails, nothing stands still.
+	// Freeze stops all sessions. If it fails, they go on.
 	Freeze(ctx context.Context) error
 	// Snapshot fills in sections and files. The files are sent in that order
 	// and stay the giver's.

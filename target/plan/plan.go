@@ -37,8 +37,8 @@ type Plan struct {
 }
 
 // Looks finds out what a logical unit would open: the ID and the size in bytes
-// of its store. fs.ErrNotExist is no fault where it would be made. With fit, the error is
-// also what else speaks against opening it.
+// of its store. fs.ErrNotExist is no error if the file would be created. With fit, it also
+// checks whether the store can be opened.
 type Looks func(l *config.LUN, fit bool) (id string, size int64, err error)
 
 // Make compares. A nil running is a start: everything is new. What is desired has the
@@ -187,7 +187,7 @@ func (p *planner) addLUN(target string, l *config.LUN, who []string) {
 	p.note(Change{Op: "+", Target: target, LUN: new(l.Number), What: what, Who: who, Sees: "REPORTED LUNS DATA HAS CHANGED"})
 }
 
-// remove is a target that the configuration has no more.
+// remove plans the removal of a target that the configuration no longer has.
 func (p *planner) remove(t *Target) {
 	c := Change{Op: "-", Target: t.Name, What: fmt.Sprintf("TID %d, %s", t.TID, count(len(t.LUNs), "logical unit"))}
 	sessions := p.running.sessions(t.Name)
@@ -236,7 +236,7 @@ func (p *planner) users(luns []LUN, sessions []*Session) string {
 
 func (p *planner) recent(t time.Time) bool { return !t.IsZero() && p.now.Sub(t) < RecentIO }
 
-// compare is a target that stays.
+// compare plans the changes of a target that stays.
 func (p *planner) compare(was *Target, t *config.Target) {
 	sessions := p.running.sessions(t.Name)
 	if was.TID != t.TID {
@@ -268,9 +268,9 @@ func (p *planner) compare(was *Target, t *config.Target) {
 	}
 }
 
-// compareLUN is a logical unit that keeps its number, of the target that is to have the
-// number tid. sessions are those that see it, and at is the change to it, as far as it is the
-// same for every one.
+// compareLUN plans the changes of a logical unit that keeps its number. tid is the number that
+// the target is to have, sessions are those that see the logical unit, and at has the fields
+// that all of its changes have in common.
 func (p *planner) compareLUN(was *LUN, l *config.LUN, tid int, sessions []*Session, at Change) {
 	id, size, err := p.look(l, was.Error != "" || p.lax)
 	if other := p.another(was, l, id, err, tid); other != "" {
@@ -310,8 +310,9 @@ func (p *planner) compareLUN(was *LUN, l *config.LUN, tid int, sessions []*Sessi
 	}
 }
 
-// lose is a logical unit whose store could be opened and can't be now, for err.
-// Unless the configuration ignores errors, that is an error before there is a plan.
+// lose plans that a logical unit becomes not ready, because its store can't be opened any more:
+// err says why. It is called only if the configuration ignores errors; otherwise such a
+// configuration is refused before there is a plan.
 func (p *planner) lose(at Change, l *config.LUN, err error, sessions []*Session) {
 	at.What, at.Sees = fmt.Sprintf("it would not be ready: %v", err), "NOT READY, until it can be opened"
 	mend := "mend that"
@@ -325,8 +326,8 @@ func (p *planner) lose(at Change, l *config.LUN, err error, sessions []*Session)
 	p.note(at)
 }
 
-// compareReady is a logical unit whose store could not be opened. err is what speaks
-// against opening it now.
+// compareReady plans that a logical unit becomes ready whose store could not be opened before.
+// err says why it can't be opened now either.
 func (p *planner) compareReady(at Change, l *config.LUN, size int64, err error) {
 	switch {
 	case err == nil && size >= int64(l.BlockSize):
@@ -356,9 +357,9 @@ func (p *planner) compareSize(at Change, was *LUN, size int64, sessions []*Sessi
 	p.note(at)
 }
 
-// another says what makes a logical unit another one than that of the same
-// number which runs; nothing if it is the same. id is of the store that it
-// would open, looked why it can't be told.
+// another says why an initiator would find another disk at the number of the logical unit was; it
+// is empty if the disk stays the same. id is the ID of the store that l would open, and
+// looked the error if there is none.
 func (p *planner) another(was *LUN, l *config.LUN, id string, looked error, tid int) string {
 	var list []string
 	for _, f := range []struct{ name, was, now string }{

@@ -10,13 +10,13 @@ import (
 	"github.com/gotgtd/gotgtd/target/config"
 )
 
-// compareView is about the sessions that a logical unit comes to, or is taken
-// from, by its access list. For the latter it is as gone.
+// compareView plans what a change of the access list does: the logical unit appears for some
+// sessions and disappears for others. To the latter it is as if it were removed.
 func (p *planner) compareView(was *LUN, l *config.LUN, target string, sessions []*Session) {
 	var comes, goes []*Session
 	for _, s := range sessions {
 		if !s.From.IsValid() {
-			continue // of a process that masks nothing, and does not tell
+			continue // the process that runs is of a version without access lists
 		}
 		_, hidden := slices.BinarySearch(s.Masked, l.Number)
 		switch will := l.Access.Allows(s.From, s.Initiator, s.Account); {

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -25,6 +26,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/internal/limit"
+	"github.com/gotgtd/gotgtd/internal/replace"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/scsi"
@@ -166,6 +168,12 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	o.Config = conf
+	if o.StateDir != "" {
+		// A missing one costs persistence alone.
+		if err := replace.Folder(o.StateDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("can't keep reservations in the state folder: %w", err)
+		}
+	}
 	s := &Server{conf: conf, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second), opening: make(chan struct{}, 1)}
 	s.waits.Store(o.Successor)
 	s.ctx, s.cancel = context.WithCancel(context.Background())

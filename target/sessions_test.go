@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -205,5 +206,20 @@ func TestRemoveTarget(t *testing.T) {
 	}
 	if err := again.Settle(t.Context(), initiator.LUN(1)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStateDirOfOthers: reservations are not kept where anybody can write them.
+func TestStateDirOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Options{StateDir: dir})
+	if err == nil {
+		s.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "can be written by others") {
+		t.Errorf("a state folder of everybody's: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -68,8 +69,11 @@ func openLedger(dir string) (*ledger, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("can't make the state folder (--state-dir): %w", err)
 	}
+	if err := replace.Folder(dir); err != nil {
+		return nil, fmt.Errorf("can't keep anything in the state folder (--state-dir): %w", err)
+	}
 	l := &ledger{path: filepath.Join(dir, ledgerName)}
-	text, err := os.ReadFile(l.path)
+	text, err := readPrivate(l.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return l, nil
 	}
@@ -85,6 +89,16 @@ func openLedger(dir string) (*ledger, error) {
 	}
 	l.targets, l.text = f.Targets, text
 	return l, nil
+}
+
+// readPrivate reads a file of the state folder.
+func readPrivate(path string) ([]byte, error) {
+	f, err := replace.ReadPrivate(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
 }
 
 // check finds numbers that can't be: somebody may have edited the file, and the messages about

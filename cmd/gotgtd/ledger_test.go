@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,6 +99,24 @@ func TestStateFolderIsMade(t *testing.T) {
 	}
 	if _, err := openLedger(file); err == nil || !strings.Contains(err.Error(), "--state-dir") || !strings.Contains(err.Error(), file) {
 		t.Errorf("a file for a state folder: %v", err)
+	}
+}
+
+// TestStateFolderOfOthers: what is kept in it decides which disk is which, and who has it reserved.
+func TestStateFolderOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	victim, noted := filepath.Join(t.TempDir(), "victim"), filepath.Join(dir, ledgerName)
+	if err := errors.Join(os.WriteFile(victim, nil, 0o600), os.Symlink(victim, noted)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openLedger(dir); err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		t.Errorf("the numbers at the end of a link: %v", err)
+	}
+	if err := errors.Join(os.Remove(noted), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openLedger(dir); err == nil || !strings.Contains(err.Error(), "--state-dir") || !strings.Contains(err.Error(), "can be written by others") {
+		t.Errorf("a folder of everybody's: %v", err)
 	}
 }
 

@@ -174,6 +174,9 @@ func writeSecret(configFile, target, user string, text []byte, uid, gid int) (st
 	} else if !errors.Is(err, os.ErrExist) {
 		return "", fmt.Errorf("can't make a folder for secrets: %w", err)
 	}
+	if err := replace.Folder(dir, uid); err != nil {
+		return "", fmt.Errorf("can't keep secrets there: %w", err)
+	}
 	if target == "" {
 		target = "discovery"
 	}

@@ -98,8 +98,7 @@ func (f *File) write(path string, text []byte) error {
 // It is on stable storage then.
 func Write(path string, text []byte, mode fs.FileMode, uid, gid int) (err error) {
 	aside := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d.new", filepath.Base(path), os.Getpid()))
-	_ = os.Remove(aside) // of a process of the same number, long ago
-	w, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	w, err := Create(aside)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/internal/replace"
 )
 
 // dialTimeout bounds the attempt to reach who listens on a socket.
@@ -81,12 +83,8 @@ func MakeFolder(path string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("can't make the folder of the control socket: %w", err)
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		return fmt.Errorf("can't use %q for the control socket: %w", dir, err)
-	}
-	if int(st.Uid) != os.Getuid() && st.Uid != 0 {
-		return fmt.Errorf("can't use %q for the control socket: it belongs to another user", dir)
+	if err := replace.Folder(dir); err != nil {
+		return fmt.Errorf("can't have the control socket there: %w", err)
 	}
 	return nil
 }

@@ -104,7 +104,7 @@ func TestFolderOfAnotherUser(t *testing.T) {
 	if err := os.Chown(dir, 12345, -1); err != nil {
 		t.Fatal(err)
 	}
-	if err := MakeFolder(filepath.Join(dir, "socket")); err == nil || !strings.Contains(err.Error(), "it belongs to another user") {
+	if err := MakeFolder(filepath.Join(dir, "socket")); err == nil || !strings.Contains(err.Error(), "belongs to another user") {
 		t.Errorf("a folder of another user: %v", err)
 	}
 }

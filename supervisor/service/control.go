@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/replace"
 	"github.com/gotgtd/gotgtd/internal/unixhttp"
 )
 
@@ -48,6 +50,9 @@ func (r *request) answer(result Result) { r.reply <- result }
 
 // listenControl makes the control socket, which only its owner can use.
 func listenControl(path string) (*net.UnixListener, error) {
+	if err := replace.Folder(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("can't have the control socket there: %w", err)
+	}
 	if err := unixhttp.RemoveDead(path); err != nil {
 		return nil, fmt.Errorf("can't make the control socket: %w", err)
 	}

@@ -24,6 +24,7 @@ import (
 	"net"
 	"sync"
 
+	"github.com/gotgtd/gotgtd/internal/contain"
 	"github.com/gotgtd/gotgtd/supervisor"
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/handoff"
@@ -101,32 +102,44 @@ func Start(ctx context.Context, p *supervisor.Process, o Options) (*Generation, 
 
 // start does all that can fail.
 func (g *Generation) start(ctx context.Context, predecessor *net.UnixConn) error {
-	var o target.Options
 	var changes []string
+	build := func() (err error) {
+		changes, err = g.build(ctx, predecessor != nil)
+		return err
+	}
+	if predecessor == nil {
+		return build()
+	}
+	// A panic is a fault of this version: the predecessor goes on, and its report has it.
+	// Once this process has taken over, there is nobody to go on.
+	if err := contain.Call(build); err != nil {
+		return err
+	}
+	defer predecessor.Close()
 	var err error
+	g.history, err = g.server.TakeOver(ctx, predecessor, g.options.Version, changes...)
+	return err
+}
+
+// build makes the Server with its targets and portals, and returns what that changes.
+func (g *Generation) build(ctx context.Context, successor bool) (changes []string, err error) {
+	var o target.Options
 	if g.options.Prepare != nil {
 		if o, changes, err = g.options.Prepare(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	o.Successor = predecessor != nil
+	o.Successor = successor
 	if o.Log == nil {
 		o.Log = g.log
 	}
 	if g.server, err = target.New(o); err != nil {
-		return err
+		return nil, err
 	}
 	if g.options.Open != nil {
-		if err := g.options.Open(ctx, g.server); err != nil {
-			return err
-		}
+		err = g.options.Open(ctx, g.server)
 	}
-	if predecessor == nil {
-		return nil
-	}
-	defer predecessor.Close()
-	g.history, err = g.server.TakeOver(ctx, predecessor, g.options.Version, changes...)
-	return err
+	return changes, err
 }
 
 // Server returns the Server, which is the Generation's to close.

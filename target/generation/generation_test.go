@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/supervisor"
@@ -109,6 +111,32 @@ func TestFailures(t *testing.T) {
 	}
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the listener: %v", err)
+	}
+}
+
+// TestPanicOfSuccessor is a failure like any other: the predecessor is told and goes on.
+func TestPanicOfSuccessor(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		c, err := net.FileConn(f)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		ends[i] = c.(*net.UnixConn)
+	}
+	g := &Generation{log: quiet, options: Options{Prepare: func() (target.Options, []string, error) { panic("out of range") }}}
+	if err := g.start(t.Context(), ends[0]); err == nil || !strings.Contains(err.Error(), "panic: out of range") || !strings.Contains(err.Error(), "generation_test.go:") {
+		t.Errorf("error: %v", err)
+	}
+	if _, err := ends[0].Write([]byte("heard")); err != nil {
+		t.Errorf("the predecessor can't be told: %v", err)
 	}
 }
 

@@ -103,6 +103,32 @@ func (k *fakeTaker) Restore(s *Snapshot, files []*os.File) error {
 
 func (k *fakeTaker) Start() { k.started = true }
 
+// TestTextOfAnyBytes: names, aliases and paths that are no UTF-8 do not end an upgrade, in what
+// a predecessor of before has written neither.
+func TestTextOfAnyBytes(t *testing.T) {
+	const text = "Latin-1: \xfc, \xff\xfe"
+	want := state{Text: text, Map: map[string]uint32{text: 1}}
+	s := &Snapshot{Schema: Schema, Version: text, Files: []File{{Kind: "lock", Name: text}}, History: []Report{{Error: text}}}
+	if err := s.Put("test", &want); err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := Unmarshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got state
+	if err := read.Get("test", &got); err != nil {
+		t.Fatal(err)
+	}
+	if !cmp.Equal(want, got) || !cmp.Equal(s.Files, read.Files) || !cmp.Equal(s.History, read.History) || read.Version != text {
+		t.Errorf("%+v of %+v", got, read)
+	}
+}
+
 // give runs Give against a successor's side that other plays.
 func give(t *testing.T, g *fakeGiver, limit time.Duration, other func(c *net.UnixConn)) (*Report, error) {
 	t.Helper()
@@ -179,6 +205,11 @@ func TestFailures(t *testing.T) {
 				t.Error("Take has no error")
 			}
 		}, thawed, "two disks"},
+		{"panics", fakeGiver{}, func(c *net.UnixConn) {
+			if _, err := Take(t.Context(), c, &fakeTaker{restore: func() error { panic("out of range") }}, Hello{}); err == nil {
+				t.Error("Take has no error")
+			}
+		}, thawed, "can't take over: panic: out of range (handoff.TestFailures"},
 		{"dies before TAKEN", fakeGiver{}, func(c *net.UnixConn) {
 			w := hello(c)
 			if _, _, err := w.receiveSnapshot(); err != nil {

@@ -102,8 +102,11 @@ func (s *Snapshot) Get(section string, state any) error {
 var (
 	encoding = must(cbor.CoreDetEncOptions().UserBufferEncMode())
 	// The limits are above anything that a daemon can hold: 65,535 sessions
-	// and the tasks of each.
-	decoding = must(cbor.DecOptions{MaxArrayElements: 1 << 24, MaxMapPairs: 1 << 20, MaxNestedLevels: 32}.DecMode())
+	// and the tasks of each. Text need not be UTF-8: names, aliases and keys come from
+	// initiators, paths from the file system, and the encoder writes them as they are.
+	decoding = must(cbor.DecOptions{
+		MaxArrayElements: 1 << 24, MaxMapPairs: 1 << 20, MaxNestedLevels: 32, UTF8: cbor.UTF8DecodeInvalid,
+	}.DecMode())
 )
 
 func must[T any](v T, err error) T {

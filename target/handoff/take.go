@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/gotgtd/gotgtd/internal/contain"
 )
 
 // Taker is what takes state over. Its methods are called in the order in
@@ -55,7 +57,8 @@ func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) ([]Report,
 	if err != nil {
 		return nil, w.fail(fmt.Errorf("can't take over: %w", err))
 	}
-	err = t.Restore(s, files)
+	// A panic is a fault of this version and no reason to leave the predecessor without one.
+	err = contain.Call(func() error { return t.Restore(s, files) })
 	s.release()
 	if err != nil {
 		return nil, w.fail(fmt.Errorf("can't take over: %w", err))

@@ -22,6 +22,9 @@ const (
 	// ChunkSize is how many bytes are asked of the socket in one read. A longer PDU
 	// does not fit into the input's buffer.
 	ChunkSize = 64 << 10
+
+	// The longest piece of what another process has read.
+	preloadSize = 1 << 20
 )
 
 // A Handler handles the PDUs of an [Input], on the goroutine that reads.
@@ -76,9 +79,10 @@ type Input struct {
 	headerDigest, dataDigest bool
 	limit                    int // our MaxRecvDataSegmentLength, bytes
 
-	chunk    *mem.Buffer // nil while nothing is buffered
-	r, w     int         // unread bytes are chunk.B[r:w]
-	headerOK bool        // the header at r has been checked
+	ahead    []*mem.Buffer // what another process has read, and comes before what the reader has
+	chunk    *mem.Buffer   // nil while nothing is buffered
+	r, w     int           // unread bytes are chunk.B[r:w]
+	headerOK bool          // the header at r has been checked
 	bulk     bulk
 	err      error // of the last read
 }
@@ -111,29 +115,53 @@ func (in *Input) Release() {
 	in.chunk.Release()
 	in.chunk = nil
 	in.r, in.w = 0, 0
+	for _, b := range in.ahead {
+		b.Release()
+	}
+	in.ahead = nil
 }
 
 // Bytes returns what has arrived and has had no effect yet.
 func (in *Input) Bytes() []byte {
-	if in.chunk == nil {
-		return nil
+	var parts [][]byte
+	if in.chunk != nil {
+		b := in.chunk.B[in.r:in.w]
+		if in.bulk.dest == nil {
+			parts = append(parts, b)
+		} else {
+			// The padding and digest of the segment, which is complete then, follow
+			// its header in the chunk.
+			parts = append(parts, b[:in.bulk.head], in.bulk.dest[:in.bulk.got], b[in.bulk.head:])
+		}
 	}
-	b := in.chunk.B[in.r:in.w]
-	if in.bulk.dest == nil {
-		return b
+	for _, b := range in.ahead {
+		parts = append(parts, b.B)
 	}
-	// The padding and digest of the segment, which is complete then, follow
-	// its header in the chunk.
-	return slices.Concat(b[:in.bulk.head], in.bulk.dest[:in.bulk.got], b[in.bulk.head:])
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	return slices.Concat(parts...)
 }
 
-// Preload puts bytes that another process has read in front of the stream.
+// Preload puts bytes that another process has read in front of the stream. They take
+// the way of those that the reader has: a long data segment goes to its place.
 func (in *Input) Preload(b []byte) {
-	if len(b) == 0 {
-		return
+	for piece := range slices.Chunk(b, preloadSize) {
+		p := in.pool.Get(len(piece))
+		copy(p.B, piece)
+		in.ahead = append(in.ahead, p)
 	}
-	in.chunk = in.pool.Get(max(ChunkSize, len(b)+ChunkSize/2))
-	in.w = copy(in.chunk.B, b)
+}
+
+// readAhead moves bytes that another process has read to dest.
+func (in *Input) readAhead(dest []byte) int {
+	b := in.ahead[0]
+	n := copy(dest, b.B)
+	if b.B = b.B[n:]; len(b.B) == 0 {
+		b.Release()
+		in.ahead = in.ahead[1:]
+	}
+	return n
 }
 
 // More waits for bytes and reads them, once. At the end of the stream it returns
@@ -163,7 +191,13 @@ func (in *Input) read(uintptr) bool {
 	} else {
 		dest = in.space()
 	}
-	n, err := in.reader.Read(dest)
+	var n int
+	var err error
+	if len(in.ahead) > 0 {
+		n = in.readAhead(dest)
+	} else {
+		n, err = in.reader.Read(dest)
+	}
 	switch {
 	case err == unix.EAGAIN:
 		if in.r == in.w && in.bulk.dest == nil {

@@ -364,6 +364,41 @@ func TestInputInPieces(t *testing.T) {
 	})
 }
 
+// The longest PDU that RFC 7143 allows is longer, with its header, than any buffer. It moves
+// all the same, before and after the other process has read what came with it.
+func TestLongestSegmentMoves(t *testing.T) {
+	const longest = 1<<24 - 4 // the handler asks for three bytes more
+	stream := requests([]int{longest, 3}, true, -1)
+	pool := new(mem.Pool)
+	var got []string
+	source := &script{bytes: slices.Clone(stream), pieces: []int{pdu.BHSLen + pdu.DigestLen, longest - 1}}
+	var before []byte
+	for _, reads := range []int{2, 0, 9, 1 << 30} {
+		in := newInput(pool, source, true, 16<<10)
+		in.in.SetLimit(longest)
+		in.in.Preload(before)
+		if err := in.run(func() bool { reads--; return reads < 0 }); err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		before = bytes.Clone(in.in.Bytes())
+		in.in.Drop()
+		in.in.Release()
+		got = append(got, in.pdus...)
+	}
+	whole := newInput(pool, &script{bytes: stream}, true, 1<<30-1)
+	whole.in.SetLimit(longest)
+	if err := whole.run(func() bool { return false }); err != io.EOF {
+		t.Fatal(err)
+	}
+	whole.in.Release()
+	if len(got) != 2 || !slices.Equal(got, whole.pdus) {
+		t.Fatalf("%d PDUs, or not the same as in one process", len(got))
+	}
+	if n := pool.Used(); n > 0 {
+		t.Fatalf("%d bytes are still on loan", n)
+	}
+}
+
 // What can't be trusted ends the stream (RFC 7143 7.7, 7.8).
 func TestFormatErrors(t *testing.T) {
 	long := header(&pdu.NOPOut{DataLength: 200<<10 + 1})

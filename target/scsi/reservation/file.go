@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 
 	"github.com/fxamacker/cbor/v2"
+
+	"github.com/gotgtd/gotgtd/internal/replace"
 )
 
 // The file begins with magic and version, 8 and 4 bytes, then the length of
@@ -197,7 +199,7 @@ var realDisk = disk{
 }
 
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := replace.ReadPrivate(path)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +212,7 @@ func readFile(path string) ([]byte, error) {
 }
 
 func writeFile(path string, content []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := replace.Create(path)
 	if err != nil {
 		return err
 	}

@@ -309,3 +309,25 @@ func TestReadFileLimit(t *testing.T) {
 		t.Error("a directory is taken for a file")
 	}
 }
+
+// TestLinksInTheWay: nothing is written through a symbolic link, nor read through one.
+func TestLinksInTheWay(t *testing.T) {
+	dir := t.TempDir()
+	path, victim := filepath.Join(dir, "lun"), filepath.Join(dir, "victim")
+	if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o600), os.Symlink(victim, path+".tmp")); err != nil {
+		t.Fatal(err)
+	}
+	l := newLocal(t, Options{File: path})
+	failed(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagAPTPL)), "symbolic link")
+	if err := os.Rename(path+".tmp", path); err != nil {
+		t.Fatal(err)
+	}
+	l = New(Options{File: path})
+	if err := l.Damage(); err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		t.Errorf("loading through a link: %v", err)
+	}
+	good(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagAPTPL))) // in place of the link
+	if b, err := os.ReadFile(victim); err != nil || string(b) != "precious" {
+		t.Errorf("the end of the link holds %q, %v", b, err)
+	}
+}

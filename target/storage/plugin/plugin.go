@@ -83,7 +83,7 @@ func newBackingStore(name string) (bs api.BackingStore, err error) {
 	if name == "" {
 		return nil, errors.New("a plug-in needs a name")
 	}
-	err = contain(func() (err error) {
+	err = contained(func() (err error) {
 		bs, err = scsi.NewBackingStore(name)
 		return err
 	})
@@ -130,14 +130,14 @@ func (s *store) open(parameters map[string]string) error {
 		for _, name := range slices.Sorted(maps.Keys(parameters)) {
 			list = append(list, name+"="+parameters[name])
 		}
-		if err := contain(func() error { return s.bs.Init(s.lu, strings.Join(list, ";")) }); err != nil {
+		if err := contained(func() error { return s.bs.Init(s.lu, strings.Join(list, ";")) }); err != nil {
 			return fmt.Errorf("the plug-in's Init: %w", err)
 		}
 		s.initialized = true
 	}
-	err := contain(func() error { return s.bs.Open(s.lu, s.path) })
+	err := contained(func() error { return s.bs.Open(s.lu, s.path) })
 	if err != nil && s.initialized {
-		err = errors.Join(err, contain(func() error { return s.bs.Exit(s.lu) }))
+		err = errors.Join(err, contained(func() error { return s.bs.Exit(s.lu) }))
 	}
 	return err
 }

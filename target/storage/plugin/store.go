@@ -135,7 +135,7 @@ func (s *store) ReadAt(p []byte, off int64) (int, error) {
 // read gets at least one byte, or io.ErrUnexpectedEOF where there is no more.
 func (s *store) read(p []byte, off int64) (n int, err error) {
 	var b []byte
-	err = contain(func() (err error) {
+	err = contained(func() (err error) {
 		b, err = s.bs.Read(off, int64(len(p)))
 		n = copy(p, b)
 		return err
@@ -175,7 +175,7 @@ func (s *store) write(p []byte, off int64) error {
 		p = bytes.Clone(p)
 	}
 	s.settled.Store(false)
-	return contain(func() error { return s.bs.Write(p, off) })
+	return contained(func() error { return s.bs.Write(p, off) })
 }
 
 // Flush is the plug-in's DataSync of the whole store. After Settle there is
@@ -187,7 +187,7 @@ func (s *store) Flush() error {
 	if s.settled.Load() {
 		return nil
 	}
-	if err := contain(func() error { return s.bs.DataSync(0, s.size.Load()) }); err != nil {
+	if err := contained(func() error { return s.bs.DataSync(0, s.size.Load()) }); err != nil {
 		return s.fail("flush", 0, 0, err)
 	}
 	return nil
@@ -228,7 +228,7 @@ func (s *store) measure() (size uint64, err error) {
 	if !s.owned {
 		return s.lu.Size, nil
 	}
-	err = contain(func() error {
+	err = contained(func() error {
 		size = s.bs.Size(s.lu)
 		return nil
 	})
@@ -246,9 +246,9 @@ func (s *store) Close() error {
 	if !s.owned {
 		return nil
 	}
-	err := contain(func() error { return s.bs.Close(s.lu) })
+	err := contained(func() error { return s.bs.Close(s.lu) })
 	if s.initialized {
-		err = errors.Join(err, contain(func() error { return s.bs.Exit(s.lu) }))
+		err = errors.Join(err, contained(func() error { return s.bs.Exit(s.lu) }))
 	}
 	if err != nil {
 		return s.fail("close", 0, 0, err)

@@ -141,14 +141,14 @@ func TestPanicIsOneLine(t *testing.T) {
 	s := open(t, Options{Name: m.register(t)})
 	_, err := s.WriteAt(make([]byte, 512), 0)
 	var p *PanicError
-	if !errors.As(err, &p) || len(p.Value) > maxPanic+3 || !strings.Contains(p.Where, "TestPanicIsOneLine") {
+	if !errors.As(err, &p) || len(p.Value) > 256+3 || !strings.Contains(p.Where, "TestPanicIsOneLine") {
 		t.Errorf("WriteAt: %v", err)
 	}
 	if err = s.Flush(); !errors.As(err, &p) || !strings.Contains(p.Value, "index out of range") ||
 		!strings.Contains(p.Where, "TestPanicIsOneLine.func2, store_test.go:") {
 		t.Errorf("Flush: %v", err)
 	}
-	err = contain(func() error { panic(badError{}) })
+	err = contained(func() error { panic(badError{}) })
 	if !errors.As(err, &p) || !strings.Contains(p.Value, "badError") {
 		t.Errorf("a panic while a panic is printed: %v", err)
 	}

@@ -34,7 +34,7 @@ func (s *store) discard(off, n int64) error {
 	for end := off + n; off < end; {
 		unmapped := min(end-off, maxUnmap)
 		d := api.UnmapBlockDescriptor{Offset: uint64(off), TL: uint32(unmapped)}
-		if err := contain(func() error { return s.bs.Unmap([]api.UnmapBlockDescriptor{d}) }); err != nil {
+		if err := contained(func() error { return s.bs.Unmap([]api.UnmapBlockDescriptor{d}) }); err != nil {
 			return err
 		}
 		for last := off + unmapped; off < last; off += int64(len(piece)) {

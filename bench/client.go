@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -152,6 +153,9 @@ func load(o loadOptions) client {
 // dialTimeout bounds a login and what follows until the unit is ready.
 const dialTimeout = 20 * time.Second
 
+// sessionsOfOne is how many sessions one host opens.
+const sessionsOfOne = 100
+
 // dialAll opens sessions to a logical unit and takes the unit attentions that
 // wait there. With an error it returns those that it has opened.
 func dialAll(ctx context.Context, u unit, n int, digests bool) (sessions []*initiator.Session, err error) {
@@ -161,7 +165,12 @@ func dialAll(ctx context.Context, u unit, n int, digests bool) (sessions []*init
 	if digests {
 		o.HeaderDigest, o.DataDigest = "CRC32C,None", "CRC32C,None"
 	}
-	for range n {
+	for i := range n {
+		if n > sessionsOfOne { // as many hosts, for a target that gives each its share of sessions
+			host := i / sessionsOfOne
+			o.InitiatorName = fmt.Sprintf("iqn.2026-11.io.gotgtd:host-%d", host)
+			o.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+host))}}).DialContext
+		}
 		s, err := initiator.Dial(ctx, o)
 		if err != nil {
 			return sessions, fmt.Errorf("session %d of %d: %w", len(sessions)+1, n, err)

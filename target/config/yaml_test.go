@@ -39,6 +39,12 @@ limits:
   sessions: 10
   connections: 20
   logins: 5
+  sessions-per-initiator: 3
+  sessions-per-address: 4
+  logins-per-address: 2
+  first-request-timeout: 2
+  discovery-sessions: 6
+  discovery-timeout: 30s
   login-timeout: 1m
   memory: 128MiB
 include: [included.d/*.yaml]
@@ -137,7 +143,11 @@ func TestYAMLEverything(t *testing.T) {
 			{"host-c", Account{User: "host-c", Secret: "secret-of-host-c"}},
 			{"d", Account{User: "host-d", Secret: "secret-of-host-d", Initiators: []string{"iqn.1993-08.org.debian:d*"}}},
 		},
-		Limits:  Limits{Sessions: 10, Connections: 20, Logins: 5, LoginTimeout: time.Minute, Memory: 128 << 20},
+		Limits: Limits{
+			Sessions: 10, Connections: 20, Logins: 5, LoginTimeout: time.Minute, Memory: 128 << 20,
+			SessionsPerInitiator: 3, SessionsPerAddress: 4, ConnectionsPerAddress: 64, LoginsPerAddress: 2,
+			FirstRequestTimeout: 2 * time.Second, DiscoverySessions: 6, DiscoveryTimeout: 30 * time.Second,
+		},
 		Targets: []Target{everythingTarget(dir)},
 	}
 	if diff := cmp.Diff(want, cfg, sameConfig); diff != "" {
@@ -259,6 +269,9 @@ func TestYAMLErrors(t *testing.T) {
 			"1:20: limits.sessions: 010: write a decimal number",
 			"1:33: limits.logins: -1 is not in the range",
 			"1:50: limits.connections: must be a number",
+		}},
+		{"limits: {logins-per-address: -1, discovery-sessions: 5000, first-request-timeout: -1s}\n", []string{
+			"1:30: limits.logins-per-address: -1 is not in the range", "1:54: limits.discovery-sessions: 5000 is not in the range", "1:83: limits.first-request-timeout: ",
 		}},
 		{"limits: {memory: 1M}\n", []string{"1:18: limits.memory: must be at least 64MiB"}},
 		{"ignore-errors: 'yes'\n", []string{"1:16: ignore-errors: must be true or false"}},

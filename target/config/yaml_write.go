@@ -57,8 +57,11 @@ func (w *yamlWriter) config(c *Config) *fileConfig {
 }
 
 func (w *yamlWriter) limits(l Limits) *Limits {
-	var def Limits
+	var top Limits
+	top.SetDefaults()
+	def := Limits{Sessions: l.Sessions, Connections: l.Connections, Logins: l.Logins} // the defaults of shares follow from these
 	def.SetDefaults()
+	def.Sessions, def.Connections, def.Logins = top.Sessions, top.Connections, top.Logins
 	omitDefaults(&l, &def)
 	return orNil(l)
 }

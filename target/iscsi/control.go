@@ -4,7 +4,6 @@ package iscsi
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
@@ -132,17 +131,9 @@ func (n *Node) liveness() {
 				n.expireLogins(now)
 				for _, s := range n.sessionList() {
 					s.checkLiveness(now)
+					s.expireDiscovery(now)
 				}
 			})
-		}
-	}
-}
-
-// expireLogins ends the connections whose login takes too long.
-func (n *Node) expireLogins(now time.Time) {
-	for _, c := range n.connList() {
-		if c.is(connLogin) && now.Sub(c.born) > n.opt.Limits.LoginTimeout {
-			c.close(fmt.Errorf("login not complete after %v", n.opt.Limits.LoginTimeout))
 		}
 	}
 }

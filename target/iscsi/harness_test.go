@@ -86,7 +86,16 @@ func newRigOn(t *testing.T, limits Limits, auth Auth, sys system, buffer int) *r
 // newRigWith is newRigOn with shortcuts forced on or off.
 func newRigWith(t *testing.T, limits Limits, auth Auth, sys system, buffer int, f FastPaths) *rig {
 	t.Helper()
-	r := &rig{t: t, node: NewNode(Options{Log: slog.New(slog.DiscardHandler), FastPaths: f}), done: make(chan struct{}), buffer: buffer}
+	return newRigOf(t, limits, auth, sys, buffer, Options{FastPaths: f})
+}
+
+// newRigOf is newRigOn with a Node of these options.
+func newRigOf(t *testing.T, limits Limits, auth Auth, sys system, buffer int, o Options) *rig {
+	t.Helper()
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	r := &rig{t: t, node: NewNode(o), done: make(chan struct{}), buffer: buffer}
 	r.node.sys = sys
 	r.accepts.Store(r.node)
 	r.target, r.store = newDisk(t, limits, auth)
@@ -172,12 +181,23 @@ type raw struct {
 
 func (r *rig) raw() *raw {
 	r.t.Helper()
-	c, err := net.Dial("tcp", r.address())
+	return r.rawFrom("127.0.0.1")
+}
+
+// rawFrom is raw from an address of loopback's.
+func (r *rig) rawFrom(ip string) *raw {
+	r.t.Helper()
+	c, err := from(ip)(r.t.Context(), "tcp", r.address())
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { c.Close() })
 	return &raw{r.t, c}
+}
+
+// from returns what dials from an address.
+func from(ip string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}).DialContext
 }
 
 // encode returns a PDU with its data segment, which is padded.

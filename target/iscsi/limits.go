@@ -12,7 +12,7 @@ import (
 // NodeLimits bound what initiators can make a [Node] use. A zero is the default. The keys are
 // those of a configuration.
 type NodeLimits struct {
-	Sessions     int           `yaml:"sessions,omitempty"`      // sessions at a time, discovery sessions among them; default 1024
+	Sessions     int           `yaml:"sessions,omitempty"`      // sessions with targets at a time; default 1024
 	Connections  int           `yaml:"connections,omitempty"`   // TCP connections at a time; default 4096
 	Logins       int           `yaml:"logins,omitempty"`        // connections that have not finished their login; default 128
 	LoginTimeout time.Duration `yaml:"login-timeout,omitempty"` // from accept to the end of the login; default 15 s
@@ -20,11 +20,23 @@ type NodeLimits struct {
 	// Memory is how many bytes of buffers commands under way have before command windows
 	// shrink and R2Ts wait; default 1 GiB.
 	Memory int64 `yaml:"memory,omitempty,size"`
+
+	// Shares of the above, so that others have theirs. An IPv6 network of 64 bits counts as
+	// one address.
+	SessionsPerInitiator  int `yaml:"sessions-per-initiator,omitempty"`  // of one name and account; default a quarter of Sessions, at least 16
+	SessionsPerAddress    int `yaml:"sessions-per-address,omitempty"`    // default half of Sessions, at least 32
+	ConnectionsPerAddress int `yaml:"connections-per-address,omitempty"` // default half of Connections, at least 64
+	LoginsPerAddress      int `yaml:"logins-per-address,omitempty"`      // default a quarter of Logins, at least 4
+
+	FirstRequestTimeout time.Duration `yaml:"first-request-timeout,omitempty"` // from accept to the first whole PDU; default 5 s
+	DiscoverySessions   int           `yaml:"discovery-sessions,omitempty"`    // discovery sessions at a time; default 64
+	DiscoveryTimeout    time.Duration `yaml:"discovery-timeout,omitempty"`     // how long a discovery session lasts; default 60 s
 }
 
 const (
-	maxAtATime = 1 << 16  // sessions, connections and logins
-	minMemory  = 64 << 20 // bytes
+	maxAtATime   = 1 << 16  // sessions, connections and logins
+	maxDiscovery = 1 << 12  // sessions
+	minMemory    = 64 << 20 // bytes
 )
 
 // SetDefaults replaces each zero by its default.
@@ -34,6 +46,13 @@ func (l *NodeLimits) SetDefaults() {
 	l.Logins = cmp.Or(l.Logins, 128)
 	l.LoginTimeout = cmp.Or(l.LoginTimeout, 15*time.Second)
 	l.Memory = cmp.Or(l.Memory, 1<<30)
+	l.SessionsPerInitiator = cmp.Or(l.SessionsPerInitiator, max(16, l.Sessions/4))
+	l.SessionsPerAddress = cmp.Or(l.SessionsPerAddress, max(32, l.Sessions/2))
+	l.ConnectionsPerAddress = cmp.Or(l.ConnectionsPerAddress, max(64, l.Connections/2))
+	l.LoginsPerAddress = cmp.Or(l.LoginsPerAddress, max(4, l.Logins/4))
+	l.FirstRequestTimeout = cmp.Or(l.FirstRequestTimeout, 5*time.Second)
+	l.DiscoverySessions = cmp.Or(l.DiscoverySessions, 64)
+	l.DiscoveryTimeout = cmp.Or(l.DiscoveryTimeout, time.Minute)
 }
 
 // Check tells of each limit that is impossible, once the defaults are there.
@@ -42,6 +61,13 @@ func (l *NodeLimits) Check(fail check.Fail) {
 	fail.Range("connections", int64(l.Connections), 1, maxAtATime)
 	fail.Range("logins", int64(l.Logins), 1, maxAtATime)
 	fail.Time("login-timeout", l.LoginTimeout)
+	fail.Range("sessions-per-initiator", int64(l.SessionsPerInitiator), 1, maxAtATime)
+	fail.Range("sessions-per-address", int64(l.SessionsPerAddress), 1, maxAtATime)
+	fail.Range("connections-per-address", int64(l.ConnectionsPerAddress), 1, maxAtATime)
+	fail.Range("logins-per-address", int64(l.LoginsPerAddress), 1, maxAtATime)
+	fail.Time("first-request-timeout", l.FirstRequestTimeout)
+	fail.Range("discovery-sessions", int64(l.DiscoverySessions), 1, maxDiscovery)
+	fail.Time("discovery-timeout", l.DiscoveryTimeout)
 	if l.Memory < minMemory {
 		fail.Errorf("memory", "must be at least %dMiB", minMemory>>20)
 	}

@@ -118,6 +118,9 @@ func (c *conn) enter(req *pdu.LoginRequest, a *login.Answer) error {
 func (c *conn) fullFeature() {
 	c.agree(c.login.Agreed())
 	c.login = nil
+	c.node.mu.Lock()
+	c.node.endLoginLocked(c) // from here on no other login takes its place
+	c.node.mu.Unlock()
 	c.move(connFull)
 	_ = c.node.sys.bound(c.sock) // fails if the connection is gone, as the next read says
 	c.sess.join(c)
@@ -138,23 +141,8 @@ func (c *conn) openSession(req *pdu.LoginRequest) error {
 	s.initiator, s.alias, s.isid, s.group = l.Initiator, l.Alias, req.ISID, c.group
 	s.params, s.account, s.address = l.Negotiation.Params, string(l.Account), c.remote.Addr()
 	s.window.Start(req.CmdSN)
-	for {
-		old, err := c.node.addSession(s)
-		if errors.Is(err, login.ErrNoTarget) {
-			return err
-		}
-		if err != nil {
-			return login.Errorf(pdu.OutOfResources, "%v", err)
-		}
-		if old == nil {
-			break
-		}
-		if old.isOthers(string(l.Account)) {
-			return login.Errorf(pdu.AuthorizationFailure, "account %q would take the place of session %d of account %q", l.Account, old.tsih, old.account)
-		}
-		if err := c.node.reinstate(old); err != nil {
-			return err
-		}
+	if err := c.node.enterSession(s); err != nil {
+		return err
 	}
 	var nexus *scsi.Nexus
 	if s.target != nil {
@@ -174,6 +162,32 @@ func (c *conn) openSession(req *pdu.LoginRequest) error {
 	}
 	c.sess, c.cid = s, req.CID
 	return nil
+}
+
+// enterSession enters a session into the table when the one that it takes the place of has ended.
+func (n *Node) enterSession(s *session) error {
+	if s.target == nil {
+		if err := n.addDiscovery(s); err != nil {
+			return login.Errorf(pdu.OutOfResources, "%v", err)
+		}
+		return nil
+	}
+	for {
+		old, err := n.addSession(s)
+		switch {
+		case errors.Is(err, login.ErrNoTarget):
+			return err
+		case err != nil:
+			return login.Errorf(pdu.OutOfResources, "%v", err)
+		case old == nil:
+			return nil
+		case old.isOthers(s.account):
+			return login.Errorf(pdu.AuthorizationFailure, "account %q would take the place of session %d of account %q", s.account, old.tsih, old.account)
+		}
+		if err := n.reinstate(old); err != nil {
+			return err
+		}
+	}
 }
 
 // joinSession adds a connection to a session. One with the same CID ends

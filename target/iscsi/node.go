@@ -116,6 +116,8 @@ type Node struct {
 	auth     Auth // of discovery sessions
 	sessions map[uint16]*session
 	conns    map[*conn]struct{}
+	origins  map[netip.Prefix]int // how many of conns come from where
+	logins   []*conn              // those of conns that are in login, by age
 	lastTSIH uint16
 
 	rejections []Rejection // at most maxRejections
@@ -148,6 +150,7 @@ func NewNode(o Options) *Node {
 		targets:  make(map[string]*Target),
 		sessions: make(map[uint16]*session),
 		conns:    make(map[*conn]struct{}),
+		origins:  make(map[netip.Prefix]int),
 		logLimit: limit.New(LogRate, time.Second),
 		stop:     make(chan struct{}),
 	}
@@ -218,26 +221,17 @@ func (n *Node) addConn(c *conn) error {
 	if n.is(nodeEnding) {
 		return ErrClosed
 	}
-	logins := 0
-	for o := range n.conns {
-		if o.is(connLogin) {
-			logins++
-		}
+	if err := n.admitLocked(c); err != nil {
+		return err
 	}
-	switch {
-	case len(n.conns) >= n.opt.Limits.Connections:
-		return fmt.Errorf("iscsi: %d connections are open, the limit; refused %s", len(n.conns), c.remote)
-	case logins >= n.opt.Limits.Logins:
-		return fmt.Errorf("iscsi: %d logins are under way, the limit; refused %s", logins, c.remote)
-	}
-	n.conns[c] = struct{}{}
+	n.enterLocked(c)
 	n.wg.Add(1)
 	return nil
 }
 
 func (n *Node) removeConn(c *conn) {
 	n.mu.Lock()
-	delete(n.conns, c)
+	n.leaveLocked(c)
 	n.freeze.change.Broadcast()
 	n.mu.Unlock()
 	n.wg.Done()
@@ -254,7 +248,7 @@ func (n *Node) newTSIHLocked() uint16 {
 	}
 }
 
-// addSession gives s its TSIH and enters it into the table. If there is a
+// addSession gives a session with a target its TSIH and enters it into the table. If there is a
 // session for the same I_T nexus already (RFC 7143 4.4.3), it returns that
 // one instead.
 func (n *Node) addSession(s *session) (*session, error) {
@@ -263,18 +257,37 @@ func (n *Node) addSession(s *session) (*session, error) {
 	if n.is(nodeEnding) {
 		return nil, ErrClosed
 	}
-	if s.target != nil && n.targets[strings.ToLower(s.target.Name)] != s.target {
+	if n.targets[strings.ToLower(s.target.Name)] != s.target {
 		return nil, login.ErrNoTarget // it was taken away during the login
 	}
-	if old := n.findSessionLocked(s); s.target != nil && old != nil {
+	if old := n.findSessionLocked(s); old != nil {
 		return old, nil
 	}
-	if len(n.sessions) >= n.opt.Limits.Sessions {
-		return nil, fmt.Errorf("iscsi: %d sessions are open, the limit", len(n.sessions))
+	if err := n.admitSessionLocked(s); err != nil {
+		return nil, err
 	}
 	s.tsih = n.newTSIHLocked()
 	n.sessions[s.tsih] = s
 	return nil, nil
+}
+
+// addDiscovery gives a discovery session its TSIH and enters it into the table.
+func (n *Node) addDiscovery(s *session) error {
+	n.mu.Lock()
+	if n.is(nodeEnding) {
+		n.mu.Unlock()
+		return ErrClosed
+	}
+	victim, err := n.admitDiscoveryLocked()
+	if err == nil {
+		s.tsih = n.newTSIHLocked()
+		n.sessions[s.tsih] = s
+	}
+	n.mu.Unlock()
+	if victim != nil {
+		victim.end(errDiscoveryDisplaced)
+	}
+	return err
 }
 
 // findSessionLocked returns the session with the same initiator port, target

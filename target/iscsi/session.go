@@ -42,6 +42,7 @@ type session struct {
 	params    Params
 	born      time.Time
 	gone      chan struct{} // closed when the session has ended
+	displaced bool          // a discovery session that another takes the place of; protected by Node.mu
 
 	mu        ranked.Mutex              // protects the fields below
 	idle      sync.Cond                 // signalled when a task stops running

@@ -245,6 +245,7 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 			return err
 		}
 	}
+	slices.SortFunc(n.logins, func(a, b *conn) int { return a.born.Compare(b.born) })
 	n.maskRestored()
 	for i := range st.Sessions {
 		if err := n.restoreTasks(&st.Sessions[i]); err != nil {
@@ -317,7 +318,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 	if !c.sess.address.IsValid() { // from a process that did not tell it
 		c.sess.address = c.remote.Addr()
 	}
-	n.conns[c] = struct{}{}
+	n.enterLocked(c)
 	return nil
 }
 
@@ -330,7 +331,7 @@ func (c *conn) restoreLogin(st *ConnectionState) error {
 	}
 	c.login = st.Login
 	c.out.Restore(bytes.Clone(st.Out))
-	c.node.conns[c] = struct{}{}
+	c.node.enterLocked(c)
 	c.login.Resume(loginNode{c})
 	return nil
 }

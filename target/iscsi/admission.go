@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Reasons for the end of what has no claim to stay.
+var (
+	errLoginDisplaced     = errors.New("another login took the place of this one, which was the oldest of its address")
+	errDiscoveryDisplaced = errors.New("another discovery session took the place of this one, which was the oldest of its address")
+)
+
+// maxTSIH is how many sessions can be told apart.
+const maxTSIH = 1<<16 - 1
+
+// origin is who counts as one by address: an IPv4 address, or an IPv6 network of 64 bits, of
+// which any host has as many addresses as it likes.
+func origin(a netip.Addr) netip.Prefix {
+	bits := 64
+	if a = a.Unmap(); a.Is4() {
+		bits = 32
+	}
+	p, _ := a.Prefix(bits) // an address that is not valid has the zero Prefix
+	return p
+}
+
+// whoHasMost returns the index of the oldest of those that come from whoever has most of a list, which
+// is in order of age.
+func whoHasMost[T any](list []T, from func(T) netip.Prefix) int {
+	count, most := make(map[netip.Prefix]int), 0
+	for _, v := range list {
+		count[from(v)]++
+		most = max(most, count[from(v)])
+	}
+	return slices.IndexFunc(list, func(v T) bool { return count[from(v)] == most })
+}
+
+// admitLocked says whether there is room for a connection, and makes room for its login
+// where that is another's to give: who has most loses the oldest.
+func (n *Node) admitLocked(c *conn) error {
+	from, o := c.origin(), &n.opt.Limits
+	switch {
+	case len(n.conns) >= o.Connections:
+		return fmt.Errorf("iscsi: %d connections are open, the limit; refused %s", len(n.conns), c.remote)
+	case n.origins[from] >= o.ConnectionsPerAddress:
+		return fmt.Errorf("iscsi: %d connections of %s are open, the limit for an address; refused %s", n.origins[from], from, c.remote)
+	}
+	own := 0
+	for _, l := range n.logins {
+		if l.origin() == from {
+			own++
+		}
+	}
+	switch {
+	case own >= o.LoginsPerAddress:
+		n.displaceLocked(slices.IndexFunc(n.logins, func(l *conn) bool { return l.origin() == from }))
+	case len(n.logins) >= o.Logins:
+		n.displaceLocked(whoHasMost(n.logins, (*conn).origin))
+	}
+	return nil
+}
+
+// displaceLocked ends the login at an index of n.logins.
+func (n *Node) displaceLocked(i int) {
+	c := n.logins[i]
+	n.logins = slices.Delete(n.logins, i, i+1)
+	c.close(errLoginDisplaced)
+}
+
+func (c *conn) origin() netip.Prefix { return origin(c.remote.Addr()) }
+
+// enterLocked puts a connection into the tables.
+func (n *Node) enterLocked(c *conn) {
+	n.conns[c] = struct{}{}
+	n.origins[c.origin()]++
+	if c.is(connLogin) {
+		n.logins = append(n.logins, c)
+	}
+}
+
+// leaveLocked takes a connection out of the tables.
+func (n *Node) leaveLocked(c *conn) {
+	delete(n.conns, c)
+	if n.origins[c.origin()]--; n.origins[c.origin()] <= 0 {
+		delete(n.origins, c.origin())
+	}
+	n.endLoginLocked(c)
+}
+
+// endLoginLocked gives up the place among the logins that a connection has, if it has one.
+func (n *Node) endLoginLocked(c *conn) {
+	if i := slices.Index(n.logins, c); i >= 0 {
+		n.logins = slices.Delete(n.logins, i, i+1)
+	}
+}
+
+// admitSessionLocked says whether there is room for a session with a target. Initiators that
+// have proved different accounts have different shares, whatever name they claim.
+func (n *Node) admitSessionLocked(s *session) error {
+	all, named, near := 0, 0, 0
+	for _, o := range n.sessions {
+		if o.target == nil {
+			continue
+		}
+		all++
+		if o.initiator == s.initiator && o.account == s.account {
+			named++
+		}
+		if origin(o.address) == origin(s.address) {
+			near++
+		}
+	}
+	switch o := &n.opt.Limits; {
+	case all >= o.Sessions, len(n.sessions) >= maxTSIH:
+		return fmt.Errorf("iscsi: %d sessions are open, the limit", all)
+	case named >= o.SessionsPerInitiator:
+		return fmt.Errorf("iscsi: %d sessions of initiator %s are open, the limit for an initiator", named, s.initiator)
+	case near >= o.SessionsPerAddress:
+		return fmt.Errorf("iscsi: %d sessions of %s are open, the limit for an address", near, origin(s.address))
+	}
+	return nil
+}
+
+// admitDiscoveryLocked returns the discovery session that has to end for another to begin, nil for none.
+func (n *Node) admitDiscoveryLocked() (victim *session, err error) {
+	if len(n.sessions) >= maxTSIH {
+		return nil, fmt.Errorf("iscsi: %d sessions are open, the limit", len(n.sessions))
+	}
+	var list []*session
+	for _, o := range n.sessions {
+		if o.target == nil && !o.displaced {
+			list = append(list, o)
+		}
+	}
+	if len(list) < n.opt.Limits.DiscoverySessions {
+		return nil, nil
+	}
+	slices.SortFunc(list, func(a, b *session) int { return a.born.Compare(b.born) })
+	victim = list[whoHasMost(list, func(s *session) netip.Prefix { return origin(s.address) })]
+	victim.displaced = true
+	return victim, nil
+}
+
+// expireLogins ends the connections whose login takes too long, or has not begun.
+func (n *Node) expireLogins(now time.Time) {
+	n.mu.Lock()
+	list := slices.Clone(n.logins)
+	n.mu.Unlock()
+	for _, c := range list {
+		switch age := now.Sub(c.born); {
+		case age > n.opt.Limits.LoginTimeout:
+			c.close(fmt.Errorf("login not complete after %v", n.opt.Limits.LoginTimeout))
+		case age > n.opt.Limits.FirstRequestTimeout && c.heard.Load() == 0:
+			c.close(fmt.Errorf("no login request after %v", n.opt.Limits.FirstRequestTimeout))
+		}
+	}
+}
+
+// expireDiscovery ends discovery sessions that have had their time.
+func (s *session) expireDiscovery(now time.Time) {
+	if limit := s.node.opt.Limits.DiscoveryTimeout; s.target == nil && now.Sub(s.born) > limit {
+		s.end(fmt.Errorf("a discovery session ends after %v", limit))
+	}
+}

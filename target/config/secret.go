@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,11 +38,20 @@ func readSecret(path string) (Secret, error) {
 	if err != nil {
 		return "", cause(err, "can't read %q", path)
 	}
-	data = bytes.TrimSuffix(data, []byte("\n"))
-	if len(data) == 0 {
+	data = bytes.TrimSuffix(bytes.TrimSuffix(data, []byte("\n")), []byte("\r"))
+	switch {
+	case len(data) == 0:
 		return "", fmt.Errorf("%q is empty", path)
+	case hasMark(data):
+		return "", fmt.Errorf("%q begins with a byte order mark, which would be a part of the secret: save it as UTF-8 without one", path)
 	}
 	return Secret(data), nil
+}
+
+// hasMark reports whether a text begins with the byte order mark of UTF-8 or UTF-16, as editors
+// of Windows put it there.
+func hasMark(text []byte) bool {
+	return slices.ContainsFunc([]string{"\xef\xbb\xbf", "\xff\xfe", "\xfe\xff"}, func(mark string) bool { return bytes.HasPrefix(text, []byte(mark)) })
 }
 
 // cause says what could not be done and why, naming the path once.

@@ -144,6 +144,9 @@ func TestReadSecret(t *testing.T) {
 		{"x", 0o604, "", "has mode 0604"},
 		{"x", 0o620, "", "has mode 0620"},
 		{"\n", 0o600, "", "is empty"},
+		{"correct horse\r\n", 0o600, "correct horse", ""},
+		{"\xef\xbb\xbfcorrect horse\n", 0o600, "", "begins with a byte order mark"},
+		{"\xff\xfec\x00o\x00", 0o600, "", "begins with a byte order mark"},
 	} {
 		write(t, path, test.text)
 		if err := os.Chmod(path, test.mode); err != nil {

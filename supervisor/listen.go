@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/gotgtd/gotgtd/internal/proc"
 	"github.com/gotgtd/gotgtd/supervisor/internal/kernel"
 	"github.com/gotgtd/gotgtd/supervisor/notify"
 )
@@ -118,7 +119,7 @@ func (p *Process) Listen(ctx context.Context, name, network, address string) (ne
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, network, address)
 	if err != nil {
-		return nil, err
+		return nil, proc.ExplainListen(network, address, err)
 	}
 	if u, ok := l.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 
+	"github.com/gotgtd/gotgtd/internal/proc"
 	"github.com/gotgtd/gotgtd/internal/unixhttp"
 	"github.com/gotgtd/gotgtd/supervisor/internal/kernel"
 )
@@ -76,7 +77,7 @@ func bind(l Listen) (*socket, error) {
 	}
 	listener, err := new(net.ListenConfig).Listen(context.Background(), l.network(), l.Address)
 	if err != nil {
-		return nil, fmt.Errorf("can't listen for %q: %w", l.Name, err)
+		return nil, fmt.Errorf("can't listen for %q: %w", l.Name, proc.ExplainListen(l.network(), l.Address, err))
 	}
 	if u, ok := listener.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false)

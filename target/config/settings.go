@@ -41,7 +41,7 @@ func (l *LUN) Settings(target string) Settings {
 	w := &yamlWriter{}
 	f := w.lun(*l, target)
 	f.Number, f.Backend, f.Path, f.Size, f.Create, f.Options = nil, "", "", 0, false, nil
-	f.SCSIID, f.Serial, f.NAA, f.Vendor, f.Product, f.Revision, f.BlockSize = "", "", "", "", "", "", 0
+	f.SCSIID, f.Serial, f.NAA, f.Vendor, f.Product, f.BlockSize = "", "", "", "", "", 0
 	s := Settings{}
 	s.add("", reflect.ValueOf(f))
 	return s

@@ -122,6 +122,9 @@ func identifyStore(l *LUN) (store, error) {
 	err := unix.Stat(path, &st)
 	if errors.Is(err, os.ErrNotExist) && l.Create && !l.ReadOnly {
 		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("its folder %q is missing, and only a file is made: make the folder first", filepath.Dir(path))
+		}
 		if err != nil {
 			return store{}, cause(err, "can't make %q", path)
 		}

@@ -347,7 +347,7 @@ func TestYAMLErrors(t *testing.T) {
 			"6:24: targets[0].luns[2].path: can't find \"DIR/none.img\": no such file or directory (to have the file made, give size and create: true)",
 			"7:15: targets[0].luns[3].lun: 16384 is not in the range from 0 to 16383",
 			"7:28: targets[0].luns[3].path: can't serve \"DIR/empty.img\": it is empty",
-			"8:24: targets[0].luns[4].path: can't make \"DIR/no/disk.img\": no such file",
+			"8:24: targets[0].luns[4].path: can't make \"DIR/no/disk.img\": its folder \"DIR/no\" is missing",
 			"8:57: targets[0].luns[4].size: 1000 bytes is not a multiple of the block size, 512",
 			"9:24: targets[0].luns[5].path: can't serve \"/dev/null\": it is neither",
 			"10:24: targets[0].luns[6].path: can't serve \"DIR\": it is neither",

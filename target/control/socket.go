@@ -9,9 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/proc"
 	"github.com/gotgtd/gotgtd/internal/unixhttp"
 )
 
@@ -45,11 +45,7 @@ func holder(path string, pid int) string {
 	if pid <= 0 {
 		return "another process" // in a PID namespace that can't be seen from here
 	}
-	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	if err != nil {
-		return fmt.Sprintf("PID %d", pid)
-	}
-	return fmt.Sprintf("%s (PID %d)", strings.TrimSpace(string(name)), pid)
+	return proc.Name(pid)
 }
 
 // Clear makes way for a socket at path: its folder is made if it is missing,

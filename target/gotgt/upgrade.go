@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/proc"
 	"github.com/gotgtd/gotgtd/supervisor"
 	"github.com/gotgtd/gotgtd/target/handoff"
 )
@@ -167,7 +168,8 @@ func (u *upgradable) successor() bool {
 // one.
 func (u *upgradable) listen(ctx context.Context, address string) (net.Listener, error) {
 	if u == nil {
-		return new(net.ListenConfig).Listen(ctx, "tcp", address)
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		return l, proc.ExplainListen("tcp", address, err)
 	}
 	return u.process.Listen(ctx, "portal", "tcp", address)
 }

@@ -5,6 +5,7 @@ package storage_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -77,6 +78,18 @@ func TestCreateAtASymbolicLink(t *testing.T) {
 	_, opened := storage.OpenFile(o)
 	for what, err := range map[string]error{"Check": storage.Check(o), "OpenFile": opened} {
 		if err == nil || !strings.Contains(err.Error(), "symbolic link to a file that is not there") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A file is not made in a folder that is missing, and that is known before it is tried.
+func TestCreateInAMissingFolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "missing", "disk.img")
+	o := storage.Options{Path: path, Size: 1 << 20, Create: true}
+	_, opened := storage.OpenFile(o)
+	for what, err := range map[string]error{"Check": storage.Check(o), "OpenFile": opened} {
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("its folder %q is missing", filepath.Dir(path))) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,15 +83,26 @@ func Check(o Options) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ENOENT) && o.Create && !o.ReadOnly:
-		info, statErr := os.Lstat(o.Path)
-		if statErr != nil || info.Mode().Type() != fs.ModeSymlink {
+		if err = missing(o.Path); err == nil {
 			return nil
 		}
-		err = errors.New("it is a symbolic link to a file that is not there, and none is made through a link: make that file, or take the link away")
 	case errors.Is(err, unix.ENOENT) && o.Create:
 		err = fmt.Errorf("%w, and a file that is made read-only would stay empty: make it first, or leave read-only out", unix.ENOENT)
 	}
 	return &Error{Op: "open", Path: o.Path, Err: err}
+}
+
+// missing says why no file can be made at a path where there is none.
+func missing(path string) error {
+	info, err := os.Lstat(path)
+	if err == nil && info.Mode().Type() == fs.ModeSymlink {
+		return errors.New("it is a symbolic link to a file that is not there, and none is made through a link: make that file, or take the link away")
+	}
+	dir := filepath.Dir(path)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("its folder %q is missing, and only a file is made: make the folder first", dir)
+	}
+	return nil
 }
 
 func (o *Options) check(f *os.File) error {

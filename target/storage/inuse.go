@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/internal/proc"
 )
 
 // ErrInUse is a device that the system uses, or a file that another program has
@@ -122,7 +124,8 @@ func findWriter(st *unix.Stat_t) writer {
 		case pid == strconv.Itoa(os.Getpid()):
 			w.own = true
 		default:
-			w = writer{name: fmt.Sprintf("%s (PID %s)", attribute(dir, "comm"), pid)}
+			number, _ := strconv.Atoi(pid)
+			w = writer{name: proc.Name(number)}
 		}
 	}
 	if w.name != "" {

@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/internal/proc"
 )
 
 // udev holds a shared lock on a disk while it probes it, for instance right
@@ -141,7 +144,7 @@ func (h holder) Error() string {
 	case os.Getpid():
 		return "this process serves it already"
 	}
-	return fmt.Sprintf("%v (PID %d)", ErrLocked, int(h))
+	return fmt.Sprintf("%v: %s", ErrLocked, proc.Name(int(h)))
 }
 
 // Is makes every holder an ErrLocked.
@@ -159,11 +162,23 @@ func findHolder(f *os.File) holder {
 	}
 	defer list.Close()
 	pid := lockHolder(list, &st)
-	// A process that is no more may have passed the lock on to one that lives.
+	// A process that is no more has passed the lock on to one that lives.
 	if pid > 0 && unix.Kill(pid, 0) == unix.ESRCH {
-		return 0
+		pid = sharer(&st)
 	}
 	return holder(pid)
+}
+
+// sharer finds a process that has a descriptor with a lock of flock(2) on a file; 0 if it can't be seen.
+func sharer(st *unix.Stat_t) int {
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range procs {
+		if _, locks := opensForWriting(dir, st); locks {
+			pid, _ := strconv.Atoi(filepath.Base(dir))
+			return pid
+		}
+	}
+	return 0
 }
 
 // lockHolder finds in /proc/locks (proc(5)) which process took the flock on a

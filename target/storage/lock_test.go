@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/internal/proc"
 	"github.com/gotgtd/gotgtd/target/storage"
 )
 
@@ -41,6 +42,9 @@ func keepLock(args []string) error {
 	return s.Close()
 }
 
+// takeLock locks descriptor 3, which others share.
+func takeLock([]string) error { return unix.Flock(3, unix.LOCK_EX) }
+
 func lockFile(s storage.Store) *os.File { return s.(storage.Locked).LockFile() }
 
 // dup returns what passing a file to another process gives: another
@@ -58,7 +62,7 @@ func TestLockKeepsOthersOut(t *testing.T) {
 	s, path := create(t, 1<<20)
 	for _, how := range []string{"exclusive", "shared"} {
 		out, err := helper(t, "lock", path, how).CombinedOutput()
-		want := fmt.Sprintf("can't lock backing store %q: another process serves it (PID %d)\n", path, os.Getpid())
+		want := fmt.Sprintf("can't lock backing store %q: another process serves it: %s\n", path, proc.Name(os.Getpid()))
 		if err == nil || string(out) != want {
 			t.Errorf("%s: %v, %q, want %q", how, err, out, want)
 		}
@@ -69,6 +73,28 @@ func TestLockKeepsOthersOut(t *testing.T) {
 	s.Close()
 	if out, err := helper(t, "lock", path, "exclusive").CombinedOutput(); err != nil {
 		t.Errorf("after Close: %v, %s", err, out)
+	}
+}
+
+// The process that has locked the file is gone, and who has the lock from it is found all the same.
+func TestLockOfADeadProcess(t *testing.T) {
+	s, path := create(t, 1<<20)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	dead := helper(t, "take")
+	dead.ExtraFiles = []*os.File{f}
+	if out, err := dead.CombinedOutput(); err != nil {
+		t.Fatalf("%v, %s", err, out)
+	}
+	out, err := helper(t, "lock", path, "exclusive").CombinedOutput()
+	if want := "another process serves it: " + proc.Name(os.Getpid()); err == nil || !strings.Contains(string(out), want) {
+		t.Errorf("%v, %q, want %q", err, out, want)
 	}
 }
 

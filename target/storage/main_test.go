@@ -24,6 +24,7 @@ var roles = map[string]func(args []string) error{
 	"ext2":  preallocateOnExt2,
 	"lock":  lockByPath,
 	"keep":  keepLock,
+	"take":  takeLock,
 	"hold":  holdForWriting,
 	"check": checkAsSuccessor,
 }

@@ -39,7 +39,7 @@ type InUseError struct {
 }
 
 func (e *InUseError) Error() string {
-	what := "taken away"
+	what := "taken away, or offline"
 	if e.Masked {
 		what = "masked from " + e.Session
 	}
@@ -150,7 +150,7 @@ func (d *door) removals() (errs []error) {
 			switch {
 			case isDisk(lu) && !u.Absent && lateReason(lu) != "":
 				errs = append(errs, &LostError{name, u.LUN, lateReason(lu), user})
-			case !isDisk(lu) && inUse(&u):
+			case (!isDisk(lu) || goesOffline(lu, &u)) && inUse(&u):
 				errs = append(errs, &InUseError{name, u.LUN, user, false})
 			}
 		}
@@ -207,6 +207,12 @@ func sessionName(s *iscsi.SessionInfo) string {
 }
 
 func isDisk(lu *scsi.LogicalUnit) bool { return lu != nil && !isController(lu) }
+
+// goesOffline reports whether a disk is taken offline. A process that does not tell what it has
+// of mode pages does not tell that either.
+func goesOffline(lu *scsi.LogicalUnit, was *scsi.UnitState) bool {
+	return !lu.Info().Online && !was.Offline && !was.Ejected && !was.Absent && len(was.ModePages) > 0
+}
 
 // inUse is what a plan calls so.
 func inUse(u *scsi.UnitState) bool {

@@ -62,6 +62,10 @@ func TestLastDoor(t *testing.T) {
 		{what: "access narrowed by force", change: narrow, force: true},
 		{what: "offline", change: func(c *config.Config, _ string) { c.Targets[0].Offline = true }, want: new(*DismissedError)},
 		{what: "a portal group less", change: group, want: new(*DismissedError)},
+		{what: "a disk offline", change: func(c *config.Config, _ string) {
+			c.Targets[0].LUNs = slices.Clone(c.Targets[0].LUNs)
+			c.Targets[0].LUNs[1].Offline = true
+		}, want: new(*InUseError)},
 		{what: "masked", change: mask, want: new(*InUseError)},
 		{what: "masked from an idle session", change: mask, idle: true},
 		{what: "masked by force", change: mask, force: true},

@@ -99,7 +99,11 @@ func login(t *testing.T, s *Server) *initiator.Session {
 		t.Fatal(err)
 	}
 	s.Serve()
-	session, err := initiator.Dial(t.Context(), initiator.Options{Address: l.Addr().String(), TargetName: s.conf.Targets[0].Name})
+	o := initiator.Options{Address: l.Addr().String(), TargetName: s.conf.Targets[0].Name}
+	if users := s.conf.Targets[0].Auth.Users; len(users) > 0 {
+		o.CHAP = initiator.CHAP{User: users[0].User, Secret: string(users[0].Secret)}
+	}
+	session, err := initiator.Dial(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

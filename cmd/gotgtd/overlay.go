@@ -78,8 +78,8 @@ func takesAway(ops []overlay.Operation) bool {
 }
 
 func takesOffline(op *overlay.Operation) bool {
-	return op.Mode == "target" && op.Op == "update" &&
-		!slices.ContainsFunc(op.Params, func(p overlay.Param) bool { return p != overlay.Param{Name: "state", Value: "offline"} })
+	want := map[string]overlay.Param{"target": {Name: "state", Value: "offline"}, "logicalunit": {Name: "online", Value: "0"}}[op.Mode]
+	return op.Op == "update" && want.Name != "" && !slices.ContainsFunc(op.Params, func(p overlay.Param) bool { return p != want })
 }
 
 // idle refuses to delete what tgt would not: a target with sessions, unless that is

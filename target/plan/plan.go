@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -298,8 +297,12 @@ func (p *planner) compareLUN(was *LUN, l *config.LUN, tid int, sessions []*Sessi
 	}
 	at.Who = names(willSee(sessions, l))
 	if d := difference(was.Settings, l.Settings(at.Target)); d != "" {
-		at.What, at.Sees = d, sees(was.Settings, l.Settings(at.Target))
-		p.note(at)
+		c := at
+		c.What, c.Sees = d, sees(was.Settings, l.Settings(at.Target))
+		if users := p.users([]LUN{*was}, sessions); users != "" && l.Offline && was.Settings["offline"] != "true" {
+			c.Refused = "it is in use: " + users + ". Unmount it there and wait for " + RecentIO.String() + ", or log these sessions out first"
+		}
+		p.note(c)
 	}
 	if was.Path != l.Path {
 		at.What, at.Sees = fmt.Sprintf("path %s instead of %s", l.Path, was.Path), "nothing"
@@ -399,50 +402,6 @@ func (p *planner) whose(id string) string {
 		return ", now that of " + at
 	}
 	return ""
-}
-
-// difference lists the settings that differ.
-func difference(was, now config.Settings) string {
-	keys := maps.Clone(was)
-	if keys == nil {
-		keys = config.Settings{}
-	}
-	maps.Copy(keys, now)
-	var list []string
-	for _, k := range slices.Sorted(maps.Keys(keys)) {
-		a, had := was[k]
-		b, has := now[k]
-		switch {
-		case a == b && had == has:
-		case strings.HasPrefix(a, "#") || strings.HasPrefix(b, "#"):
-			list = append(list, k+" changes")
-		case !had:
-			list = append(list, fmt.Sprintf("%s %s", k, b))
-		case !has:
-			list = append(list, fmt.Sprintf("%s no longer %s", k, a))
-		default:
-			list = append(list, fmt.Sprintf("%s %s instead of %s", k, b, a))
-		}
-	}
-	return strings.Join(list, ", ")
-}
-
-// told are the settings of a logical unit that INQUIRY and READ CAPACITY (16) tell.
-var told = []string{
-	"thin", "tgt-identification", "rotation-rate", "physical-block-exponent", "lowest-aligned-lba",
-	"optimal-transfer-granularity", "optimal-transfer-length", "removable",
-}
-
-// sees says what initiators that are logged in see of other settings.
-func sees(was, now config.Settings) string {
-	list := []string{}
-	if slices.ContainsFunc(told, func(k string) bool { return was[k] != now[k] }) {
-		list = append(list, "told if INQUIRY or READ CAPACITY data are others now")
-	}
-	if was["thin"] != now["thin"] && now["thin"] == "false" {
-		list = append(list, "UNMAP is refused from now on")
-	}
-	return strings.Join(append(list, "goes on"), ", ")
 }
 
 func names(sessions []*Session) []string {

@@ -73,6 +73,14 @@ func withPortals(c *config.Config) *config.Config {
 	return c
 }
 
+// accounts gives the target accounts, names and secrets in turn.
+func accounts(c *config.Config, list ...string) *config.Config {
+	for i := 0; i < len(list); i += 2 {
+		c.Targets[0].Auth.Users = append(c.Targets[0].Auth.Users, config.Account{User: list[i], Secret: config.Secret(list[i+1])})
+	}
+	return c
+}
+
 func TestPlan(t *testing.T) {
 	d := disks{"/a": {"file:1", 64 << 20}, "/b": {"file:2", 64 << 20}, "/link": {"file:1", 64 << 20}, "/small": {"file:1", 1 << 20}}
 	a := config.LUN{Number: 1, Path: "/a"}
@@ -131,11 +139,18 @@ func TestPlan(t *testing.T) {
 		{"idle target less", nil, &config.Config{}, []string{"- target " + name + ": TID 1, 2 logical units"}, nil},
 		{"busy target less", func(r *Running) { r.Targets[0].LUNs[1].LastIO = time.Now() }, &config.Config{}, []string{"- target " + name}, []string{"LUN 2 was read"}},
 		{"settings", nil, oneTarget(with(a, func(l *config.LUN) { l.ReadOnly = true }), b), []string{"read-only true"}, nil},
-		{"secret", nil, func() *config.Config {
-			c := oneTarget(a, b)
-			c.Targets[0].Auth.Users = []config.Account{{User: "u", Secret: "very secret thing"}}
-			return c
-		}(), []string{"secret of u changes"}, nil},
+		{"account", nil, accounts(oneTarget(a, b), "u", "very secret thing"), []string{"~ target " + name + ": account u is new"}, nil},
+		{"account gone", func(r *Running) {
+			r.Targets[0].Settings = accounts(oneTarget(a, b), "u", "very secret thing").Targets[0].Settings()
+		}, oneTarget(a, b), []string{"~ target " + name + ": account u is gone"}, nil},
+		{"first account gone", func(r *Running) {
+			r.Targets[0].Settings = accounts(oneTarget(a, b), "u", "very secret thing", "v", "very secret thing too").Targets[0].Settings()
+		}, accounts(oneTarget(a, b), "v", "very secret thing too"), []string{"~ target " + name + ": account u is gone"}, nil},
+		{"secret", func(r *Running) {
+			r.Targets[0].Settings = accounts(oneTarget(a, b), "u", "very secret thing").Targets[0].Settings()
+		}, accounts(oneTarget(a, b), "u", "very secret thing too"), []string{"~ target " + name + ": secret of u changes"}, nil},
+		{"disk in use offline", func(r *Running) { r.Targets[0].LUNs[1].LastIO = time.Now() }, oneTarget(a, with(b, func(l *config.LUN) { l.Offline = true })), []string{"offline true"}, []string{"LUN 2: it is in use: LUN 2 was read or written"}},
+		{"idle disk offline", nil, oneTarget(a, with(b, func(l *config.LUN) { l.Offline = true })), []string{"offline true"}, nil},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			for _, sessions := range [][]Session{nil, {user}} {
@@ -184,7 +199,7 @@ func TestPlanToTgt(t *testing.T) {
 		refused  []string
 	}{
 		{before, tgt(1, nil), []string{"LUN 1: physical-block-exponent 3, rotation-rate 0, tgt-identification true, thin false (" + user.String() +
-			": told if INQUIRY or READ CAPACITY data are others now, UNMAP is refused from now on, goes on)"}, nil},
+			": INQUIRY DATA HAS CHANGED and CAPACITY DATA HAS CHANGED as far as these are others, UNMAP is refused from now on, goes on)"}, nil},
 		{tgt(1, nil), tgt(1, nil), nil, nil},
 		{tgt(1, nil), tgt(1, func(l *config.LUN) { l.Thin = new(true) }), []string{"thin true instead of false"}, nil},
 		{tgt(1, nil), tgt(2, nil), []string{"TID 2 instead of 1", `local NAA identifier "3000000200000001" instead of "3000000100000001"`}, []string{"local NAA identifier"}},

@@ -44,6 +44,10 @@ type UnitState struct {
 
 	Inquiry  []byte `cbor:"17,keyasint,omitempty"` // fingerprint of what INQUIRY tells; empty from a process that did not tell it, nor Geometry
 	Geometry uint32 `cbor:"18,keyasint,omitempty"` // bytes 12 to 15 of the READ CAPACITY (16) data
+
+	ModePages              []byte `cbor:"19,keyasint,omitempty"` // fingerprint of the mode pages as configured; empty from a process that did not tell it
+	DescriptorSenseDefault bool   `cbor:"20,keyasint,omitempty"` // D_SENSE as configured; told where ModePages is
+	Offline                bool   `cbor:"21,keyasint,omitempty"` // as configured
 }
 
 // Identity is what initiators tell a logical unit by.
@@ -117,6 +121,7 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 	}
 	if !lu.controller {
 		s.Inquiry, s.Geometry = lu.inquiryFingerprint(), lu.geometry()
+		s.ModePages, s.DescriptorSenseDefault, s.Offline = lu.modeFingerprint(), lu.opts.DescriptorSense, lu.opts.Offline
 	}
 	if lu.store != nil {
 		s.Store = lu.StoreID()
@@ -296,15 +301,10 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 	if lu.controller {
 		return nil, nil
 	}
-	if u.WriteCache != u.WriteCacheDefault {
-		lu.set(stateWCE, u.WriteCache) // an initiator's choice, before the configuration's
-	}
-	if lu.has(stateWCE) != u.WriteCache {
+	if lu.restoreMode(u) {
 		codes = append(codes, ascModeParametersChanged)
 	}
 	codes = append(codes, lu.tellsOtherwise(u)...)
-	lu.set(stateDSense, u.DescriptorSense)
-	lu.set(stateSWP, u.WriteProtect)
 	lu.set(stateEjected, u.Ejected && lu.opts.Removable)
 	lu.set(stateFlushFailed, u.FlushFailed)
 	switch {
@@ -316,6 +316,31 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 		codes = append(codes, ascCapacityChanged)
 	}
 	return codes, nil
+}
+
+// restoreMode takes over the bits of mode pages, an initiator's choice before the
+// configuration's, and reports whether the pages are others than in the process before.
+func (lu *LogicalUnit) restoreMode(u UnitState) bool {
+	unsaid := len(u.ModePages) == 0
+	if u.WriteCache != u.WriteCacheDefault {
+		lu.set(stateWCE, u.WriteCache)
+	}
+	if unsaid || u.DescriptorSense != u.DescriptorSenseDefault {
+		lu.set(stateDSense, u.DescriptorSense)
+	}
+	lu.set(stateSWP, u.WriteProtect)
+	return lu.has(stateWCE) != u.WriteCache || lu.has(stateDSense) != u.DescriptorSense ||
+		!unsaid && !bytes.Equal(u.ModePages, lu.modeFingerprint())
+}
+
+// modeFingerprint is made of the mode pages but for the bits that initiators change.
+func (lu *LogicalUnit) modeFingerprint() []byte {
+	sum := sha256.New()
+	for i := range lu.pages {
+		sum.Write(lu.pages[i].header())
+		sum.Write(lu.pages[i].Data)
+	}
+	return sum.Sum(nil)[:8]
 }
 
 // tellsOtherwise returns the unit attentions for what INQUIRY and READ CAPACITY tell

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,7 +106,17 @@ func TestNarrowedInUse(t *testing.T) {
 	if err := read(idle); err != nil {
 		t.Errorf("the session of another initiator: %v", err)
 	}
-	// What says that a target is to be offline, and nothing else, is done, as tgt does it.
+	// What says that a disk or a target is to be offline, and nothing else, is done, as tgt does it.
+	d.fail(t, "lun", "set", a, "1", "offline=true")
+	online := func(value string) overlay.Operation {
+		return overlay.Operation{Mode: "logicalunit", Op: "update", TID: 1, LUN: 1, Params: []overlay.Param{{Name: "online", Value: value}}}
+	}
+	if err := api.Change(t.Context(), online("0")); err != nil || read(idle) == nil {
+		t.Errorf("tgtadm takes a disk offline: %v", err)
+	}
+	if err := errors.Join(api.Change(t.Context(), online("1")), read(idle)); err != nil {
+		t.Errorf("the disk is online again: %v", err)
+	}
 	if err := api.Change(t.Context(), overlay.Operation{Mode: "target", Op: "update", TID: 1, Params: []overlay.Param{{Name: "state", Value: "offline"}}}); err != nil {
 		t.Error(err)
 	}

@@ -105,11 +105,13 @@ func (w *world) checkReadiness(h *host, lun uint16, now view, changes []plan.Cha
 	h.disks[lun] = now.disk()
 }
 
-// toldOtherwise: the same disk tells by INQUIRY what tgt does, or does no more, and the
-// host knows it.
+// toldOtherwise: the same disk tells by INQUIRY what tgt does, or does no more, or another
+// revision, and the host knows it.
 func (w *world) toldOtherwise(d *disk, changes []plan.Change) bool {
 	return slices.Contains(d.codes, codeInquiryData) &&
-		slices.ContainsFunc(changes, func(c plan.Change) bool { return strings.Contains(c.What, "tgt-identification") })
+		slices.ContainsFunc(changes, func(c plan.Change) bool {
+			return strings.Contains(c.What, "tgt-identification") || strings.Contains(c.What, "revision")
+		})
 }
 
 func (w *world) resized(changes []plan.Change) bool {

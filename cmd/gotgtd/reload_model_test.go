@@ -36,6 +36,7 @@ type lunModel struct {
 	scsiID    string
 	serial    string
 	vendor    string
+	revision  string
 	hosts     []string // initiators that see it; none: all
 }
 
@@ -84,6 +85,7 @@ var lunChanges = []variation[*lunModel]{
 	{"SCSI ID", func(t *rapid.T, l *lunModel) { l.scsiID = rapid.SampledFrom([]string{"", "hosta-lun1"}).Draw(t, "ID") }},
 	{"serial", func(t *rapid.T, l *lunModel) { l.serial = rapid.SampledFrom([]string{"", "s1"}).Draw(t, "serial") }},
 	{"vendor", func(t *rapid.T, l *lunModel) { l.vendor = rapid.SampledFrom([]string{"", "ACME"}).Draw(t, "vendor") }},
+	{"revision", func(t *rapid.T, l *lunModel) { l.revision = rapid.SampledFrom([]string{"", "r7"}).Draw(t, "revision") }},
 	{"access", func(t *rapid.T, l *lunModel) { l.hosts = drawHosts(t) }},
 }
 
@@ -265,6 +267,7 @@ func (m *model) writeYAML(dir string) string {
 			for _, key := range []struct{ name, value string }{
 				{"size", sizeOf(l.size)}, {"create", when(l.create && l.size > 0, "true")}, {"read-only", when(l.readOnly, "true")},
 				{"block-size", when(l.blockSize > 0, fmt.Sprint(l.blockSize))}, {"scsi-id", l.scsiID}, {"serial", l.serial}, {"vendor", l.vendor},
+				{"revision", l.revision},
 				{"access", when(len(l.hosts) > 0, "{initiators: ['"+strings.Join(l.hosts, "', '")+"']}")},
 			} {
 				if key.value != "" {
@@ -295,6 +298,7 @@ func (m *model) writeConf(dir string) string {
 			for _, key := range []struct{ name, value string }{
 				{"lun", when(l.number > 0, fmt.Sprint(l.number))}, {"readonly", when(l.readOnly, "1")},
 				{"block-size", when(l.blockSize > 0, fmt.Sprint(l.blockSize))}, {"scsi_id", l.scsiID}, {"scsi_sn", l.serial}, {"vendor_id", l.vendor},
+				{"product_rev", l.revision},
 			} {
 				if key.value != "" {
 					line("    %s %s", key.name, key.value)

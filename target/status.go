@@ -22,6 +22,8 @@ type Status struct {
 	Sessions []SessionStatus `json:"sessions"`
 	Memory   int64           `json:"memory"` // bytes of data buffers in use
 
+	MemoryLimit int64 `json:"memory_limit"` // above which writes wait for memory
+
 	Rejections []RejectionStatus `json:"rejections,omitempty"` // initiators whose session was ended, and that may not log in yet
 }
 
@@ -105,7 +107,7 @@ func (s *Server) Started() time.Time { return s.started }
 
 // Status returns the state of the Server now.
 func (s *Server) Status() Status {
-	st := Status{Started: s.started, Portals: s.portalStatus(), Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Memory: s.node.MemoryUsed(), Rejections: s.rejections()}
+	st := Status{Started: s.started, Portals: s.portalStatus(), Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Memory: s.node.MemoryUsed(), MemoryLimit: s.node.MemoryLimit(), Rejections: s.rejections()}
 	byTarget := make(map[string][]uint16)
 	for _, i := range s.node.Sessions() {
 		byTarget[i.Target] = append(byTarget[i.Target], i.TSIH)

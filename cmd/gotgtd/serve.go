@@ -77,6 +77,8 @@ type daemon struct {
 	conf       *config.Config // what server was made of
 	socket     net.Listener   // of the control socket
 	control    *control.Server
+	scraped    *heldListener  // for metrics; nil: none is configured
+	metrics    *metricsServer // nil as long as it does not serve
 	generation *generation.Generation
 	moved      chan struct{}   // closed when a successor has taken over
 	life       context.Context // ends when the daemon stops, and with it an upgrade under way
@@ -165,7 +167,7 @@ func (d *daemon) configure(brief *briefing) (o target.Options, err error) {
 		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: d.successor, FastPaths: fast, Force: brief.Force, Clock: d.clock,
 		MayBeLate: func(target string, lun uint16) bool { return !d.successor || brief.Running.NotOpen(target, lun) },
 		Opened:    d.noteNumbers,
-		Pausing:   holdCollector,
+		Pausing:   d.pausing,
 		Known:     d.served,
 	}, err
 }
@@ -176,14 +178,28 @@ func (d *daemon) open(ctx context.Context, s *target.Server) (err error) {
 	if err := openPortals(ctx, d.process, s, d.conf.PortalGroups); err != nil {
 		return err
 	}
+	if d.scraped, err = d.listenMetrics(ctx, d.conf.Metrics); err != nil {
+		return err
+	}
 	d.socket, err = d.listenControl(ctx)
 	return err
 }
 
-// serving answers on the control socket.
+// pausing is called when the server is about to stand still.
+func (d *daemon) pausing() (end func()) {
+	if d.metrics != nil {
+		d.scraped.hold(true) // until it is known who serves: see upgrade
+	}
+	return holdCollector()
+}
+
+// serving answers on the control socket, and those who scrape.
 func (d *daemon) serving(g *generation.Generation) (status string) {
 	d.generation = g
 	d.control = control.Serve(d.socket, d)
+	if d.scraped != nil {
+		d.metrics = d.serveMetrics(d.scraped, d.conf.Metrics)
+	}
 	return d.statusLine()
 }
 
@@ -349,7 +365,7 @@ func (d *daemon) handleSignals(ctx context.Context, signals <-chan os.Signal, gr
 func (d *daemon) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	return errors.Join(d.control.Close(ctx), d.generation.Stop(ctx))
+	return errors.Join(d.metrics.close(ctx), d.control.Close(ctx), d.generation.Stop(ctx))
 }
 
 // errStopping ends an upgrade, or the wait for the end of a session, that a
@@ -400,6 +416,9 @@ func (d *daemon) upgrade(ctx context.Context, told *plan.Running, force bool) (h
 	r, err := d.generation.Upgrade(ctx, text)
 	if errors.Is(err, supervisor.ErrHandedOver) {
 		return r, control.ErrLeft
+	}
+	if d.metrics != nil && err != nil {
+		d.scraped.hold(false)
 	}
 	return r, err
 }

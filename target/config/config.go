@@ -40,6 +40,9 @@ type Config struct {
 	// Limits bound what initiators can make the daemon use.
 	Limits Limits
 
+	// Metrics say where Prometheus can ask. Zero: nowhere.
+	Metrics Metrics
+
 	// IgnoreErrors makes a reload go on though it brings logical units that can't
 	// be opened. They are not ready then, as they are after a start in any case.
 	IgnoreErrors bool
@@ -146,6 +149,17 @@ func (Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }
 
 // Limits bound what initiators can make the daemon use.
 type Limits = iscsi.NodeLimits
+
+// Metrics say where Prometheus can ask, over HTTP.
+type Metrics struct {
+	// Listen is an IP address and TCP port, or "unix:" and the absolute path of a socket
+	// that only the daemon's user can use; see [ParseMetrics].
+	Listen string `yaml:"listen"`
+
+	// WebConfig is a file in the format of Prometheus's exporter-toolkit that asks
+	// for TLS, certificates or passwords; empty for none of them.
+	WebConfig string `yaml:"web-config,omitempty"`
+}
 
 // Target is one iSCSI target.
 type Target struct {

@@ -20,6 +20,7 @@ var sections = map[string][]any{
 	"top level":      {fileConfig{}, fileIncluded{}},
 	"portal groups":  {filePortalGroup{}, filePortal{}},
 	"limits":         {Limits{}},
+	"metrics":        {Metrics{}},
 	"targets":        {fileTarget{}},
 	"access":         {fileAccess{}},
 	"authentication": {fileAuth{}, fileAccount{}, fileShared{}},

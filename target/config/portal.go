@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -41,6 +42,26 @@ func ParsePortal(text string) (string, error) {
 		return "", fmt.Errorf("%q is not an IP address with a port, such as 192.0.2.1:3260 or [2001:db8::1]:3260", text)
 	}
 	return netip.AddrPortFrom(addr, DefaultPort).String(), nil
+}
+
+// ParseMetrics checks where metrics are to be served and completes it: "127.0.0.1:9889",
+// "[::1]:9889", "localhost:9889", ":9889" for every address, and "unix:/run/gotgtd/metrics.sock".
+func ParseMetrics(text string) (string, error) {
+	const example = "such as 127.0.0.1:9889 or unix:/run/gotgtd/metrics.sock"
+	if path, ok := strings.CutPrefix(text, "unix:"); ok {
+		if !filepath.IsAbs(path) {
+			return "", fmt.Errorf("%q: the path of a socket must be absolute, %s", text, example)
+		}
+		return "unix:" + filepath.Clean(path), nil
+	}
+	if _, port, err := net.SplitHostPort(text); err != nil || port == "" {
+		return "", fmt.Errorf("%q is not an IP address with a port, nor unix: with a path, %s", text, example)
+	}
+	at, err := ParsePortal(text)
+	if err != nil {
+		return "", fmt.Errorf("%q is not an IP address with a port, nor unix: with a path, %s", text, example)
+	}
+	return at, nil
 }
 
 // hostName is a name as DNS has it. The last label has a letter, or a mistyped

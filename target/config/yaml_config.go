@@ -63,9 +63,18 @@ func (b *builder) config(f *fileConfig, in *includer) {
 	if l := f.Limits; l != nil {
 		b.cfg.Limits = *l
 	}
+	if m := f.Metrics; m != nil {
+		b.cfg.Metrics = b.metrics(*m)
+	}
 	for i, t := range in.targets {
 		b.cfg.Targets = append(b.cfg.Targets, b.in(t.dir).target(t.value, fmt.Sprintf("targets[%d]", i)))
 	}
+}
+
+func (b *builder) metrics(m Metrics) Metrics {
+	listen, err := ParseMetrics(m.Listen)
+	b.fail("metrics.listen", err)
+	return Metrics{listen, b.path(m.WebConfig)}
 }
 
 // shared makes an account that others refer to. Its name is that of the user

@@ -12,6 +12,7 @@ type fileConfig struct {
 	PortalGroups []filePortalGroup `yaml:"portal-groups,omitempty"`
 	Discovery    *fileAuth         `yaml:"discovery,omitempty"`
 	Limits       *Limits           `yaml:"limits,omitempty"`
+	Metrics      *Metrics          `yaml:"metrics,omitempty"`
 	Accounts     []fileShared      `yaml:"accounts,omitempty"`
 	Targets      []fileTarget      `yaml:"targets,omitempty"`
 }

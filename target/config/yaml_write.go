@@ -40,6 +40,9 @@ type yamlWriter struct {
 
 func (w *yamlWriter) config(c *Config) *fileConfig {
 	f := &fileConfig{IgnoreErrors: c.IgnoreErrors, Discovery: w.auth(c.Discovery), Limits: w.limits(c.Limits)}
+	if c.Metrics.Listen != "" {
+		f.Metrics = &c.Metrics
+	}
 	for _, g := range c.PortalGroups {
 		fg := filePortalGroup{Tag: g.Tag, Portals: []filePortal{}}
 		for _, p := range g.Portals {

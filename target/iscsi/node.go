@@ -399,3 +399,6 @@ func (n *Node) join() {
 
 // MemoryUsed returns the bytes of data buffers on loan.
 func (n *Node) MemoryUsed() int64 { return n.pool.Used() }
+
+// MemoryLimit returns the bytes of data buffers above which writes wait.
+func (n *Node) MemoryLimit() int64 { return n.opt.Limits.Memory }

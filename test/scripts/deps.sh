@@ -13,7 +13,7 @@ tests="$run
 	iscsi-test-cu:libiscsi-bin qemu-img:qemu-utils tgtd:tgt
 	/usr/share/doc/qemu-block-extra:qemu-block-extra
 	/usr/lib/ocf/resource.d/heartbeat/iSCSITarget:resource-agents
-	e2fsck:e2fsprogs systemd-analyze:systemd nginx:nginx-light lintian:lintian rpm:rpm
+	e2fsck:e2fsprogs systemd-analyze:systemd prometheus:prometheus nginx:nginx-light lintian:lintian rpm:rpm
 	gcc:gcc /usr/include/stdlib.h:libc6-dev /usr/include/rbd/librbd.h:librbd-dev"
 lab="$run
 	qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap

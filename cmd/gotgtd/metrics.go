@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/exporter-toolkit/web"
+
+	"github.com/gotgtd/gotgtd/internal/unixhttp"
+	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/exporter"
+)
+
+// Bounds on those who scrape.
+const (
+	metricsTimeout = 10 * time.Second // for a request, and for its answer
+	metricsHeader  = 16 << 10         // bytes
+	metricsAtOnce  = 4                // answers that are made at the same time; more are refused
+)
+
+// metricsServer answers those who scrape. One generation after the other accepts at the
+// same socket: who connects in between waits in the kernel.
+type metricsServer struct {
+	listener *heldListener
+	http     *http.Server
+	done     chan error
+}
+
+// listenMetrics opens the socket that the configuration names, the predecessor's if it
+// has the same. nil: there is none.
+func (d *daemon) listenMetrics(ctx context.Context, m config.Metrics) (*heldListener, error) {
+	if m.Listen == "" {
+		return nil, nil
+	}
+	if err := web.Validate(m.WebConfig); err != nil {
+		return nil, fmt.Errorf("metrics: %s: %w", m.WebConfig, err)
+	}
+	path, unix := strings.CutPrefix(m.Listen, "unix:")
+	listen := func() (net.Listener, error) { return d.process.Listen(ctx, "metrics", "tcp", m.Listen) }
+	if unix {
+		if !d.successor {
+			if err := errors.Join(unixhttp.MakeFolder(path), unixhttp.RemoveDead(path)); err != nil {
+				return nil, fmt.Errorf("metrics: can't listen on %s: %w", m.Listen, err)
+			}
+		}
+		listen = func() (net.Listener, error) {
+			return unixhttp.ListenPrivate(func() (net.Listener, error) { return d.process.Listen(ctx, "metrics", "unix", path) })
+		}
+	}
+	l, err := listen()
+	if err != nil {
+		return nil, fmt.Errorf("metrics: can't listen on %s: %w", m.Listen, err)
+	}
+	return newHeldListener(l), nil
+}
+
+// serveMetrics answers on l.
+func (d *daemon) serveMetrics(l *heldListener, m config.Metrics) *metricsServer {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(exporter.New(d.Status), promhttp.HandlerOpts{MaxRequestsInFlight: metricsAtOnce}))
+	s := &metricsServer{listener: l, done: make(chan error, 1), http: &http.Server{
+		Handler: mux, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, MaxHeaderBytes: metricsHeader,
+	}}
+	quiet := slog.New(slog.DiscardHandler) // it tells of each start what the configuration says
+	// Each scrape has a connection of its own, so that it reaches who serves by then.
+	s.http.SetKeepAlivesEnabled(false)
+	go func() { s.done <- web.Serve(l, s.http, &web.FlagConfig{WebConfigFile: &m.WebConfig}, quiet) }()
+	return s
+}
+
+// close answers who is connected, until ctx ends, and lets go of the socket.
+func (s *metricsServer) close(ctx context.Context) error {
+	if s == nil {
+		return nil
+	}
+	err := s.http.Shutdown(ctx)
+	if served := <-s.done; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
+
+// A heldListener accepts nobody while it is held: who connects then is a successor's, if
+// there is one by the end.
+type heldListener struct {
+	net.Listener
+
+	mu      sync.Mutex
+	changed sync.Cond // signalled when held or closed changes
+	held    bool
+	closed  bool
+}
+
+func newHeldListener(l net.Listener) *heldListener {
+	h := &heldListener{Listener: l}
+	h.changed.L = &h.mu
+	return h
+}
+
+// hold keeps new connections waiting, or lets them in again.
+func (l *heldListener) hold(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = on
+	at := time.Time{}
+	if on {
+		at = time.Unix(1, 0) // ends an Accept under way
+	}
+	if d, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); ok {
+		_ = d.SetDeadline(at) // it fails when the socket is closed, which Accept finds out
+	}
+	l.changed.Broadcast()
+}
+
+// Accept implements [net.Listener].
+func (l *heldListener) Accept() (net.Conn, error) {
+	for {
+		l.mu.Lock()
+		for l.held && !l.closed {
+			l.changed.Wait()
+		}
+		l.mu.Unlock()
+		c, err := l.Listener.Accept()
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return c, err
+		}
+	}
+}
+
+// Close implements [net.Listener].
+func (l *heldListener) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	l.changed.Broadcast()
+	l.mu.Unlock()
+	return l.Listener.Close()
+}

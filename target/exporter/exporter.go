@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package exporter shows a daemon's state to Prometheus, by the conventions of its
+// names and units. docs/metrics.md lists what there is. What counts goes on over
+// upgrades: counters begin at zero with the first generation alone.
+package exporter
+
+import (
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/gotgtd/gotgtd/target"
+	"github.com/gotgtd/gotgtd/target/control"
+)
+
+// New returns a registry with everything that status tells, and what the Go runtime
+// tells of the process. status is called once for each scrape.
+func New(status func() control.Status) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(&collector{status}, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{Namespace: "gotgtd"}))
+	return r
+}
+
+// collector makes metrics of a status.
+type collector struct{ status func() control.Status }
+
+// describe makes a metric with the labels that it has.
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("gotgtd_"+name, help, labels, nil)
+}
+
+var unit = []string{"target", "lun"}
+
+// What there is, in the order of docs/metrics.md.
+var (
+	buildInfo    = describe("build_info", "The program that runs; always 1.", "version", "goversion")
+	generation   = describe("generation", "Number of the process that serves: 1 for the first, one more with each upgrade.")
+	startTime    = describe("start_time_seconds", "When the process that serves was started, in seconds since 1970.")
+	reloadGood   = describe("config_last_reload_successful", "Whether the last reload or upgrade has succeeded; 1 without any.")
+	reloadTime   = describe("config_last_reload_success_timestamp_seconds", "When the configuration that is served was read, in seconds since 1970.")
+	lastPause    = describe("last_upgrade_pause_seconds", "How long nothing was served in the last upgrade that has succeeded; absent without any.")
+	lastPhases   = describe("last_upgrade_phase_seconds", "How long each phase of the last upgrade took.", "phase")
+	bufferBytes  = describe("buffer_bytes", "Data buffers on loan.")
+	bufferLimit  = describe("buffer_limit_bytes", "Above this much on loan, writes wait for memory.")
+	sessions     = describe("target_sessions", "Sessions that are open.", "target")
+	targetInfo   = describe("target_info", "A target; always 1.", "target", "tid", "alias")
+	targetReady  = describe("target_ready", "Whether a target lets initiators log in.", "target")
+	sessionInfo  = describe("session_info", "A session; always 1.", "target", "tsih", "initiator", "address", "account")
+	sessionStart = describe("session_start_time_seconds", "When a session began, in seconds since 1970.", "target", "tsih")
+	sessionTasks = describe("session_tasks", "Commands of a session that are under way.", "target", "tsih")
+	sessionConns = describe("session_connections", "Connections of a session.", "target", "tsih")
+	sessionReads = describe("session_read_commands_total", "Commands of a session that have read blocks.", "target", "tsih")
+	sessionWrite = describe("session_write_commands_total", "Commands of a session that have written blocks.", "target", "tsih")
+	sessionIn    = describe("session_read_bytes_total", "Bytes that a session has read.", "target", "tsih")
+	sessionOut   = describe("session_written_bytes_total", "Bytes that a session has written.", "target", "tsih")
+	unitInfo     = describe("lun_info", "A logical unit; always 1.", "target", "lun", "path", "naa", "serial", "backend")
+	unitSize     = describe("lun_size_bytes", "Size of a logical unit.", unit...)
+	unitOnline   = describe("lun_online", "Whether a logical unit is online and its backing store open.", unit...)
+	unitReadOnly = describe("lun_read_only", "Whether a logical unit refuses writes.", unit...)
+	unitFlush    = describe("lun_flush_failed", "Whether a flush has failed: what was written before it may not be on stable storage.", unit...)
+	unitReads    = describe("lun_read_commands_total", "Commands that have read blocks.", unit...)
+	unitWrites   = describe("lun_write_commands_total", "Commands that have written blocks.", unit...)
+	unitIn       = describe("lun_read_bytes_total", "Bytes that were read.", unit...)
+	unitOut      = describe("lun_written_bytes_total", "Bytes that were written.", unit...)
+	unitErrors   = describe("lun_store_errors_total", "Commands that have failed in the backing store.", unit...)
+)
+
+// Describe implements [prometheus.Collector]. There is no list: which logical units and
+// sessions there are changes.
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements [prometheus.Collector].
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	st := c.status()
+	g := gatherer{ch}
+	g.process(&st)
+	for i := range st.Targets {
+		g.target(&st.Targets[i])
+	}
+	for i := range st.Sessions {
+		g.session(&st.Sessions[i])
+	}
+}
+
+// gatherer sends metrics to the registry.
+type gatherer struct{ ch chan<- prometheus.Metric }
+
+func (g gatherer) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	g.send(d, prometheus.GaugeValue, v, labels)
+}
+
+func (g gatherer) flag(d *prometheus.Desc, on bool, labels ...string) {
+	v := 0.0
+	if on {
+		v = 1
+	}
+	g.gauge(d, v, labels...)
+}
+
+func (g gatherer) counter(d *prometheus.Desc, n uint64, labels ...string) {
+	g.send(d, prometheus.CounterValue, float64(n), labels)
+}
+
+// send sends a metric. Labels can have any bytes, as the path of a file does, where
+// Prometheus takes UTF-8 alone.
+func (g gatherer) send(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels []string) {
+	for i := range labels {
+		labels[i] = strings.ToValidUTF8(labels[i], "\uFFFD")
+	}
+	g.ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+}
+
+func (g gatherer) process(st *control.Status) {
+	g.gauge(buildInfo, 1, st.Version, runtime.Version())
+	g.gauge(generation, float64(st.Generation))
+	g.gauge(startTime, float64(st.Started.UnixNano())/1e9)
+	g.gauge(bufferBytes, float64(st.Memory))
+	g.gauge(bufferLimit, float64(st.MemoryLimit))
+	read := st.Started
+	good := true
+	for i := range st.Upgrades {
+		good = st.Upgrades[i].Error == ""
+		if good {
+			read = st.Upgrades[i].Time
+		}
+	}
+	g.flag(reloadGood, good)
+	g.gauge(reloadTime, float64(read.UnixNano())/1e9)
+	for i := len(st.Upgrades) - 1; i >= 0; i-- {
+		if u := &st.Upgrades[i]; u.Error == "" {
+			g.gauge(lastPause, u.Pause.Seconds())
+			for _, p := range u.Phases {
+				g.gauge(lastPhases, p.Duration.Seconds(), p.Name)
+			}
+			return
+		}
+	}
+}
+
+func (g gatherer) target(t *target.TargetStatus) {
+	g.gauge(targetInfo, 1, t.Name, strconv.Itoa(t.TID), t.Alias)
+	g.flag(targetReady, t.State == "ready", t.Name)
+	g.gauge(sessions, float64(len(t.SessionTSIH)), t.Name)
+	for i := range t.LUNs {
+		if l := &t.LUNs[i]; l.Type == "disk" {
+			g.unit(t.Name, l)
+		}
+	}
+}
+
+func (g gatherer) unit(target string, l *target.LUNStatus) {
+	lun := strconv.Itoa(int(l.LUN))
+	g.gauge(unitInfo, 1, target, lun, l.StorePath, l.NAA, l.Serial, l.StoreType)
+	g.gauge(unitSize, float64(l.Size), target, lun)
+	g.flag(unitOnline, l.Online && l.Error == "", target, lun)
+	g.flag(unitReadOnly, l.ReadOnly || l.SWP, target, lun)
+	g.flag(unitFlush, l.FlushFailed, target, lun)
+	c := &l.Counters
+	g.counter(unitReads, c.Reads, target, lun)
+	g.counter(unitWrites, c.Writes, target, lun)
+	g.counter(unitIn, c.ReadBytes, target, lun)
+	g.counter(unitOut, c.WrittenBytes, target, lun)
+	g.counter(unitErrors, c.Errors, target, lun)
+}
+
+func (g gatherer) session(s *target.SessionStatus) {
+	name, tsih := s.Target, strconv.Itoa(int(s.TSIH))
+	address := ""
+	if len(s.Connections) > 0 {
+		address = s.Connections[0].Remote.Addr().String()
+	}
+	g.gauge(sessionInfo, 1, name, tsih, s.Initiator, address, s.Account)
+	g.gauge(sessionStart, float64(s.Started.UnixNano())/1e9, name, tsih)
+	g.gauge(sessionTasks, float64(s.Tasks), name, tsih)
+	g.gauge(sessionConns, float64(len(s.Connections)), name, tsih)
+	c := &s.Counters
+	g.counter(sessionReads, c.Reads, name, tsih)
+	g.counter(sessionWrite, c.Writes, name, tsih)
+	g.counter(sessionIn, c.ReadBytes, name, tsih)
+	g.counter(sessionOut, c.WrittenBytes, name, tsih)
+}

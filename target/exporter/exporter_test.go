@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package exporter
+
+import (
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/gotgtd/gotgtd/target"
+	"github.com/gotgtd/gotgtd/target/control"
+	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/scsi"
+)
+
+// full is a status with one of everything.
+func full() control.Status {
+	st := control.Status{Version: "1.2.3", Generation: 3}
+	st.Started = time.Unix(1000, 0)
+	st.Memory, st.MemoryLimit = 4096, 1<<30
+	st.Upgrades = []handoff.Report{
+		{Time: time.Unix(900, 0), Pause: 2 * time.Millisecond, Phases: []handoff.Phase{{Name: "freeze", Duration: time.Millisecond}}},
+		{Time: time.Unix(1100, 0), Error: "no"},
+	}
+	st.Targets = []target.TargetStatus{{
+		TID: 1, Name: "iqn.2026-11.test:a", State: "ready", SessionTSIH: []uint16{7},
+		LUNs: []target.LUNStatus{
+			{LUN: 0, Type: "controller"},
+			{LUN: 1, Type: "disk", Size: 1 << 20, Online: true, StorePath: "/srv/\xff.img", Counters: scsi.Counters{Reads: 2, Writes: 3, ReadBytes: 4, WrittenBytes: 5, Errors: 6}},
+			{LUN: 2, Type: "disk", Online: true, Error: "is missing", SWP: true, FlushFailed: true},
+		},
+	}}
+	st.Sessions = []target.SessionStatus{{
+		Initiator: "iqn.2026-11.test:i", Target: "iqn.2026-11.test:a", TSIH: 7, Started: time.Unix(1001, 0), Tasks: 8,
+		Connections: []target.ConnectionStatus{{Remote: netip.MustParseAddrPort("192.0.2.1:1")}},
+	}}
+	return st
+}
+
+// gather returns what is scraped of a status, by name.
+func gather(t *testing.T, st control.Status) map[string]*dto.MetricFamily {
+	t.Helper()
+	families, err := New(func() control.Status { return st }).Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]*dto.MetricFamily{}
+	for _, f := range families {
+		all[f.GetName()] = f
+	}
+	return all
+}
+
+// value finds the metric with the labels, as in "lun=1", and returns its value.
+func value(t *testing.T, all map[string]*dto.MetricFamily, name string, labels ...string) float64 {
+	t.Helper()
+	for _, m := range all[name].GetMetric() {
+		var have []string
+		for _, l := range m.GetLabel() {
+			have = append(have, l.GetName()+"="+l.GetValue())
+		}
+		if !slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(have, l) }) {
+			return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("there is no %s with %v", name, labels)
+	return 0
+}
+
+func TestValues(t *testing.T) {
+	all := gather(t, full())
+	for _, tc := range []struct {
+		name   string
+		labels []string
+		want   float64
+	}{
+		{"gotgtd_build_info", []string{"version=1.2.3"}, 1},
+		{"gotgtd_generation", nil, 3},
+		{"gotgtd_start_time_seconds", nil, 1000},
+		{"gotgtd_config_last_reload_successful", nil, 0},
+		{"gotgtd_config_last_reload_success_timestamp_seconds", nil, 900},
+		{"gotgtd_last_upgrade_pause_seconds", nil, 0.002},
+		{"gotgtd_last_upgrade_phase_seconds", []string{"phase=freeze"}, 0.001},
+		{"gotgtd_buffer_bytes", nil, 4096},
+		{"gotgtd_buffer_limit_bytes", nil, 1 << 30},
+		{"gotgtd_target_sessions", nil, 1},
+		{"gotgtd_lun_info", []string{"lun=1", "path=/srv/\uFFFD.img"}, 1},
+		{"gotgtd_lun_online", []string{"lun=1"}, 1},
+		{"gotgtd_lun_online", []string{"lun=2"}, 0},
+		{"gotgtd_lun_read_only", []string{"lun=1"}, 0},
+		{"gotgtd_lun_read_only", []string{"lun=2"}, 1},
+		{"gotgtd_lun_flush_failed", []string{"lun=2"}, 1},
+		{"gotgtd_lun_read_commands_total", []string{"lun=1"}, 2},
+		{"gotgtd_lun_write_commands_total", []string{"lun=1"}, 3},
+		{"gotgtd_lun_read_bytes_total", []string{"lun=1"}, 4},
+		{"gotgtd_lun_written_bytes_total", []string{"lun=1"}, 5},
+		{"gotgtd_lun_store_errors_total", []string{"lun=1"}, 6},
+		{"gotgtd_session_info", []string{"tsih=7", "address=192.0.2.1", "initiator=iqn.2026-11.test:i"}, 1},
+		{"gotgtd_session_tasks", []string{"tsih=7"}, 8},
+	} {
+		if got := value(t, all, tc.name, tc.labels...); got != tc.want {
+			t.Errorf("%s %v is %v, want %v", tc.name, tc.labels, got, tc.want)
+		}
+	}
+	if n := len(all["gotgtd_lun_info"].GetMetric()); n != 2 {
+		t.Errorf("%d logical units are shown, want 2: the controller is none", n)
+	}
+}
+
+// TestNeverUpgraded: what has not happened has no value, and nothing has failed.
+func TestNeverUpgraded(t *testing.T) {
+	st := full()
+	st.Upgrades = nil
+	all := gather(t, st)
+	if all["gotgtd_last_upgrade_pause_seconds"] != nil {
+		t.Error("there is a pause without an upgrade")
+	}
+	if value(t, all, "gotgtd_config_last_reload_successful") != 1 {
+		t.Error("a reload has failed that never was")
+	}
+}
+
+// TestDocument compares the table of docs/metrics.md with what there is, kinds included.
+func TestDocument(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed, have []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `gotgtd_([a-z_]+)(?:\\{[a-z, ]+\\})?` \\| (gauge|counter|histogram) \\|").FindAllStringSubmatch(string(doc), -1) {
+		listed = append(listed, m[1]+" "+m[2])
+	}
+	for name, f := range gather(t, full()) {
+		if name, ok := strings.CutPrefix(name, "gotgtd_"); ok && !strings.HasPrefix(name, "process_") {
+			have = append(have, name+" "+strings.ToLower(f.GetType().String()))
+		}
+	}
+	slices.Sort(listed)
+	slices.Sort(have)
+	if diff := cmp.Diff(have, listed); diff != "" {
+		t.Errorf("docs/metrics.md: -program +document\n%s", diff)
+	}
+}
+
+// TestAlertsAreOfMetrics: each metric that an alert names is there.
+func TestAlertsAreOfMetrics(t *testing.T) {
+	rules, err := os.ReadFile("../../docs/prometheus/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := gather(t, full())
+	names := regexp.MustCompile(`gotgtd_[a-z_]+`).FindAllString(string(rules), -1)
+	if len(names) == 0 {
+		t.Fatal("the alerts name no metric")
+	}
+	for _, name := range names {
+		if all[name] == nil {
+			t.Errorf("there is no %s", name)
+		}
+	}
+}

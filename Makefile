@@ -15,6 +15,9 @@ LISTEN ?= 127.0.0.1:3260
 UPGRADES ?= 250
 ROUNDS   ?= 100
 
+# How long each fuzz test runs in `make fuzz`.
+FUZZTIME ?= 1m
+
 # More flags of the benchmark, as -peer NAME=iscsi://HOST:PORT/TARGET/LUN.
 BENCH ?=
 
@@ -24,7 +27,7 @@ LABFLAGS ?=
 # What `make quick` runs the tests of: what differs from this commit.
 SINCE ?= HEAD
 
-.PHONY: help build run quick test gate check torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-migrate lab-control install uninstall packages clean
+.PHONY: help build run quick test gate check fuzz torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-migrate lab-control install uninstall packages clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +53,9 @@ gate: ## the rest: fuzzing, conformance by every path, torture, as root the lab;
 
 check: ## gofmt, go vet, staticcheck, govulncheck
 	@$(GO) run ./test/cmd/gate check
+
+fuzz: ## each fuzz test for FUZZTIME=1m, and whether a planted fault is found
+	@$(GO) run ./test/cmd/gate -fuzztime $(FUZZTIME) fuzz
 
 torture: ## a thousand upgrades under real clients, in about 15 minutes (UPGRADES=)
 	@test/scripts/deps.sh test

@@ -5,8 +5,10 @@ package handoff
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
+	"hash/crc32"
 	"net"
 	"os"
 	"path/filepath"
@@ -459,7 +461,7 @@ func TestGolden(t *testing.T) {
 }
 
 func FuzzUnmarshal(f *testing.F) {
-	s := &Snapshot{Schema: Schema}
+	s := &Snapshot{Schema: Schema, Extents: map[string][]Extent{"test": {{Index: 1, Offset: 2, Length: 3}}}, History: []Report{{Phases: []Phase{{Name: "freeze"}}}}}
 	if err := s.Put("test", testState()); err != nil {
 		f.Fatal(err)
 	}
@@ -467,15 +469,27 @@ func FuzzUnmarshal(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(b)
-	f.Add([]byte(magic))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Add(false, b)
+	f.Add(true, b[headerLen:])
+	f.Add(false, []byte(magic))
+	f.Fuzz(func(t *testing.T, framed bool, b []byte) {
+		if framed { // or nothing but headers would be tried
+			h := binary.BigEndian.AppendUint32([]byte(magic), Schema)
+			h = binary.BigEndian.AppendUint32(h, crc32.Checksum(b, castagnoli))
+			b = append(binary.BigEndian.AppendUint64(h, uint64(len(b))), b...)
+		}
 		s, err := Unmarshal(b)
 		if err != nil {
 			return
 		}
-		if again, err := s.Marshal(); err != nil || len(again) == 0 {
-			t.Fatalf("a snapshot that can be read can't be written: %v", err)
+		s.Schema = Schema // the header's counts
+		_ = s.Get("test", new(state))
+		again, err := s.Marshal()
+		if err == nil {
+			_, err = Unmarshal(again)
+		}
+		if err != nil {
+			t.Fatalf("a snapshot that can be read can't be written and read: %v", err)
 		}
 	})
 }

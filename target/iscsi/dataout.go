@@ -40,6 +40,7 @@ func (s *session) takeDataLocked(t *task, p *pdu.DataOut, data []byte, inPlace b
 	if t.phase > taskData {
 		return false // data for a task that has all of its data
 	}
+	plantedFault(t, p)
 	if code := s.checkDataLocked(t, p); code != 0 && t.broken == 0 {
 		t.broken = code
 	}

@@ -47,3 +47,37 @@ func FuzzOut(f *testing.F) {
 		}
 	})
 }
+
+// FuzzFile loads any file, and any payload with the right frame around it. Whatever comes of it, the
+// logical unit serves, and what it keeps from then on can be read.
+func FuzzFile(f *testing.F) {
+	for _, s := range []Snapshot{
+		{Registrations: registeredAs(nexusA, nexusB), Type: ExclusiveAccess, Holder: &nexusB, APTPL: true, Unit: "30"},
+		{Registrations: registeredAs(nexusC), Type: WriteExclusiveAllRegistrants, APTPL: true},
+	} {
+		payload := must(encoder.Marshal(s))
+		f.Add(true, payload)
+		f.Add(false, frame(payload))
+	}
+	f.Fuzz(func(t *testing.T, framed bool, b []byte) {
+		if framed {
+			b = frame(b)
+		}
+		m := &memoryDisk{files: map[string][]byte{"d/lun": b}}
+		l := open(Options{File: "d/lun", Ports: func() []uint16 { return []uint16{1, 2} }}, m.disk())
+		before := l.Snapshot()
+		if err := before.validate(); err != nil || l.Damage() != nil && len(before.Registrations) > 0 {
+			t.Fatalf("loaded in spite of %v: %+v, %v", l.Damage(), before, err)
+		}
+		if l.Check(nexusA, Always) {
+			t.Fatal("INQUIRY conflicts")
+		}
+		if r := out(l, nexusA, actionRegisterAndIgnore, 0, basicList(0, 7, flagAPTPL)); r.Sense != nil && len(before.Registrations) < MaxRegistrations {
+			t.Fatalf("no registration any more: %+v, %v", r.Sense, r.Err)
+		}
+		again := open(l.options, m.disk())
+		if d := cmp.Diff(persistent(l), persistent(again), encoded); d != "" || persistent(l).APTPL && again.Damage() != nil {
+			t.Fatalf("on disk (-want +got), %v:\n%s", again.Damage(), d)
+		}
+	})
+}

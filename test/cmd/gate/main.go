@@ -7,6 +7,7 @@
 //	gate quick   for after each edit: gofmt, go build, go vet, the tests of what differs
 //	             from a commit (-since), a login and I/O by libiscsi
 //	gate test    the checks, unit tests with the race detector, the units, real peers
+//	gate fuzz    fuzzing alone, for as long as -fuzztime says
 //	gate long    fuzzing, long tests with real peers, hostile initiators, torture, packages, the lab
 //
 // Several are run one after the other, with one sum at the end. It runs at the module's
@@ -27,7 +28,7 @@ func main() {
 	fuzzTime := flag.Duration("fuzztime", 5*time.Second, "how long each fuzz target runs")
 	since := flag.String("since", "HEAD", "quick runs the tests of what differs from this `COMMIT`")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: gate [-fuzztime DURATION] [-since COMMIT] check|quick|test|long...")
+		fmt.Fprintln(os.Stderr, "usage: gate [-fuzztime DURATION] [-since COMMIT] check|quick|test|fuzz|long...")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -41,6 +42,8 @@ func main() {
 			steps = append(steps, quick(*since)...)
 		case "test":
 			steps = append(append(steps, checks()...), tests()...)
+		case "fuzz":
+			steps = append(steps, fuzzing(*fuzzTime)...)
 		case "long":
 			steps = append(steps, long(*fuzzTime)...)
 		default:

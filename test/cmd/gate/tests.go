@@ -5,12 +5,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,10 +62,14 @@ func tests() []step {
 // longInteropTests are the tests with real peers that take minutes.
 const longInteropTests = "^TestConformanceFastPaths$"
 
+// fuzzing is for longer than long does it.
+func fuzzing(fuzzTime time.Duration) []step {
+	return []step{{"fuzzing", func(ctx context.Context, w io.Writer) count { return fuzz(ctx, w, fuzzTime) }}}
+}
+
 // long are the steps that take minutes each, and are left out of tests.
 func long(fuzzTime time.Duration) []step {
-	return []step{
-		{"fuzzing", func(ctx context.Context, w io.Writer) count { return fuzz(ctx, w, fuzzTime) }},
+	return append(fuzzing(fuzzTime), []step{
 		{"long tests with real peers", func(ctx context.Context, w io.Writer) count {
 			return goTest(ctx, w, []string{"./" + interopTests}, "-count=1", "-timeout=20m", "-run="+longInteropTests)
 		}},
@@ -75,7 +81,7 @@ func long(fuzzTime time.Duration) []step {
 		{"lab", func(ctx context.Context, w io.Writer) count {
 			return lab(ctx, w, "systemd", "initiator", "xen", "migrate")
 		}},
-	}
+	}...)
 }
 
 // torture runs more rounds of the tests of upgrades, and of the supervisor's, that go on as long as
@@ -156,7 +162,44 @@ func fuzz(ctx context.Context, w io.Writer, d time.Duration) count {
 		}
 		total.add(one(err == nil))
 	}
+	if out, err := findPlanted(ctx); err != nil {
+		fmt.Fprintf(w, "--- failed: %s does not find the planted fault in %v: %v\n%s", streamFuzzer.name, plantedTime, err, out)
+		total.add(one(false))
+	} else {
+		total.add(one(true))
+	}
 	return total
+}
+
+// streamFuzzer has to find, in plantedTime, the fault of the builds with the tag plantedfault.
+var streamFuzzer = fuzzTarget{"target/iscsi", "FuzzStream"}
+
+const plantedTime = time.Minute
+
+// findPlanted tries whether fuzzing finds anything. It runs in a folder of its own, since
+// the fuzzer writes down what it finds.
+func findPlanted(ctx context.Context) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "gotgtd-fuzz")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "fuzz.test")
+	out, err := command(ctx, "go", "test", "-c", "-tags=plantedfault", "-fuzz="+streamFuzzer.name, "-o", binary, "./"+streamFuzzer.dir).CombinedOutput()
+	if err != nil {
+		return out, err
+	}
+	c := command(ctx, binary, "-test.run=^$", "-test.fuzz=^"+streamFuzzer.name+"$", "-test.fuzztime="+plantedTime.String(),
+		"-test.fuzzminimizetime=1x", "-test.fuzzcachedir="+filepath.Join(dir, "cache"))
+	c.Dir = dir
+	out, err = c.CombinedOutput()
+	switch {
+	case err == nil:
+		return out, errors.New("nothing found")
+	case !bytes.Contains(out, []byte("Failing input")):
+		return out, err
+	}
+	return nil, nil
 }
 
 // fuzzRetries is how often a run that the fuzzer itself spoiled is repeated.

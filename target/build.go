@@ -27,9 +27,9 @@ func (s *Server) openStore(c *config.LUN, successor bool, interrupt func() error
 	backend := cmp.Or(c.Backend, "file")
 	store, err := storage.OpenBackend(s.ctx, backend, o)
 	if successor && c.Create && errors.Is(err, fs.ErrNotExist) {
-		// It is new in the configuration, and no lock will come for it. If
-		// the predecessor does serve a file of that path, which somebody has removed,
-		// its lock is refused as another file's, and so is the upgrade.
+		// The file is new, so the predecessor has no lock for it to pass on. If the
+		// predecessor does serve a file that was removed from this path, its lock does not
+		// belong to the new file, and the upgrade fails.
 		o.InheritLock = false
 		if store, err = storage.OpenBackend(s.ctx, backend, o); err == nil {
 			s.made = append(s.made, madeFile{c.Path, store.Info().ID})
@@ -41,8 +41,8 @@ func (s *Server) openStore(c *config.LUN, successor bool, interrupt func() error
 // madeFile is a file that a successor has made for a new logical unit.
 type madeFile struct{ path, id string }
 
-// removeMade removes what a successor that does not take over has made: nothing was
-// written to it, and a reload that is refused leaves nothing behind.
+// removeMade removes the files that a successor has created which does not take over.
+// Nothing was written to them.
 func (s *Server) removeMade() {
 	for _, m := range s.made {
 		if id, _, err := storage.Identify(m.path); err != nil || id != m.id {

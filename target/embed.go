@@ -44,8 +44,7 @@ func (s *Server) loadState(snap *handoff.Snapshot) error {
 }
 
 // Announce makes discovery tell these portal groups instead of the Server's
-// own portals, from which they may be reached by other addresses. nil takes
-// that back.
+// own portals, as for initiators that reach these by other addresses. nil undoes that.
 func (s *Server) Announce(groups []iscsi.PortalGroup) {
 	s.mu.Lock()
 	s.announced = groups

@@ -55,8 +55,7 @@ func (s *Server) Freeze(ctx context.Context) error {
 	return err
 }
 
-// Thaw goes on serving after a Freeze, as if nothing had been. Without one it does
-// nothing.
+// Thaw goes on serving after a Freeze. Without one it does nothing.
 func (s *Server) Thaw() {
 	s.mu.Lock()
 	frozen := s.frozen
@@ -188,8 +187,8 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 	return fds, snap.Put(sectionSCSI, devices)
 }
 
-// flushSettlers leaves little to do for settle, which is part of the pause. An
-// error counts there.
+// flushSettlers flushes before the pause, so that settle has little to do within it. Errors
+// are ignored here, since settle returns them.
 func (s *Server) flushSettlers() {
 	for _, t := range s.targets {
 		for _, u := range t.device.LogicalUnits() {

@@ -87,7 +87,7 @@ func (t *taker) lastDoor(sessions []iscsi.SessionInfo, devices map[string]scsi.D
 	return errors.Join(slices.Concat(d.replacements(), d.removals(), d.dismissals(t.leave), d.masks())...)
 }
 
-// door is what the last door looks at.
+// door has what lastDoor compares.
 type door struct {
 	server  *Server
 	devices map[string]scsi.DeviceState // as they were served

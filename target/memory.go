@@ -10,9 +10,9 @@ import (
 	"github.com/gotgtd/gotgtd/target/storage"
 )
 
-// featureMemory is what a successor must know to take RAM disks over. The first
-// version could not hand them over and asked for "contents of RAM disks", so that
-// every successor was refused; that is another feature, and nobody may have it.
+// featureMemory is the feature that a successor needs to take RAM disks over. The first
+// version could not pass them on and required "contents of RAM disks", to refuse every
+// successor: no version may offer that one.
 const featureMemory = "RAM disks in memory files"
 
 // memoryState says whose blocks are in a file of kind fileMemory. The n-th

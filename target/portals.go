@@ -110,7 +110,7 @@ func addPortal(groups []iscsi.PortalGroup, at PortalAddress) []iscsi.PortalGroup
 }
 
 // AddPortal announces a listener as a portal of the group tag, 0 for 1. name is what a
-// service manager calls the socket, if it is one of its own. Nobody is served
+// service manager calls the socket, if it is one of its own. No connection is accepted
 // before [Server.Serve]. The listener may be of any type, but what it accepts has to be
 // a [net.TCPConn], since sessions move to another process as file descriptors. The Server
 // closes it in the end, but not on an error.
@@ -251,7 +251,7 @@ func (s *Server) pauseAccepting() {
 	s.accepts.Wait()
 }
 
-// resumeAccepting takes pauseAccepting back.
+// resumeAccepting undoes pauseAccepting.
 func (s *Server) resumeAccepting() {
 	s.mu.Lock()
 	resume := s.resume

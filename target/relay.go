@@ -23,8 +23,8 @@ func pausableListener(l net.Listener) pausable {
 	return &relay{Listener: l, accepted: make(chan acceptance), closed: make(chan struct{}), pause: make(chan struct{})}
 }
 
-// relay makes a listener pausable that is not. One connection more is accepted in a
-// pause, and waits for its end.
+// relay makes any listener pausable. In a pause it may accept one more connection, which
+// waits for the end of the pause.
 type relay struct {
 	net.Listener
 	accepted  chan acceptance

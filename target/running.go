@@ -104,7 +104,7 @@ func (s *Server) sample() {
 	}
 }
 
-// settleDevices makes lasting what the devices have found different.
+// settleDevices logs which disks were replaced, and removes their reservations from stable storage.
 func (t *taker) settleDevices() {
 	for _, st := range t.server.targets {
 		for _, r := range st.device.Replaced() {

@@ -159,6 +159,9 @@ func (d *daemon) configure(brief *briefing) (o target.Options, err error) {
 	if err := d.follow(brief, conf); err != nil {
 		return o, err
 	}
+	if err := openFiles.raise(descriptors(conf), conf.Limits.Connections); err != nil {
+		d.log.Warn("configuration", "warning", err)
+	}
 	for _, w := range conf.Warnings {
 		d.log.Warn("configuration", "warning", w)
 	}

@@ -55,7 +55,10 @@ type conn struct {
 	phase atomic.Uint32 // a connPhase
 	ended error         // why it is closed; set once, before
 	once  sync.Once     // guards ended
+	quiet bool          // its end is no line of the log
 	done  chan struct{} // closed when nothing of the connection runs any more
+
+	closing chan struct{} // closed when ended is set
 }
 
 // newConn returns a connection that takes sock over.
@@ -65,6 +68,8 @@ func newConn(n *Node, sock *socket.Socket, group uint16) *conn {
 		remote: sock.Remote(),
 		login:  new(login.Login),
 		done:   make(chan struct{}),
+
+		closing: make(chan struct{}),
 	}
 	c.in.Init((*reader)(c), sock, &n.pool)
 	c.out.Init((*writer)(c), writes{sock, &n.sys}, rankOutput)
@@ -125,6 +130,7 @@ func (c *conn) close(why error) {
 	c.once.Do(func() {
 		c.ended = why
 		c.move(connClosed)
+		close(c.closing)
 		if !c.node.is(nodeForeign) {
 			// The reading goroutine closes it later, and another process may hold
 			// the socket too while a handoff fails: this sends the FIN.
@@ -183,7 +189,7 @@ func (c *conn) logEnd() {
 	if c.sess != nil {
 		attrs = append(attrs, "initiator", c.sess.initiator, "target", c.sess.targetName(), "tsih", c.sess.tsih, "cid", c.cid)
 	}
-	if errors.Is(c.ended, errLoggedOut) {
+	if errors.Is(c.ended, errLoggedOut) || c.quiet {
 		level = slog.LevelDebug
 	}
 	c.node.logLimit.Log(c.node.log, level, "connection closed", attrs...)

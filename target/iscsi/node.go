@@ -102,8 +102,10 @@ type Node struct {
 	pool   mem.Pool
 	work   scheduler
 	memory memoryQueue
-	sys    system
-	seats  *socket.Seats
+
+	guesses guesses
+	sys     system
+	seats   *socket.Seats
 
 	leaveSeats func() // gives them back
 
@@ -158,6 +160,7 @@ func NewNode(o Options) *Node {
 	n.log = n.opt.Log
 	n.tasks.New = func() any { return new(task) }
 	n.work.init(n, n.opt.Workers)
+	n.guesses.init(n.opt.Limits.LoginTimeout)
 	n.mu.SetRank(rankNode)
 	n.memory.mu.SetRank(rankQueue)
 	n.freeze.init(&n.mu)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gotgtd/gotgtd/test/peer"
 )
@@ -36,8 +37,14 @@ type Daemon struct {
 // test, which fails if that can't be done.
 func Start(t testing.TB, program *peer.Program, yaml string) *Daemon {
 	t.Helper()
-	dir := t.TempDir()
-	g, err := peer.StartGotgtd(t.Context(), program.Path(t), peer.Options{Dir: dir, YAML: yaml})
+	return StartIn(t, program, t.TempDir(), yaml)
+}
+
+// StartIn is Start with a folder that a daemon may have had before, and with a command before
+// it, such as a supervisor.
+func StartIn(t testing.TB, program *peer.Program, dir, yaml string, before ...string) *Daemon {
+	t.Helper()
+	g, err := peer.StartGotgtd(t.Context(), program.Path(t), peer.Options{Dir: dir, YAML: yaml, Env: before})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +121,21 @@ func (d *Daemon) status(t testing.TB, field string) int64 {
 	}
 	t.Fatalf("no %s in the daemon's status", field)
 	return 0
+}
+
+// CPU is how much processor time the daemon has had so far.
+func (d *Daemon) CPU(t testing.TB) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var user, system time.Duration // in ticks of 10 ms, the 14th and 15th field; the second is in parentheses
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	if _, err := fmt.Sscan(fields[11]+" "+fields[12], &user, &system); err != nil {
+		t.Fatal(err)
+	}
+	return (user + system) * 10 * time.Millisecond
 }
 
 // CountLog is how many lines of the daemon's log have a text.

@@ -10,10 +10,13 @@ import (
 	"github.com/gotgtd/gotgtd/test/peer"
 )
 
-// gotgtd is the daemon under attack.
-var gotgtd = peer.GoProgram("gotgtd", "../../cmd/gotgtd")
+// gotgtd is the daemon under attack, upgraded what supervises it where it is upgraded.
+var (
+	gotgtd   = peer.GoProgram("gotgtd", "../../cmd/gotgtd")
+	upgraded = peer.GoProgram("upgraded", "../../cmd/upgraded")
+)
 
-func TestMain(m *testing.M) { os.Exit(peer.Main(m, gotgtd)) }
+func TestMain(m *testing.M) { os.Exit(peer.Main(m, gotgtd, upgraded)) }
 
 // TestTools tries the client, the innocent and the daemon's figures without an attack.
 func TestTools(t *testing.T) {

@@ -43,6 +43,11 @@ type Node interface {
 	Address() netip.Addr
 	// Random is where CHAP challenges come from.
 	Random() io.Reader
+	// Prove is asked before a proof of an account is looked at, and may take its time. An
+	// error ends the login, or interrupts it as [Login.Step] says.
+	Prove(account string) error
+	// Proved is told whether the proof was right.
+	Proved(account string, ok bool)
 }
 
 // A Target is what a login needs to know of a target.
@@ -143,8 +148,18 @@ func Refusal(err error, req *pdu.LoginRequest) pdu.LoginResponse {
 	return p
 }
 
-// Step takes the login one request further. An error ends it; see [Refusal].
+// Step takes the login one request further. An [Error] ends it; see [Refusal]. After another
+// one the login is where it was, and the same request may be given again.
 func (l *Login) Step(n Node, req *pdu.LoginRequest, data []byte) (Answer, error) {
+	before := *l
+	a, err := l.step(n, req, data)
+	if err != nil && !errors.As(err, new(Error)) {
+		*l = before
+	}
+	return a, err
+}
+
+func (l *Login) step(n Node, req *pdu.LoginRequest, data []byte) (Answer, error) {
 	if l.refused != nil {
 		return Answer{}, l.refused
 	}
@@ -397,7 +412,11 @@ func (l *Login) chap(n Node, keys map[string]string) ([]pdu.Pair, error) {
 		}
 		return l.CHAP.offer(a, &l.auth, n.Random())
 	}
+	if err := n.Prove(keys["CHAP_N"]); err != nil {
+		return nil, err
+	}
 	answer, err := l.CHAP.verify(keys, &l.auth, l.Initiator)
+	n.Proved(keys["CHAP_N"], err == nil)
 	if l.Verified = err == nil; l.Verified {
 		l.Account = []byte(keys["CHAP_N"])
 	}

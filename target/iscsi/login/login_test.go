@@ -44,6 +44,8 @@ func (n testNode) Discovery() Auth     { return n.auth }
 func (n testNode) Group() uint16       { return 1 }
 func (n testNode) Address() netip.Addr { return netip.MustParseAddr("192.0.2.9") }
 func (n testNode) Random() io.Reader   { return still{} }
+func (n testNode) Prove(string) error  { return nil }
+func (n testNode) Proved(string, bool) {}
 
 func (n testNode) Target(name string) *Target {
 	if name != testTarget && name != closedTarget {
@@ -183,6 +185,58 @@ func TestCompletedAgain(t *testing.T) {
 	first := show(l.Step(testNode{}, &req, keys))
 	if again := show(l.Step(testNode{}, &req, keys)); again != first || !strings.HasSuffix(first, "complete") {
 		t.Errorf("%q, then %q", first, again)
+	}
+}
+
+// interruptible is a node that has proofs wait once.
+type interruptible struct {
+	testNode
+	waited bool
+	proved []bool
+}
+
+var errWait = errors.New("later")
+
+func (n *interruptible) Prove(string) error {
+	if !n.waited {
+		n.waited = true
+		return errWait
+	}
+	return nil
+}
+
+func (n *interruptible) Proved(_ string, ok bool) { n.proved = append(n.proved, ok) }
+
+// A login that is interrupted before a proof goes on with the same request, in another
+// process too.
+func TestInterruptedProof(t *testing.T) {
+	for _, moves := range []bool{false, true} {
+		n := &interruptible{testNode: withCHAP()}
+		l := new(Login)
+		step := func(req pdu.LoginRequest, keys string) (Answer, error) { return l.Step(n, &req, text(keys)) }
+		if _, err := step(pdu.LoginRequest{}, "InitiatorName="+testInitiator+" TargetName="+testTarget+" AuthMethod=CHAP"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := step(pdu.LoginRequest{}, "CHAP_A=7"); err != nil {
+			t.Fatal(err)
+		}
+		proof := "CHAP_N=alice " + proof()
+		half := len(proof) / 2
+		if _, err := l.Step(n, &pdu.LoginRequest{Continue: true}, []byte(strings.ReplaceAll(proof, " ", "\x00"))[:half]); err != nil {
+			t.Fatal(err)
+		}
+		last := func() string {
+			return show(l.Step(n, &pdu.LoginRequest{Transit: true, NSG: 1}, text(proof)[half:]))
+		}
+		if got := last(); got != "later" {
+			t.Fatalf("%q, want an interruption", got)
+		}
+		if moves {
+			l = moved(t, l, n)
+		}
+		if got := last(); got != "-> 1" || !slices.Equal(n.proved, []bool{true}) {
+			t.Errorf("%q, proved %v", got, n.proved)
+		}
 	}
 }
 

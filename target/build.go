@@ -114,31 +114,6 @@ func auth(c *config.Auth) iscsi.Auth {
 	return a
 }
 
-func limits(p *config.Parameters) iscsi.Limits {
-	l := iscsi.Limits{
-		MaxRecvDataSegmentLength: uint32(p.MaxRecvDataSegmentLength),
-		MaxXmitDataSegmentLength: uint32(p.MaxXmitDataSegmentLength),
-		MaxBurstLength:           uint32(p.MaxBurstLength),
-		FirstBurstLength:         uint32(p.FirstBurstLength),
-		MaxConnections:           uint16(p.MaxConnections),
-		MaxOutstandingR2T:        uint16(p.MaxOutstandingR2T),
-		InitialR2T:               p.InitialR2T,
-		NoImmediateData:          p.ImmediateData != nil && !*p.ImmediateData,
-		HeaderDigest:             p.HeaderDigest,
-		DataDigest:               p.DataDigest,
-		QueueDepth:               p.QueueDepth,
-		NOPInterval:              p.NOPInterval,
-		NOPTimeout:               p.NOPTimeout,
-	}
-	if p.DefaultTime2Wait != nil {
-		l.DefaultTime2Wait = uint16(*p.DefaultTime2Wait)
-	}
-	if p.DefaultTime2Retain != nil {
-		l.DefaultTime2Retain = uint16(*p.DefaultTime2Retain)
-	}
-	return l
-}
-
 // allowed is the target's access list as a function. An initiator that will have to
 // prove an account may go on if it can be one of those that the list has.
 // The embedding program is asked last, when the account is known.

@@ -41,7 +41,7 @@ func TestRooms(t *testing.T) {
 		"pdu":      {},
 		"socket":   {},
 		"sequence": {iscsi + "/pdu"},
-		"login":    {module + "internal/iscsiname", iscsi + "/pdu"},
+		"login":    {module + "internal/check", module + "internal/iscsiname", iscsi + "/pdu"},
 		"stream":   {module + "internal/ranked", iscsi + "/pdu", module + "target/mem"},
 	} {
 		got := slices.DeleteFunc(deps(t, "./iscsi/"+room), func(p string) bool {

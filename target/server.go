@@ -219,7 +219,7 @@ func (s *Server) newServed(conf *config.Target) (*served, error) {
 	}
 	t.target = &iscsi.Target{
 		Name: conf.Name, Alias: conf.Alias, Device: device, Groups: conf.PortalGroups,
-		Auth: auth(&conf.Auth), Limits: limits(&conf.Parameters), Allowed: s.allowed(conf), Masked: masked(conf), Offline: conf.Offline,
+		Auth: auth(&conf.Auth), Limits: conf.Parameters, Allowed: s.allowed(conf), Masked: masked(conf), Offline: conf.Offline,
 	}
 	return t, nil
 }

@@ -11,7 +11,6 @@ package config
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi"
 )
@@ -200,47 +199,8 @@ type Target struct {
 }
 
 // Parameters bound what the target agrees to in a login (RFC 7143 13) and how
-// it treats a session. A zero or nil is the default.
-type Parameters struct {
-	// MaxRecvDataSegmentLength is what the target declares that it takes in
-	// one PDU, in bytes, 512 to 16777215; default 262144.
-	MaxRecvDataSegmentLength int
-
-	// MaxXmitDataSegmentLength is the most that the target sends in one PDU,
-	// in bytes, however much the initiator would take; default: no bound but
-	// the initiator's.
-	MaxXmitDataSegmentLength int
-
-	MaxBurstLength   int // bytes, 512 to 16777215; default 1048576
-	FirstBurstLength int // bytes, 512 to MaxBurstLength; default 262144
-
-	InitialR2T    bool  // no unsolicited Data-Out PDUs; default: the initiator decides
-	ImmediateData *bool // data in the command PDU is welcome; default true
-
-	MaxOutstandingR2T int // R2Ts of one task at a time, 1 to 65535; default 8
-	MaxConnections    int // connections of one session, 1 to 8; default 8
-
-	// HeaderDigest and DataDigest are the values that the target agrees to,
-	// of "CRC32C" and "None"; the initiator chooses among them. "CRC32C"
-	// alone insists on the digest. Default: both.
-	HeaderDigest []string
-	DataDigest   []string
-
-	DefaultTime2Wait   *int // seconds, 0 to 3600; default 2
-	DefaultTime2Retain *int // seconds, 0 to 3600; default 20
-
-	// QueueDepth is the most commands of one session under way at a time, the
-	// widest CmdSN window, 1 to 4096; default 128.
-	QueueDepth int
-
-	// NOPInterval is the silence after which the target asks whether the
-	// initiator still lives (NOP-In); default 15 s, negative: never.
-	NOPInterval time.Duration
-
-	// NOPTimeout is how long the target waits for the answer before it closes
-	// the connection; default 10 s.
-	NOPTimeout time.Duration
-}
+// it treats a session.
+type Parameters = iscsi.Limits
 
 // LUN is one logical unit.
 type LUN struct {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
 // The identification of a logical unit unless the configuration has another:
@@ -18,8 +17,6 @@ const (
 	defaultProduct  = "VIRTUAL-DISK"
 	defaultRevision = "0001"
 )
-
-const defaultNOPInterval = 15 * time.Second
 
 // SetDefaults replaces each zero value by its default, as the fields'
 // documentation gives it. What has no default, such as a path, it leaves for
@@ -87,32 +84,10 @@ func (t *Target) SetDefaults() {
 	t.Name = lowerName(t.Name)
 	t.Access.setDefaults()
 	setDefault(&t.Auth.Algorithms, CHAPAlgorithms)
-	t.Parameters.setDefaults()
+	t.Parameters.SetDefaults()
 	for i := range t.LUNs {
 		t.LUNs[i].setDefaults(t.Name)
 	}
-}
-
-func (p *Parameters) setDefaults() {
-	orDefault(&p.MaxRecvDataSegmentLength, 256<<10)
-	orDefault(&p.MaxBurstLength, 1<<20)
-	orDefault(&p.FirstBurstLength, min(256<<10, p.MaxBurstLength))
-	orDefault(&p.MaxOutstandingR2T, 8)
-	orDefault(&p.MaxConnections, maxConnections)
-	orDefault(&p.QueueDepth, 128)
-	orDefault(&p.NOPInterval, defaultNOPInterval)
-	orDefault(&p.NOPTimeout, 10*time.Second)
-	if p.ImmediateData == nil {
-		p.ImmediateData = new(true)
-	}
-	if p.DefaultTime2Wait == nil {
-		p.DefaultTime2Wait = new(2)
-	}
-	if p.DefaultTime2Retain == nil {
-		p.DefaultTime2Retain = new(20)
-	}
-	setDefault(&p.HeaderDigest, digests)
-	setDefault(&p.DataDigest, digests)
 }
 
 func (l *LUN) setDefaults(target string) {

@@ -24,7 +24,7 @@ var sections = map[string][]any{
 	"targets":        {fileTarget{}},
 	"access":         {fileAccess{}},
 	"authentication": {fileAuth{}, fileAccount{}, fileShared{}},
-	"parameters":     {fileParameters{}},
+	"parameters":     {Parameters{}},
 	"logical units":  {fileLUN{}, fileModePage{}},
 }
 

@@ -146,7 +146,7 @@ func (b *tgtBuilder) target(t *tgtTarget) {
 		}
 	}
 	if c.nops > 0 {
-		c.target.Parameters.setNOPTimeout(c.nops)
+		setNOPTimeout(&c.target.Parameters, c.nops)
 	}
 	if c.target.TID == 0 {
 		c.target.TID = b.known.tid(c.target.Name, b.taken)

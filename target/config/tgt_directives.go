@@ -222,10 +222,12 @@ func setNOPInterval(p *Parameters, s string) error {
 }
 
 // setNOPTimeout makes one question wait as long as count of tgt's would.
-func (p *Parameters) setNOPTimeout(count int) {
+func setNOPTimeout(p *Parameters, count int) {
 	interval := p.NOPInterval
 	if interval <= 0 {
-		interval = defaultNOPInterval
+		var usual Parameters
+		usual.SetDefaults()
+		interval = usual.NOPInterval
 	}
 	p.NOPTimeout = time.Duration(count) * interval
 }

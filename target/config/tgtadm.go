@@ -21,7 +21,7 @@ func (t *Target) SetTgt(name, value string) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if c.nops > 0 {
-		c.target.Parameters.setNOPTimeout(c.nops)
+		setNOPTimeout(&c.target.Parameters, c.nops)
 	}
 	if p := &c.target.Parameters; name == "MaxBurstLength" { // a first burst is never longer (RFC 7143 13.14)
 		p.FirstBurstLength = min(p.FirstBurstLength, p.MaxBurstLength)

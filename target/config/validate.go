@@ -7,25 +7,18 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/gotgtd/gotgtd/internal/check"
 )
 
 // Bounds of what a configuration may ask for.
 const (
-	maxTargets     = 16384
-	maxConnections = 8              // of one session
-	maxLUN         = 16383          // the largest in flat space addressing (SAM-5 4.7.7.3)
-	maxDataSegment = 1<<24 - 1      // RFC 7143 13.12 to 13.14
-	minDataSegment = 512            // the same
-	maxSize        = int64(1) << 62 // bytes of a logical unit
-	maxAlias       = 255            // bytes, RFC 7143 13.7 and 6.1
-	minSecret      = 12             // bytes, 96 bits, RFC 7143 12.1.3
+	maxTargets = 16384
+	maxLUN     = 16383          // the largest in flat space addressing (SAM-5 4.7.7.3)
+	maxSize    = int64(1) << 62 // bytes of a logical unit
+	maxAlias   = 255            // bytes, RFC 7143 13.7 and 6.1
+	minSecret  = 12             // bytes, 96 bits, RFC 7143 12.1.3
 )
-
-// digests are the values of HeaderDigest and DataDigest (RFC 7143 13.1).
-var digests = []string{"CRC32C", "None"}
 
 var errMissing = errors.New("is missing")
 
@@ -101,9 +94,6 @@ func (v *validator) inRange(path string, n int64) {
 	r, _ := rangeOf(path)
 	v.between(path, n, r.least, r.most)
 }
-
-// duration fails unless d is a time that makes sense.
-func (v *validator) duration(path string, d time.Duration) { v.at("").Time(path, d) }
 
 // oneOf fails unless s is one of the choices.
 func (v *validator) oneOf(path, s string, choices []string) { v.at("").OneOf(path, s, choices) }

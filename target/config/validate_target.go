@@ -7,7 +7,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 )
 
 func (v *validator) targets() {
@@ -40,7 +39,7 @@ func (v *validator) target(t *Target, at string) {
 	}
 	v.access(t.Access, t, at+".access")
 	v.auth(t.Auth, at+".auth")
-	v.parameters(&t.Parameters, at+".parameters")
+	t.Parameters.Check(v.at(at + ".parameters"))
 	for i, tag := range t.PortalGroups {
 		path := fmt.Sprintf("%s.portal-groups[%d]", at, i)
 		if !slices.ContainsFunc(v.cfg.PortalGroups, func(g PortalGroup) bool { return g.Tag == tag }) {
@@ -92,45 +91,6 @@ func (v *validator) initiators(list []string, at string) {
 	for i, s := range list {
 		if _, err := path.Match(s, ""); err != nil || s == "" {
 			v.fail(fmt.Sprintf("%s.initiators[%d]", at, i), "%q is not an initiator's name or a pattern", s)
-		}
-	}
-}
-
-func (v *validator) parameters(p *Parameters, at string) {
-	v.between(at+".max-recv-data-segment-length", int64(p.MaxRecvDataSegmentLength), minDataSegment, maxDataSegment)
-	if p.MaxXmitDataSegmentLength != 0 {
-		v.between(at+".max-xmit-data-segment-length", int64(p.MaxXmitDataSegmentLength), minDataSegment, maxDataSegment)
-	}
-	v.between(at+".max-burst-length", int64(p.MaxBurstLength), minDataSegment, maxDataSegment)
-	v.between(at+".first-burst-length", int64(p.FirstBurstLength), minDataSegment, maxDataSegment)
-	if p.FirstBurstLength > p.MaxBurstLength {
-		v.fail(at+".first-burst-length", "%d is more than MaxBurstLength, %d (RFC 7143 13.14)", p.FirstBurstLength, p.MaxBurstLength)
-	}
-	v.between(at+".max-outstanding-r2t", int64(p.MaxOutstandingR2T), 1, 65535)
-	v.between(at+".max-connections", int64(p.MaxConnections), 1, maxConnections)
-	v.between(at+".queue-depth", int64(p.QueueDepth), 1, 4096)
-	if p.DefaultTime2Wait != nil {
-		v.between(at+".default-time2wait", int64(*p.DefaultTime2Wait), 0, 3600)
-	}
-	if p.DefaultTime2Retain != nil {
-		v.between(at+".default-time2retain", int64(*p.DefaultTime2Retain), 0, 3600)
-	}
-	v.digests(p.HeaderDigest, at+".header-digest")
-	v.digests(p.DataDigest, at+".data-digest")
-	if p.NOPInterval >= 0 {
-		v.duration(at+".nop-interval", p.NOPInterval)
-	} else if p.NOPInterval != -1*time.Nanosecond {
-		v.fail(at+".nop-interval", "must be a time or off")
-	}
-	v.duration(at+".nop-timeout", p.NOPTimeout)
-}
-
-func (v *validator) digests(list []string, at string) {
-	for i, s := range list {
-		path := fmt.Sprintf("%s[%d]", at, i)
-		v.oneOf(path, s, digests)
-		if slices.Contains(list[:i], s) {
-			v.fail(path, "%s is given twice", s)
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // parseYAMLConfig reads the native format.
@@ -170,7 +169,7 @@ func (b *builder) target(f *fileTarget, at string) Target {
 	}
 	t.Access = b.access(f.Access, at+".access")
 	if f.Parameters != nil {
-		t.Parameters = f.Parameters.parameters()
+		t.Parameters = *f.Parameters
 	}
 	for i := range f.LUNs {
 		t.LUNs = append(t.LUNs, b.lun(&f.LUNs[i], fmt.Sprintf("%s.luns[%d]", at, i)))
@@ -191,26 +190,6 @@ func (b *builder) access(f *fileAccess, at string) Access {
 	}
 	a.Accounts, a.Nobody = f.Accounts, f.Nobody
 	return a
-}
-
-func (f *fileParameters) parameters() Parameters {
-	return Parameters{
-		MaxRecvDataSegmentLength: int(f.MaxRecvDataSegmentLength),
-		MaxXmitDataSegmentLength: int(f.MaxXmitDataSegmentLength),
-		MaxBurstLength:           int(f.MaxBurstLength),
-		FirstBurstLength:         int(f.FirstBurstLength),
-		InitialR2T:               f.InitialR2T,
-		ImmediateData:            f.ImmediateData,
-		MaxOutstandingR2T:        f.MaxOutstandingR2T,
-		MaxConnections:           f.MaxConnections,
-		HeaderDigest:             f.HeaderDigest,
-		DataDigest:               f.DataDigest,
-		DefaultTime2Wait:         f.DefaultTime2Wait,
-		DefaultTime2Retain:       f.DefaultTime2Retain,
-		QueueDepth:               f.QueueDepth,
-		NOPInterval:              time.Duration(f.NOPInterval),
-		NOPTimeout:               time.Duration(f.NOPTimeout),
-	}
 }
 
 func (b *builder) lun(f *fileLUN, at string) LUN {

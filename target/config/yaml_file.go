@@ -59,16 +59,16 @@ type fileShared struct {
 }
 
 type fileTarget struct {
-	Name         string          `yaml:"name"`
-	TID          int             `yaml:"tid,omitempty"`
-	Alias        string          `yaml:"alias,omitempty"`
-	AnyName      bool            `yaml:"any-name,omitempty"`
-	Offline      bool            `yaml:"offline,omitempty"`
-	PortalGroups []uint16        `yaml:"portal-groups,omitempty"`
-	Access       *fileAccess     `yaml:"access,omitempty"`
-	Auth         *fileAuth       `yaml:"auth,omitempty"`
-	Parameters   *fileParameters `yaml:"parameters,omitempty"`
-	LUNs         []fileLUN       `yaml:"luns,omitempty"`
+	Name         string      `yaml:"name"`
+	TID          int         `yaml:"tid,omitempty"`
+	Alias        string      `yaml:"alias,omitempty"`
+	AnyName      bool        `yaml:"any-name,omitempty"`
+	Offline      bool        `yaml:"offline,omitempty"`
+	PortalGroups []uint16    `yaml:"portal-groups,omitempty"`
+	Access       *fileAccess `yaml:"access,omitempty"`
+	Auth         *fileAuth   `yaml:"auth,omitempty"`
+	Parameters   *Parameters `yaml:"parameters,omitempty"`
+	LUNs         []fileLUN   `yaml:"luns,omitempty"`
 }
 
 type fileAccess struct {
@@ -76,24 +76,6 @@ type fileAccess struct {
 	Initiators []string `yaml:"initiators,omitempty"`
 	Accounts   []string `yaml:"accounts,omitempty"`
 	Nobody     bool     `yaml:"nobody,omitempty"`
-}
-
-type fileParameters struct {
-	MaxRecvDataSegmentLength fileSize     `yaml:"max-recv-data-segment-length,omitempty"`
-	MaxXmitDataSegmentLength fileSize     `yaml:"max-xmit-data-segment-length,omitempty"`
-	MaxBurstLength           fileSize     `yaml:"max-burst-length,omitempty"`
-	FirstBurstLength         fileSize     `yaml:"first-burst-length,omitempty"`
-	InitialR2T               bool         `yaml:"initial-r2t,omitempty"`
-	ImmediateData            *bool        `yaml:"immediate-data,omitempty"`
-	MaxOutstandingR2T        int          `yaml:"max-outstanding-r2t,omitempty"`
-	MaxConnections           int          `yaml:"max-connections,omitempty"`
-	HeaderDigest             []string     `yaml:"header-digest,omitempty"`
-	DataDigest               []string     `yaml:"data-digest,omitempty"`
-	DefaultTime2Wait         *int         `yaml:"default-time2wait,omitempty"`
-	DefaultTime2Retain       *int         `yaml:"default-time2retain,omitempty"`
-	QueueDepth               int          `yaml:"queue-depth,omitempty"`
-	NOPInterval              fileDuration `yaml:"nop-interval,omitempty"`
-	NOPTimeout               fileDuration `yaml:"nop-timeout,omitempty"`
 }
 
 type fileLUN struct {

@@ -129,28 +129,12 @@ func (w *yamlWriter) access(a Access) *fileAccess {
 	return f
 }
 
-func (w *yamlWriter) parameters(p Parameters) *fileParameters {
+func (w *yamlWriter) parameters(p Parameters) *Parameters {
 	var def Parameters
-	def.setDefaults()
+	def.SetDefaults()
 	def.FirstBurstLength = min(def.FirstBurstLength, p.MaxBurstLength)
 	omitDefaults(&p, &def)
-	return orNil(fileParameters{
-		MaxRecvDataSegmentLength: fileSize(p.MaxRecvDataSegmentLength),
-		MaxXmitDataSegmentLength: fileSize(p.MaxXmitDataSegmentLength),
-		MaxBurstLength:           fileSize(p.MaxBurstLength),
-		FirstBurstLength:         fileSize(p.FirstBurstLength),
-		InitialR2T:               p.InitialR2T,
-		ImmediateData:            p.ImmediateData,
-		MaxOutstandingR2T:        p.MaxOutstandingR2T,
-		MaxConnections:           p.MaxConnections,
-		HeaderDigest:             p.HeaderDigest,
-		DataDigest:               p.DataDigest,
-		DefaultTime2Wait:         p.DefaultTime2Wait,
-		DefaultTime2Retain:       p.DefaultTime2Retain,
-		QueueDepth:               p.QueueDepth,
-		NOPInterval:              fileDuration(p.NOPInterval),
-		NOPTimeout:               fileDuration(p.NOPTimeout),
-	})
+	return orNil(p)
 }
 
 func (w *yamlWriter) lun(l LUN, target string) fileLUN {

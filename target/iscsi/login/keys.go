@@ -6,76 +6,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
-const (
-	// DefaultSegment is MaxRecvDataSegmentLength before it is declared, and
-	// what holds during login (RFC 7143 13.12), bytes.
-	DefaultSegment = 8192
-
-	// MaxR2T is the most R2Ts of one task that are open at a time, whatever is
-	// negotiated.
-	MaxR2T = 8
-
-	maxSegment     = 1<<24 - 1 // largest value of the three length keys, bytes
-	minSegment     = 512
-	maxConnections = 8
-)
-
-// Limits is what a target offers in negotiation. A zero field stands for the
-// default named with it.
-type Limits struct {
-	MaxRecvDataSegmentLength uint32        // 262,144 bytes
-	MaxXmitDataSegmentLength uint32        // bytes of data a PDU of the target carries at most, whatever the initiator takes; 0: no limit of its own
-	MaxBurstLength           uint32        // 1,048,576 bytes
-	FirstBurstLength         uint32        // 262,144 bytes
-	MaxConnections           uint16        // 8
-	MaxOutstandingR2T        uint16        // 8
-	InitialR2T               bool          // true refuses unsolicited Data-Out
-	NoImmediateData          bool          // true refuses immediate data
-	HeaderDigest             []string      // in order of preference among what the initiator offers; None, CRC32C
-	DataDigest               []string      // likewise
-	DefaultTime2Wait         uint16        // seconds
-	DefaultTime2Retain       uint16        // seconds
-	QueueDepth               int           // commands in the CmdSN window; 128
-	NOPInterval              time.Duration // silence before the target sends a NOP-In; 15 s; < 0: never
-	NOPTimeout               time.Duration // further silence before the connection is closed; 10 s
-}
-
-// WithDefaults returns l with the defaults for its zero fields.
-func (l Limits) WithDefaults() Limits {
-	set := func(v *uint32, d uint32) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	set(&l.MaxRecvDataSegmentLength, 256<<10)
-	set(&l.MaxBurstLength, 1<<20)
-	set(&l.FirstBurstLength, 256<<10)
-	if l.MaxConnections == 0 || l.MaxConnections > maxConnections {
-		l.MaxConnections = maxConnections
-	}
-	if l.MaxOutstandingR2T == 0 || l.MaxOutstandingR2T > MaxR2T {
-		l.MaxOutstandingR2T = MaxR2T
-	}
-	if len(l.HeaderDigest) == 0 {
-		l.HeaderDigest = []string{"None", "CRC32C"}
-	}
-	if len(l.DataDigest) == 0 {
-		l.DataDigest = []string{"None", "CRC32C"}
-	}
-	if l.QueueDepth == 0 {
-		l.QueueDepth = 128
-	}
-	if l.NOPInterval == 0 {
-		l.NOPInterval = 15 * time.Second
-	}
-	if l.NOPTimeout == 0 {
-		l.NOPTimeout = 10 * time.Second
-	}
-	return l
-}
+// DefaultSegment is MaxRecvDataSegmentLength before it is declared, and
+// what holds during login (RFC 7143 13.12), bytes.
+const DefaultSegment = 8192
 
 // Params are the negotiated values of a session (RFC 7143 13).
 type Params struct {
@@ -95,7 +30,7 @@ func rfcDefaults() Params {
 	return Params{
 		MaxBurstLength: 262144, FirstBurstLength: 65536, MaxConnections: 1, MaxOutstandingR2T: 1,
 		InitialR2T: true, ImmediateData: true, DefaultTime2Wait: 2, DefaultTime2Retain: 20,
-		QueueDepth: 128,
+		QueueDepth: defaultQueueDepth,
 	}
 }
 
@@ -156,23 +91,23 @@ func (n *negotiation) operational(key, value string, l *Limits, leading, normal 
 	}
 	switch key {
 	case "MaxConnections":
-		return minimum16(value, 1, 65535, l.MaxConnections, &p.MaxConnections), true
+		return minimum16(value, 1, 65535, uint16(l.MaxConnections), &p.MaxConnections), true
 	case "MaxOutstandingR2T":
-		return minimum16(value, 1, 65535, l.MaxOutstandingR2T, &p.MaxOutstandingR2T), true
+		return minimum16(value, 1, 65535, uint16(l.MaxOutstandingR2T), &p.MaxOutstandingR2T), true
 	case "MaxBurstLength":
-		return minimum32(value, minSegment, maxSegment, l.MaxBurstLength, &p.MaxBurstLength), true
+		return minimum32(value, minSegment, maxSegment, uint32(l.MaxBurstLength), &p.MaxBurstLength), true
 	case "FirstBurstLength":
-		return minimum32(value, minSegment, maxSegment, l.FirstBurstLength, &p.FirstBurstLength), true
+		return minimum32(value, minSegment, maxSegment, uint32(l.FirstBurstLength), &p.FirstBurstLength), true
 	case "InitialR2T":
 		return either(value, l.InitialR2T, &p.InitialR2T), true
 	case "ImmediateData":
-		return both(value, !l.NoImmediateData, &p.ImmediateData), true
+		return both(value, *l.ImmediateData, &p.ImmediateData), true
 	case "DataPDUInOrder", "DataSequenceInOrder":
 		return boolAnswer(value, "Yes"), true // result function OR, and we say Yes
 	case "DefaultTime2Wait":
-		return maximum16(value, 0, 3600, l.DefaultTime2Wait, &p.DefaultTime2Wait), true
+		return maximum16(value, 0, maxTime2, uint16(*l.DefaultTime2Wait), &p.DefaultTime2Wait), true
 	case "DefaultTime2Retain":
-		return minimum16(value, 0, 3600, l.DefaultTime2Retain, &p.DefaultTime2Retain), true
+		return minimum16(value, 0, maxTime2, uint16(*l.DefaultTime2Retain), &p.DefaultTime2Retain), true
 	case "ErrorRecoveryLevel":
 		if _, ok := number(value, 0, 2); !ok {
 			return valueReject, true

@@ -452,7 +452,7 @@ func (l *Login) operational(pairs []pdu.Pair) ([]pdu.Pair, error) {
 
 func (l *Login) limits() Limits {
 	if l.target == nil {
-		return Limits{}.WithDefaults()
+		return discovery()
 	}
 	return l.target.Limits
 }
@@ -519,11 +519,11 @@ func (l *Login) Agreed() Agreed {
 	if n.SendLimit > 0 {
 		a.SendLimit = int(n.SendLimit)
 	}
-	if x := int(limits.MaxXmitDataSegmentLength); x > 0 {
+	if x := limits.MaxXmitDataSegmentLength; x > 0 {
 		a.SendLimit = min(a.SendLimit, x)
 	}
 	if n.Declared {
-		a.ReceiveLimit = int(limits.MaxRecvDataSegmentLength)
+		a.ReceiveLimit = limits.MaxRecvDataSegmentLength
 	}
 	return a
 }

@@ -24,31 +24,76 @@ import (
 // change: other settings of a target or a logical unit that stays, a logical unit that
 // not everybody sees, limits, and accounts of discovery. Portals are the program's, and are not
 // looked at. Other errors come too late for that: what can go on goes on, and they
-// are all returned. A hand-over under way is waited for, as by AddTarget, and sessions
-// of targets that go have as long to log out as with RemoveTarget.
+// are all returned. A hand-over under way is waited for, as by AddTarget, and so is another
+// Apply, until ctx ends. Sessions of targets that go have as long to log out as with RemoveTarget;
+// other changes go on meanwhile, and Shutdown does not wait for it.
 func (s *Server) Apply(ctx context.Context, c *config.Config, force bool) (*plan.Plan, error) {
+	if s == nil {
+		return nil, ErrClosed
+	}
+	select {
+	case s.applies <- struct{}{}:
+		defer func() { <-s.applies }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("another configuration is being applied: %w", context.Cause(ctx))
+	}
+	p, a, err := s.beginToApply(c, force)
+	if a == nil {
+		return p, err
+	}
+	errs := append(a.errs, finishAll(ctx, a.removals)...)
+	s.awaitRemovals() // that others have begun: of the same names, or with the same disks
 	end, err := s.change()
 	if err != nil {
-		return nil, err
+		return p, errors.Join(append(errs, err)...)
+	}
+	defer end()
+	s.applying = nil
+	return p, errors.Join(append(errs, s.add(a)...)...)
+}
+
+// application is a configuration on its way.
+type application struct {
+	removals []*removal
+	targets  []*config.Target // that are new
+	units    []newUnitOf
+	errs     []error
+}
+
+// newUnitOf is a logical unit that a target that stays gets.
+type newUnitOf struct {
+	target *config.Target
+	index  int // among its LUNs
+}
+
+// beginToApply does what can be done before initiators have logged out. It returns no
+// application if nothing is changed.
+func (s *Server) beginToApply(c *config.Config, force bool) (*plan.Plan, *application, error) {
+	end, err := s.change()
+	if err != nil {
+		return nil, nil, err
 	}
 	defer end()
 	c, err = s.numbered(c).Complete()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	running := s.Running()
 	running.Portals = plan.Portals(c) // they stay
 	p := plan.Make(running, c, Look)
 	if err := p.Check(); err != nil && !force {
-		return p, err
+		return p, nil, err
 	}
 	if err := errors.Join(s.needsUpgrade(p, c)...); err != nil {
-		return p, err
+		return p, nil, err
 	}
 	if err := s.checkStores(c); err != nil {
-		return p, err
+		return p, nil, err
 	}
-	return p, errors.Join(append(s.removeAbsent(ctx, c), s.addNew(c)...)...)
+	a := s.whatIsNew(c)
+	s.applying = a.targets
+	s.removeAbsent(a, c)
+	return p, a, nil
 }
 
 // numbered returns a copy of a configuration in which the targets that are served have
@@ -133,53 +178,67 @@ func (s *Server) checkStores(c *config.Config) error {
 	return errors.Join(errs...)
 }
 
-// removeAbsent removes what the configuration has not.
-func (s *Server) removeAbsent(ctx context.Context, c *config.Config) (errs []error) {
+// whatIsNew lists what a configuration adds.
+func (s *Server) whatIsNew(c *config.Config) *application {
+	a := &application{}
+	for i := range c.Targets {
+		t := &c.Targets[i]
+		if s.find(t.Name) == nil {
+			a.targets = append(a.targets, t)
+			continue
+		}
+		for j := range t.LUNs {
+			if s.isNew(t.Name, t.LUNs[j].Number) {
+				a.units = append(a.units, newUnitOf{t, j})
+			}
+		}
+	}
+	return a
+}
+
+// removeAbsent removes what the configuration has not. Targets are on their way out then. Those
+// that stay have the configuration.
+func (s *Server) removeAbsent(a *application, c *config.Config) {
 	for _, t := range s.targetList() {
 		conf := targetOf(c, t.conf.Name)
 		if conf == nil {
-			errs = append(errs, s.removeTarget(ctx, t))
+			a.removals = append(a.removals, s.remove(t))
 			continue
 		}
+		s.reconfigure(t, conf)
 		for _, u := range t.device.LogicalUnits() {
 			kept := slices.ContainsFunc(conf.LUNs, func(l config.LUN) bool { return l.Number == u.Number })
 			if kept || isController(u.Unit) {
 				continue
 			}
 			if err := t.detach(u.Number); err != nil {
-				errs = append(errs, fmt.Errorf("target %s LUN %d: %w", t.conf.Name, u.Number, err))
+				a.errs = append(a.errs, fmt.Errorf("target %s LUN %d: %w", t.conf.Name, u.Number, err))
 			}
 		}
 	}
-	return errs
 }
 
-// addNew adds what is new in the configuration.
-func (s *Server) addNew(c *config.Config) (errs []error) {
-	for i := range c.Targets {
-		conf := &c.Targets[i]
-		t := s.find(conf.Name)
-		if t == nil {
-			errs = append(errs, s.addTarget(conf, nil))
+// add adds what is new. A target that somebody has removed meanwhile gets nothing.
+func (s *Server) add(a *application) (errs []error) {
+	for _, u := range a.units {
+		t := s.find(u.target.Name)
+		if t == nil || t.conf != u.target {
 			continue
 		}
-		t = s.reconfigure(t, conf)
-		for j := range conf.LUNs {
-			l := &conf.LUNs[j]
-			if !s.isNew(conf.Name, l.Number) {
-				continue
-			}
-			if err := s.attach(t, j, false); err != nil {
-				errs = append(errs, l.Pos.Errorf("target %s LUN %d: %w", conf.Name, l.Number, err))
-			}
+		if err := s.attach(t, u.index, false); err != nil {
+			l := &u.target.LUNs[u.index]
+			errs = append(errs, l.Pos.Errorf("target %s LUN %d: %w", u.target.Name, l.Number, err))
 		}
+	}
+	for _, t := range a.targets {
+		errs = append(errs, s.addTarget(t, nil))
 	}
 	return errs
 }
 
 // reconfigure gives a target a configuration that differs in its logical units alone. What
 // others have of it at the moment stays as it is.
-func (s *Server) reconfigure(t *served, conf *config.Target) *served {
+func (s *Server) reconfigure(t *served, conf *config.Target) {
 	next := *t
 	next.conf = conf
 	s.mu.Lock()
@@ -188,5 +247,4 @@ func (s *Server) reconfigure(t *served, conf *config.Target) *served {
 	if i := slices.Index(s.targets, t); i >= 0 {
 		s.targets[i] = &next
 	}
-	return &next
 }

@@ -3,18 +3,21 @@
 package target
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
 
@@ -131,4 +134,102 @@ func TestApply(t *testing.T) {
 	must(s.Apply(t.Context(), nil, true))
 	<-session.Done()
 	expect("nothing")
+}
+
+// TestApplyWhileInitiatorsLogOut changes a Server from which a target is being removed whose
+// session does not end: everything goes on but what needs the target's name and its disks, and
+// Shutdown ends it.
+func TestApplyWhileInitiatorsLogOut(t *testing.T) {
+	dir := t.TempDir()
+	one, two := file(t, dir, 1, "one"), file(t, dir, 1, "two")
+	held, release := make(chan struct{}), make(chan struct{})
+	s := embed(t, Options{
+		Config:    &config.Config{Targets: []config.Target{{Name: iqnA, LUNs: []config.LUN{one}}}},
+		LoggedOut: func(Login, error) { close(held); <-release },
+	})
+	address := listen(t, s)
+	s.Serve()
+	if _, err := dialTarget(t, address, iqnA); err != nil {
+		t.Fatal(err)
+	}
+	const iqnC = "iqn.2026-11.test:c"
+	applied := make(chan error, 1)
+	go func() {
+		_, err := s.Apply(context.WithoutCancel(t.Context()), &config.Config{Targets: []config.Target{{Name: iqnB, LUNs: []config.LUN{one}}}}, true)
+		applied <- err
+	}()
+	<-held
+
+	if err := s.AddTarget(&config.Target{Name: iqnC, LUNs: []config.LUN{two}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Detach(iqnC, 1); err != nil {
+		t.Error(err)
+	}
+	if d := cmp.Diff([]string{iqnC + " 2:"}, units(s)); d != "" {
+		t.Errorf("the number of the target to come is kept (-want +got):\n%s", d)
+	}
+	if err := s.AddTarget(&config.Target{Name: iqnB}, nil); err == nil || !strings.Contains(err.Error(), "is there already") {
+		t.Errorf("a target that is to come: %v", err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Apply(ended, nil, true); !errors.Is(err, context.Canceled) {
+		t.Errorf("another Apply: %v", err)
+	}
+	again := make(chan error, 1)
+	go func() { again <- s.AddTarget(&config.Target{Name: iqnA}, nil) }()
+	select {
+	case err := <-applied:
+		t.Fatalf("the session has not ended, and Apply has: %v", err)
+	case err := <-again:
+		t.Fatalf("the old target has not gone, and there is a new one of its name: %v", err)
+	default:
+	}
+	close(release)
+	if err := errors.Join(<-applied, <-again); err != nil {
+		t.Fatal(err)
+	}
+	if got := units(s); len(got) != 3 || !strings.Contains(strings.Join(got, "\n"), iqnB+" 1: 1=one") {
+		t.Errorf("in the end: %q", got)
+	}
+}
+
+// TestShutdownDuringApply closes a Server from which a target is being removed: Close returns
+// when its disks are closed, and Apply says that the rest was not done.
+func TestShutdownDuringApply(t *testing.T) {
+	dir := t.TempDir()
+	one := file(t, dir, 1, "one")
+	conf := &config.Config{Targets: []config.Target{{Name: iqnA, LUNs: []config.LUN{one}}}}
+	s := embed(t, Options{Config: conf})
+	address := listen(t, s)
+	s.Serve()
+	held, release := make(chan struct{}), make(chan struct{})
+	var asked sync.Once
+	session, err := initiator.Dial(t.Context(), initiator.Options{
+		Address: address, TargetName: iqnA, OnAsync: func(pdu.AsyncMessage, []byte) { asked.Do(func() { close(held) }); <-release },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	defer close(release)
+	applied := make(chan error, 1)
+	go func() {
+		_, err := s.Apply(context.WithoutCancel(t.Context()), &config.Config{Targets: []config.Target{{Name: iqnB, LUNs: []config.LUN{one}}}}, true)
+		applied <- err
+	}()
+	<-held
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	next := embed(t, Options{Config: conf}) // opens the disk
+	if err := next.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-applied; !errors.Is(err, ErrClosed) {
+		t.Errorf("Apply: %v", err)
+	}
 }

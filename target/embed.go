@@ -46,6 +46,9 @@ func (s *Server) loadState(snap *handoff.Snapshot) error {
 // Announce makes discovery tell these portal groups instead of the Server's
 // own portals, as for initiators that reach these by other addresses. nil undoes that.
 func (s *Server) Announce(groups []iscsi.PortalGroup) {
+	if s == nil {
+		return
+	}
 	s.mu.Lock()
 	s.announced = groups
 	s.mu.Unlock()
@@ -54,7 +57,12 @@ func (s *Server) Announce(groups []iscsi.PortalGroup) {
 
 // Initiators returns the remote addresses of all connections, those that have
 // not logged in yet among them, in no order.
-func (s *Server) Initiators() []netip.AddrPort { return s.node.Initiators() }
+func (s *Server) Initiators() []netip.AddrPort {
+	if s == nil {
+		return nil
+	}
+	return s.node.Initiators()
+}
 
 // A Login is an initiator that logs in to a target, or is logged in.
 type Login struct {

@@ -40,6 +40,9 @@ const logoutGrace = 5 * time.Second
 // running commands until ctx ends; when it fails, the error names those in the
 // way and the Server serves as before. [Server.Thaw] ends the freeze.
 func (s *Server) Freeze(ctx context.Context) error {
+	if s == nil {
+		return ErrClosed
+	}
 	if err := s.holdOpening(ctx); err != nil {
 		return err
 	}
@@ -57,6 +60,9 @@ func (s *Server) Freeze(ctx context.Context) error {
 
 // Thaw goes on serving after a Freeze. Without one it does nothing.
 func (s *Server) Thaw() {
+	if s == nil {
+		return
+	}
 	s.mu.Lock()
 	frozen := s.frozen
 	s.frozen = false
@@ -84,7 +90,7 @@ func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Option
 	if err := rehearse(); err != nil {
 		return false, err
 	}
-	end, err := s.change()
+	end, err := s.changeAlone()
 	if err != nil {
 		return false, err
 	}
@@ -242,7 +248,7 @@ func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string, 
 	if err := rehearse(); err != nil {
 		return nil, err
 	}
-	end, err := s.change()
+	end, err := s.changeAlone()
 	if err != nil {
 		return nil, err
 	}

@@ -155,6 +155,9 @@ func (s *Server) AddPortals(l net.Listener, name string, places ...PortalAddress
 }
 
 func (s *Server) addPortal(p *portal) error {
+	if s == nil {
+		return ErrClosed
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil || s.retired.Load() {
@@ -170,6 +173,9 @@ func (s *Server) addPortal(p *portal) error {
 // Serve accepts connections on every portal, those added later among them, until
 // Shutdown or Close. It returns at once; called again it does nothing.
 func (s *Server) Serve() {
+	if s == nil {
+		return
+	}
 	s.retrying.Do(s.startRetrying)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,6 +16,9 @@ import (
 // Running describes what the Server serves and to whom, for a [plan.Plan].
 func (s *Server) Running() *plan.Running {
 	r := &plan.Running{Targets: []plan.Target{}, Sessions: []plan.Session{}}
+	if s == nil {
+		return r
+	}
 	for _, i := range s.node.Sessions() {
 		if i.Target == "" {
 			continue

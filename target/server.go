@@ -109,7 +109,7 @@ type Options struct {
 }
 
 // Server is a running set of targets. New builds it, Serve adds listeners,
-// Shutdown or Close ends it.
+// Shutdown or Close ends it. A nil Server is one that is closed.
 type Server struct {
 	conf    *config.Config
 	options Options
@@ -122,14 +122,18 @@ type Server struct {
 
 	// changes is held by what changes the targets, and by HandOver and TakeOver,
 	// which none of that may disturb. It is taken before mu.
-	changes sync.Mutex
-	waits   atomic.Bool // for TakeOver: the locks of stores come from a predecessor
+	changes  sync.Mutex
+	applies  chan struct{}    // holds one element while there is an Apply
+	applying []*config.Target // that an Apply will add; protected by changes
+
+	waits atomic.Bool // for TakeOver: the locks of stores come from a predecessor
 
 	// mu protects changes of what follows, and reading it while another
 	// goroutine may change it. The list of targets changes by AddTarget and
 	// Close alone.
 	mu        sync.Mutex
 	targets   []*served
+	removals  []*removal // of targets that were among them
 	portals   []*portal
 	serving   bool                // connections are accepted
 	resume    bool                // they are again after a freeze
@@ -174,7 +178,7 @@ func New(o Options) (*Server, error) {
 			return nil, fmt.Errorf("can't keep reservations in the state folder: %w", err)
 		}
 	}
-	s := &Server{conf: conf, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second), opening: make(chan struct{}, 1)}
+	s := &Server{conf: conf, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second), opening: make(chan struct{}, 1), applies: make(chan struct{}, 1)}
 	s.waits.Store(o.Successor)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if s.log == nil {
@@ -263,7 +267,7 @@ func (s *Server) attach(t *served, j int, late bool) error {
 	}
 	lu, err := newUnit(conf, t.conf.TID, store, s.log)
 	if err == nil {
-		err = t.device.Attach(conf.Number, lu)
+		err = t.attach(conf.Number, lu)
 	}
 	if err != nil {
 		store.Close()
@@ -283,6 +287,9 @@ func attachController(d *scsi.Device, log *slog.Logger) error {
 // until ctx ends, then closes everything: commands under way finish and the
 // backing stores are flushed.
 func (s *Server) Shutdown(ctx context.Context) error {
+	if s == nil {
+		return nil
+	}
 	s.pauseAccepting()
 	s.node.Shutdown(ctx)
 	return s.Close()
@@ -291,6 +298,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Close ends all sessions at once, flushes and closes the backing stores, and
 // returns the errors of those.
 func (s *Server) Close() error {
+	if s == nil {
+		return nil
+	}
 	s.cancel()
 	s.background.Wait()
 	s.pauseAccepting()
@@ -302,6 +312,7 @@ func (s *Server) Close() error {
 	s.portals, s.targets = nil, nil
 	s.mu.Unlock()
 	s.node.Close()
+	s.awaitRemovals()
 	end := (*scsi.LogicalUnit).Close
 	if s.retired.Load() {
 		end = (*scsi.LogicalUnit).Abandon
@@ -322,4 +333,9 @@ func (s *Server) Close() error {
 
 // Beats counts signs of life, one a second: while it stands still, the Server
 // does too. It is what a watchdog wants to know.
-func (s *Server) Beats() uint64 { return s.node.Beats() }
+func (s *Server) Beats() uint64 {
+	if s == nil {
+		return 0
+	}
+	return s.node.Beats()
+}

@@ -63,6 +63,9 @@ func (e *NoSessionError) Error() string {
 // it is told that the service is not available, and tries again later. An error
 // that is [iscsi.ErrClosed] says that a successor may have the session.
 func (s *Server) EndSession(ctx context.Context, tsih uint16, rejectFor time.Duration) (SessionEnd, error) {
+	if s == nil {
+		return SessionEnd{}, ErrClosed
+	}
 	if rejectFor < 0 || rejectFor > MaxReject {
 		return SessionEnd{}, fmt.Errorf("an initiator can be rejected for up to %v, not for %v", MaxReject, rejectFor)
 	}
@@ -86,6 +89,9 @@ func (s *Server) EndSession(ctx context.Context, tsih uint16, rejectFor time.Dur
 // it has ended: the commands under way are aborted or have finished. The initiator may log
 // in again. The errors are those of EndSession.
 func (s *Server) DropSession(ctx context.Context, tsih uint16) (SessionEnd, error) {
+	if s == nil {
+		return SessionEnd{}, ErrClosed
+	}
 	e, err := s.node.Drop(ctx, tsih)
 	if errors.Is(err, iscsi.ErrNoSession) {
 		return SessionEnd{}, &NoSessionError{tsih, s.node.Sessions()}
@@ -93,16 +99,13 @@ func (s *Server) DropSession(ctx context.Context, tsih uint16) (SessionEnd, erro
 	return SessionEnd{TSIH: tsih, Initiator: e.Initiator, Target: e.Target, LoggedOut: e.LoggedOut, Reason: e.Reason}, err
 }
 
-// endSessions asks the initiators of a target to log out, and drops those that have not
+// endSessions asks the initiators of sessions to log out, and drops those that have not
 // when the grace, or ctx, is over. It returns when no session is left, or ctx has ended
 // and as much time again.
-func (s *Server) endSessions(ctx context.Context, target string, grace time.Duration) error {
+func (s *Server) endSessions(ctx context.Context, sessions []iscsi.SessionInfo, grace time.Duration) error {
 	var ending sync.WaitGroup
 	var errs sync.Map
-	for _, i := range s.node.Sessions() {
-		if i.Target != target {
-			continue
-		}
+	for _, i := range sessions {
 		ending.Go(func() {
 			if _, err := s.node.End(ctx, i.TSIH, grace, 0); err == nil || errors.Is(err, iscsi.ErrNoSession) {
 				return

@@ -103,10 +103,18 @@ type ConnectionStatus struct {
 }
 
 // Started is when the Server was made.
-func (s *Server) Started() time.Time { return s.started }
+func (s *Server) Started() time.Time {
+	if s == nil {
+		return time.Time{}
+	}
+	return s.started
+}
 
 // Status returns the state of the Server now.
 func (s *Server) Status() Status {
+	if s == nil {
+		return Status{Portals: []PortalStatus{}, Targets: []TargetStatus{}, Sessions: []SessionStatus{}}
+	}
 	st := Status{Started: s.started, Portals: s.portalStatus(), Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Memory: s.node.MemoryUsed(), MemoryLimit: s.node.MemoryLimit(), Rejections: s.rejections()}
 	byTarget := make(map[string][]uint16)
 	for _, i := range s.node.Sessions() {

@@ -21,6 +21,9 @@ var ErrClosed = errors.New("the server is closed, or a successor has taken over"
 // change begins a change of the targets: there is one at a time, and none during a
 // hand-over. end ends it.
 func (s *Server) change() (end func(), err error) {
+	if s == nil {
+		return nil, ErrClosed
+	}
 	s.changes.Lock()
 	if s.ctx.Err() != nil || s.retired.Load() {
 		s.changes.Unlock()
@@ -33,17 +36,28 @@ func (s *Server) change() (end func(), err error) {
 // those of units, which are made already, by number; either may be empty. conf has
 // its defaults filled in, in a copy, and is checked; with no TID it gets the lowest
 // that is free. The Server owns the logical units from then on, but not on an error. A
-// hand-over under way is waited for; after it, and after Close, the error is [ErrClosed].
+// hand-over under way is waited for, and so is a target of the same name that is being removed;
+// after a hand-over, and after Close, the error is [ErrClosed].
 func (s *Server) AddTarget(conf *config.Target, units map[uint16]*scsi.LogicalUnit) error {
-	end, err := s.change()
-	if err != nil {
-		return err
+	for {
+		end, err := s.change()
+		if err != nil {
+			return err
+		}
+		full, err := s.complete(conf)
+		var before []*removal
+		if err == nil {
+			before = s.removing(full.Name)
+		}
+		if err == nil && len(before) == 0 {
+			err = s.addTarget(full, units)
+		}
+		end()
+		if err != nil || len(before) == 0 {
+			return err
+		}
+		<-before[0].done
 	}
-	defer end()
-	if conf, err = s.complete(conf); err != nil {
-		return err
-	}
-	return s.addTarget(conf, units)
 }
 
 // addTarget is AddTarget of a configuration that is complete. The caller has begun the
@@ -73,18 +87,9 @@ func (s *Server) RemoveTarget(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer end()
-	return s.removeTarget(ctx, t)
-}
-
-// removeTarget is RemoveTarget in a change that has begun.
-func (s *Server) removeTarget(ctx context.Context, t *served) error {
-	s.mu.Lock()
-	s.targets = slices.DeleteFunc(slices.Clone(s.targets), func(o *served) bool { return o == t })
-	s.mu.Unlock()
-	s.publish()
-	err := s.endSessions(ctx, t.conf.Name, logoutGrace)
-	return errors.Join(err, t.dissolve(nil))
+	r := s.remove(t)
+	end()
+	return r.finish(ctx)
 }
 
 // serve adds a target to those served, unless the Server is closed.
@@ -99,7 +104,7 @@ func (s *Server) serve(t *served) bool {
 }
 
 // complete returns a copy of a target's configuration that has its defaults and a TID, and
-// can be served beside the targets of now.
+// can be served beside the targets of now, and those that Apply is about to add.
 func (s *Server) complete(t *config.Target) (*config.Target, error) {
 	if t == nil {
 		return nil, errors.New("can't add a target without a configuration, which has its name")
@@ -109,6 +114,9 @@ func (s *Server) complete(t *config.Target) (*config.Target, error) {
 	tids := make(map[int]string)
 	for _, o := range s.targetList() {
 		tids[o.conf.TID] = o.conf.Name
+	}
+	for _, o := range s.applying {
+		tids[o.TID] = o.Name
 	}
 	if t.TID == 0 {
 		free := 1
@@ -123,7 +131,7 @@ func (s *Server) complete(t *config.Target) (*config.Target, error) {
 	}
 	conf := &one.Targets[0]
 	conf.PortalGroups = slices.Clone(t.PortalGroups)
-	if s.find(conf.Name) != nil {
+	if s.find(conf.Name) != nil || slices.ContainsFunc(s.applying, func(o *config.Target) bool { return o.Name == conf.Name }) {
 		return nil, fmt.Errorf("target %s is there already", conf.Name)
 	}
 	if other := tids[conf.TID]; other != "" {
@@ -204,6 +212,9 @@ func (s *Server) findToChange(name string) (t *served, end func(), err error) {
 // LogicalUnit returns logical unit n of a target, nil if there is none. It
 // stays the Server's.
 func (s *Server) LogicalUnit(target string, n uint16) *scsi.LogicalUnit {
+	if s == nil {
+		return nil
+	}
 	if t := s.find(target); t != nil {
 		return t.device.LogicalUnit(n)
 	}

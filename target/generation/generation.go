@@ -54,7 +54,7 @@ type Options struct {
 	Moved func()
 }
 
-// A Generation is a Server that serves in a process.
+// A Generation is a Server that serves in a process. A nil one is one that has ended.
 type Generation struct {
 	server  *target.Server
 	process *supervisor.Process // nil: it can't be replaced
@@ -143,11 +143,19 @@ func (g *Generation) build(ctx context.Context, successor bool) (changes []strin
 }
 
 // Server returns the Server, which is the Generation's to close.
-func (g *Generation) Server() *target.Server { return g.server }
+func (g *Generation) Server() *target.Server {
+	if g == nil {
+		return nil
+	}
+	return g.server
+}
 
 // History returns the reports of upgrades, the last one last: those that have succeeded,
 // and those of this process that have not.
 func (g *Generation) History() []handoff.Report {
+	if g == nil {
+		return nil
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.history
@@ -157,6 +165,9 @@ func (g *Generation) History() []handoff.Report {
 // unless a successor serves them. What was registered with [supervisor.Process.AtExit]
 // runs before, and after it the process lets go of the listeners.
 func (g *Generation) Stop(ctx context.Context) error {
+	if g == nil {
+		return nil
+	}
 	g.mu.Lock()
 	moved := g.moved
 	g.mu.Unlock()

@@ -150,3 +150,13 @@ func TestUpgradeOfPID1(t *testing.T) {
 		t.Errorf("PID 1: %v", err)
 	}
 }
+
+func TestNilGeneration(t *testing.T) {
+	var g *Generation
+	if _, err := g.Upgrade(t.Context(), nil); !errors.Is(err, target.ErrClosed) {
+		t.Errorf("Upgrade: %v", err)
+	}
+	if err := g.Stop(t.Context()); err != nil || g.Server() != nil || g.History() != nil {
+		t.Errorf("%v, %v, %v", err, g.Server(), g.History())
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/supervisor"
+	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/handoff"
 )
 
@@ -21,6 +22,9 @@ import (
 // are [supervisor.ErrUpgrading] while another upgrade is under way, and
 // [supervisor.ErrHandedOver] after one.
 func (g *Generation) Upgrade(ctx context.Context, briefing []byte) (handoff.Report, error) {
+	if g == nil {
+		return handoff.Report{}, target.ErrClosed
+	}
 	began := time.Now()
 	r := handoff.Report{Time: began, OldPID: os.Getpid(), OldVersion: g.options.Version, Phases: []handoff.Phase{}}
 	moved := false

@@ -30,7 +30,7 @@ type Change struct {
 	Who     []string `json:"who,omitempty"`     // the sessions that it concerns
 }
 
-// Plan is what a new configuration would do.
+// Plan is what a new configuration would do. A nil one does nothing.
 type Plan struct {
 	Changes []Change `json:"changes"`
 }
@@ -68,10 +68,13 @@ func Make(running *Running, desired *config.Config, look Looks) *Plan {
 }
 
 // Empty reports whether nothing changes.
-func (p *Plan) Empty() bool { return len(p.Changes) == 0 }
+func (p *Plan) Empty() bool { return p == nil || len(p.Changes) == 0 }
 
 // Refused lists the changes that need force, a line each.
 func (p *Plan) Refused() []string {
+	if p == nil {
+		return nil
+	}
 	var list []string
 	for _, c := range p.Changes {
 		if c.Refused != "" {
@@ -84,6 +87,9 @@ func (p *Plan) Refused() []string {
 // Lines prints the plan, a change a line, with what initiators see of it.
 func (p *Plan) Lines() []string {
 	list := []string{}
+	if p == nil {
+		return list
+	}
 	for _, c := range p.Changes {
 		line := c.Op + " " + c.subject()
 		if c.What != "" {

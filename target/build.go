@@ -73,33 +73,13 @@ func (s *Server) progress(path string, interrupt func() error) func(done, total 
 	}
 }
 
-// newUnit makes the logical unit over an open store, of the target with the number tid.
-func newUnit(c *config.LUN, tid int, store storage.Store, log *slog.Logger) (*scsi.LogicalUnit, error) {
-	o := scsi.LogicalUnitOptions{
+// newUnit makes the logical unit over an open store.
+func newUnit(c *config.LUN, store storage.Store, log *slog.Logger) (*scsi.LogicalUnit, error) {
+	return scsi.NewLogicalUnit(scsi.LogicalUnitOptions{
 		Store: store, BlockSize: c.BlockSize, ReadOnly: c.ReadOnly,
 		WriteThrough: c.WriteCache != nil && !*c.WriteCache || c.Sync, FullyProvisioned: c.Thin != nil && !*c.Thin,
-		Removable: c.Removable, Offline: c.Offline, Absent: lateReasonOf(store) != "", Log: log,
-		LowestAlignedLBA: c.LowestAlignedLBA, OptimalTransferGranularity: c.OptimalTransferGranularity,
-		OptimalTransferLength: c.OptimalTransferLength, DescriptorSense: c.DescriptorSense,
-		SCSIID: c.SCSIID, Serial: c.Serial, Vendor: c.Vendor, Product: c.Product, Revision: c.Revision, LocalNAA: c.LocalNAA(tid),
-	}
-	if c.RotationRate != nil {
-		o.RotationRate = new(uint16(*c.RotationRate))
-	}
-	if c.PhysicalBlockExponent != nil {
-		o.PhysicalBlockExponent = uint8(*c.PhysicalBlockExponent)
-	}
-	for _, p := range c.ModePages {
-		o.ModePages = append(o.ModePages, scsi.ModePage(p))
-	}
-	if c.NAA != "" {
-		b, err := config.ParseNAA(c.NAA)
-		if err != nil {
-			return nil, err
-		}
-		o.NAA = b
-	}
-	return scsi.NewLogicalUnit(o)
+		Absent: lateReasonOf(store) != "", Log: log, UnitOptions: c.UnitOptions,
+	})
 }
 
 func auth(c *config.Auth) iscsi.Auth {

@@ -34,6 +34,15 @@ func TestEmbeddersLinkNoDrivers(t *testing.T) {
 	}
 }
 
+// A configuration is decoded into the engine's types, which know nothing of it.
+func TestEngineKnowsNoConfiguration(t *testing.T) {
+	for _, room := range []string{"./iscsi", "./scsi", "./storage"} {
+		if slices.Contains(deps(t, room), module+"target/config") {
+			t.Errorf("%s is linked with package config", room)
+		}
+	}
+}
+
 // The rooms of package iscsi know of nothing but what is listed here.
 func TestRooms(t *testing.T) {
 	const iscsi = module + "target/iscsi"

@@ -121,7 +121,7 @@ func TestTargetsWithoutNumbers(t *testing.T) {
 	for _, target := range s.Status().Targets {
 		tids = append(tids, target.TID)
 		disk := target.LUNs[1]
-		for _, id := range []string{disk.Serial, disk.SCSIID, disk.NAA} {
+		for _, id := range []string{"serial " + disk.Serial, "SCSI ID " + disk.SCSIID, "NAA " + disk.NAA} {
 			if seen[id] != "" {
 				t.Errorf("%s and %s are both known by %q", seen[id], target.Name, id)
 			}

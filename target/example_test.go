@@ -68,7 +68,7 @@ func ExampleServer_AddTarget() {
 		fmt.Println(err)
 		return
 	}
-	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: store, Product: "example"})
+	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: store, UnitOptions: scsi.UnitOptions{Product: "example"}})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/storage"
 )
 
@@ -135,13 +136,13 @@ func TestRAMDisksMove(t *testing.T) {
 	const size = 256 << 10
 	old, _ := ramServer(t, false,
 		config.LUN{Number: 1, Size: size}, config.LUN{Number: 2, Size: size}, config.LUN{Number: 3, Size: size},
-		config.LUN{Number: 4, Size: size}, config.LUN{Number: 5, Size: size, NAA: keptNAA})
+		config.LUN{Number: 4, Size: size}, config.LUN{Number: 5, Size: size, UnitOptions: scsi.UnitOptions{NAA: keptNAA}})
 	for lun := uint16(1); lun <= 5; lun++ {
 		fill(t, old, lun, byte(lun))
 	}
 	next, log := ramServer(t, true,
 		config.LUN{Number: 1, Size: size}, config.LUN{Number: 2, Size: 2 * size}, config.LUN{Number: 3, Size: size / 2},
-		config.LUN{Number: 5, Size: size, NAA: "3000000000000008"}, config.LUN{Number: 6, Size: size, NAA: keptNAA})
+		config.LUN{Number: 5, Size: size, UnitOptions: scsi.UnitOptions{NAA: "3000000000000008"}}, config.LUN{Number: 6, Size: size, UnitOptions: scsi.UnitOptions{NAA: keptNAA}})
 	handOver(t, old, next)
 	if err := old.Close(); err != nil {
 		t.Error(err)

@@ -265,7 +265,7 @@ func (s *Server) attach(t *served, j int, late bool) error {
 		}
 		return err
 	}
-	lu, err := newUnit(conf, t.conf.TID, store, s.log)
+	lu, err := newUnit(conf, store, s.log)
 	if err == nil {
 		err = t.attach(conf.Number, lu)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
 
@@ -53,7 +54,7 @@ func TestPlanTellsAttentions(t *testing.T) {
 		{"optimal-transfer-length", func(_ *config.Config, l *config.LUN) { l.OptimalTransferLength = 128 }, []uint16{inquiry}, []uint16{inquiry}},
 		{"rotation-rate", func(_ *config.Config, l *config.LUN) { l.RotationRate = new(7200) }, []uint16{inquiry}, []uint16{inquiry}},
 		{"mode-pages", func(_ *config.Config, l *config.LUN) {
-			l.ModePages = []config.ModePage{{Page: 0x1c, Data: make([]byte, 10)}}
+			l.ModePages = []scsi.ModePage{{Page: 0x1c, Data: make([]byte, 10)}}
 		}, []uint16{mode}, []uint16{mode}},
 		{"path", func(_ *config.Config, l *config.LUN) { l.Path = filepath.Dir(l.Path) + "/./" + filepath.Base(l.Path) }, nil, nil},
 		{"secret", func(c *config.Config, _ *config.LUN) {

@@ -4,8 +4,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/iscsi"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 const (
@@ -98,7 +97,7 @@ func diskConfig(disks []string, target string) (*config.Config, error) {
 		l := config.LUN{Number: uint16(i + 1), Path: path, Size: size, Create: size > 0}
 		if strings.EqualFold(t.Name, defaultTarget) {
 			id := diskIdentity(machineID(), path)
-			l.SCSIID, l.Serial, l.NAA = "IET     "+id, id, "3"+id[1:]
+			l.SCSIID, l.Serial, l.NAA = id.SCSIID, id.Serial, id.NAA
 		}
 		t.LUNs = append(t.LUNs, l)
 	}
@@ -107,11 +106,9 @@ func diskConfig(disks []string, target string) (*config.Config, error) {
 	return c, c.Validate()
 }
 
-// diskIdentity makes 16 hexadecimal digits of what tells a disk of the default
-// target apart.
-func diskIdentity(machine, path string) string {
-	sum := sha256.Sum256([]byte("gotgtd disk\x00" + machine + "\x00" + path))
-	return hex.EncodeToString(sum[:8])
+// diskIdentity is made of what tells a disk of the default target apart.
+func diskIdentity(machine, path string) scsi.Identity {
+	return scsi.DigestIdentity("gotgtd disk\x00" + machine + "\x00" + path)
 }
 
 // machineID tells this host from others: machine-id(5), or the host's name.

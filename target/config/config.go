@@ -13,6 +13,7 @@ import (
 	"fmt"
 
 	"github.com/gotgtd/gotgtd/target/iscsi"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // Config is a complete configuration. One that comes from [Load] has passed
@@ -202,99 +203,61 @@ type Target struct {
 // it treats a session.
 type Parameters = iscsi.Limits
 
-// LUN is one logical unit.
+// LUN is one logical unit. What it says about itself is among its fields.
 type LUN struct {
-	Number uint16 // 0 to 16383
+	Number uint16 `yaml:"-"` // 0 to 16383
 
 	// Backend is what holds the blocks: "file" (the default: a regular file or
 	// a block device), "ram", or "gotgt:NAME" for a plug-in that is registered
 	// with gotgt.
-	Backend string
+	Backend string `yaml:"backend,omitempty"`
 
 	// Path is what the backend opens: for "file" an absolute path.
-	Path string
+	Path string `yaml:"path,omitempty"`
 
 	// Size in bytes: of a RAM disk, or of a regular file. One that is shorter
 	// grows when it is opened; one that is longer is an error. 0: a file keeps its size.
-	Size int64
-
-	// Preallocate takes the whole space of a file when it is made or grown.
-	Preallocate bool
-
-	// Format is "raw", or empty: then a file in another format is refused.
-	Format string
+	Size int64 `yaml:"size,omitempty,size"`
 
 	// Create makes the file, sparse and Size bytes long, if it is missing.
-	Create bool
+	Create bool `yaml:"create,omitempty"`
 
-	ReadOnly bool // every write is refused
+	// Options are the backend's own, by name.
+	Options map[string]string `yaml:"options,omitempty"`
+
+	ReadOnly bool `yaml:"read-only,omitempty"` // every write is refused
 
 	// WriteCache lets a write be answered before it is on stable storage;
 	// default true. An initiator's flush and FUA are honoured either way.
-	WriteCache *bool
+	WriteCache *bool `yaml:"write-cache,omitempty"`
 
-	BlockSize int   // bytes of a logical block, 512 or 4096; default 512
-	Thin      *bool // UNMAP frees space; default: whether the backend can, false with Preallocate
-	Direct    bool  // past the page cache (O_DIRECT)
-	Sync      bool  // each write is on stable storage before it is answered (O_SYNC)
+	BlockSize int   `yaml:"block-size,omitempty"` // bytes of a logical block, 512 or 4096; default 512
+	Thin      *bool `yaml:"thin,omitempty"`       // UNMAP frees space; default: whether the backend can, false with Preallocate
+	Direct    bool  `yaml:"direct,omitempty"`     // past the page cache (O_DIRECT)
+	Sync      bool  `yaml:"sync,omitempty"`       // each write is on stable storage before it is answered (O_SYNC)
 
 	// IO is the engine that moves the data. "sync" is the only one there is.
 	// Empty: the best for the backend.
-	IO string
+	IO string `yaml:"io,omitempty"`
 
 	// AllowInUse opens a block device though the system uses it, as one that is
 	// mounted, or a file though another program has it open for writing.
-	AllowInUse bool
+	AllowInUse bool `yaml:"allow-in-use,omitempty"`
 
-	// What the logical unit says about itself. SCSIID is the designator in T10
-	// format of VPD page 83h, at most 36 bytes; Serial is that of page 80h, at
-	// most 36 bytes. NAA is the NAA designator of page 83h, 16 or 32 hexadecimal
-	// digits. They default to values that depend on nothing but the target's
-	// name and the LUN, or, from a targets.conf, to those that tgt has.
-	SCSIID string
-	Serial string
-	NAA    string
+	// Preallocate takes the whole space of a file when it is made or grown.
+	Preallocate bool `yaml:"preallocate,omitempty"`
 
-	// TgtIdentification lays out pages 80h and 83h as tgt does; see docs/configuration.md.
-	TgtIdentification bool
+	// Format is "raw", or empty: then a file in another format is refused.
+	Format string `yaml:"format,omitempty"`
 
-	Vendor   string // at most 8 bytes; default "IET"
-	Product  string // at most 16 bytes; default "VIRTUAL-DISK"
-	Revision string // at most 4 bytes; default "0001"
-
-	Removable       bool // removable medium
-	Offline         bool // the medium is not there: NOT READY
-	DescriptorSense bool // sense data in descriptor format (D_SENSE) from the start
-
-	// Geometry that READ CAPACITY (16) and the Block Limits page report. Zero
-	// or nil: what the backend says.
-	PhysicalBlockExponent      *int   // 2^n logical blocks are a physical one, 0 to 15
-	LowestAlignedLBA           uint16 // 0 to 16383
-	OptimalTransferGranularity uint16 // logical blocks
-	OptimalTransferLength      uint32 // logical blocks
-
-	// RotationRate is the medium's, in rotations a minute: 0 does not tell, 1 is a
-	// medium that does not rotate; default 1.
-	RotationRate *int
-
-	// ModePages are mode pages to present beside or in place of the usual.
-	ModePages []ModePage
-
-	// Options are the backend's own, by name.
-	Options map[string]string
+	// From a targets.conf, SCSIID, Serial and NAA default to those that tgt has.
+	scsi.UnitOptions `yaml:",inline"`
 
 	// Access says which of the target's initiators see the logical unit. For the
 	// others it is not there.
-	Access Access
+	Access Access `yaml:"-"`
 
-	Pos Pos // where the logical unit was written
-}
-
-// ModePage is a mode page's contents after its header (SPC-4 7.5).
-type ModePage struct {
-	Page    uint8 // 0 to 3Eh
-	Subpage uint8 // 0 to FEh
-	Data    []byte
+	Pos Pos `yaml:"-"` // where the logical unit was written
 }
 
 // GivesTID tells whether the file itself gives the i-th target its number.

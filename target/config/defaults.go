@@ -3,19 +3,10 @@
 package config
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"slices"
 	"strings"
-)
 
-// The identification of a logical unit unless the configuration has another:
-// that of tgt, which initiators' rules know.
-const (
-	defaultVendor   = "IET"
-	defaultProduct  = "VIRTUAL-DISK"
-	defaultRevision = "0001"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // SetDefaults replaces each zero value by its default, as the fields'
@@ -94,27 +85,17 @@ func (l *LUN) setDefaults(target string) {
 	l.Access.setDefaults()
 	orDefault(&l.Backend, "file")
 	orDefault(&l.BlockSize, 512)
-	orDefault(&l.Vendor, defaultVendor)
-	orDefault(&l.Product, defaultProduct)
-	orDefault(&l.Revision, defaultRevision)
+	l.UnitOptions.SetDefaults()
 	if l.WriteCache == nil {
 		l.WriteCache = new(!l.Sync)
 	}
 	if l.Preallocate && l.Thin == nil {
 		l.Thin = new(false) // UNMAP would give the space back
 	}
-	id := identity(target, l.Number)
-	orDefault(&l.Serial, id)
-	orDefault(&l.SCSIID, fmt.Sprintf("%-8s%s", defaultVendor, id))
-	orDefault(&l.NAA, "3"+id[1:])
-}
-
-// identity derives 16 hexadecimal digits from what names a logical unit for
-// good: its target and its number. The TID is no part of it, for that changes
-// when another target comes or goes.
-func identity(target string, lun uint16) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s,lun,%d", target, lun))
-	return hex.EncodeToString(sum[:8])
+	id := scsi.DefaultIdentity(target, l.Number)
+	orDefault(&l.Serial, id.Serial)
+	orDefault(&l.SCSIID, id.SCSIID)
+	orDefault(&l.NAA, id.NAA)
 }
 
 func orDefault[T comparable](p *T, value T) {

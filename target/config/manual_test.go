@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // sections are the sections of both manuals, and the types of the file whose keys
@@ -25,7 +27,7 @@ var sections = map[string][]any{
 	"access":         {fileAccess{}},
 	"authentication": {fileAuth{}, fileAccount{}, fileShared{}},
 	"parameters":     {Parameters{}},
-	"logical units":  {fileLUN{}, fileModePage{}},
+	"logical units":  {fileLUN{}, scsi.ModePage{}},
 }
 
 // TestManualsHaveEveryKey compares the keys that the reader knows with

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // maxName is the longest iSCSI name in bytes (RFC 7143 4.2.7.2).
@@ -38,7 +40,7 @@ func checkName(s string) error {
 		}
 		return nil
 	case strings.HasPrefix(s, "naa."):
-		if _, err := ParseNAA(s[4:]); err != nil {
+		if _, err := scsi.ParseNAA(s[4:]); err != nil {
 			return fmt.Errorf("%q is not an NAA name: %w", s, err)
 		}
 		return nil
@@ -80,22 +82,6 @@ func checkNameCharacters(s string) error {
 		}
 	}
 	return nil
-}
-
-// ParseNAA returns the 8 or 16 bytes of an NAA identifier given in hexadecimal:
-// 16 digits, or 32 when the first of them is 6 (SPC-4 7.8.6.6).
-func ParseNAA(s string) ([]byte, error) {
-	if s == "" || !strings.Contains("2356", s[:1]) {
-		return nil, errors.New("an NAA identifier begins with 2, 3, 5 or 6")
-	}
-	digits := 16
-	if s[0] == '6' {
-		digits = 32
-	}
-	if !isHex(s, digits) {
-		return nil, fmt.Errorf("an NAA identifier that begins with %c has %d hexadecimal digits", s[0], digits)
-	}
-	return hex.DecodeString(s)
 }
 
 func isHex(s string, digits int) bool {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // numbersOf returns the numbers and identities of a configuration by target
@@ -95,7 +97,7 @@ func TestTgtNAA(t *testing.T) {
 		"abcdefabcdefabcdefabcdefabcdefabcdef": "6fabcdefabcdefabcdefabcdefabcdef",
 		"1":                                    "60000000000000000000000000000001",
 	} {
-		if got := tgtNAA(id); got != want {
+		if got := scsi.TgtNAA(id); got != want {
 			t.Errorf("of %q: %s, want %s", id, got, want)
 		}
 	}

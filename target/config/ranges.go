@@ -5,6 +5,8 @@ package config
 import (
 	"math"
 	"strings"
+
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // numberRange is what a number may be.
@@ -17,9 +19,9 @@ var numberRanges = map[string]numberRange{
 	"tag":                {1, math.MaxUint16},
 	"portal-groups":      {1, math.MaxUint16},
 	"lun":                {0, maxLUN},
-	"lowest-aligned-lba": {0, 1<<14 - 1}, // SBC-3 5.16.2
-	"page":               {0, 0x3E},
-	"subpage":            {0, 0xFE},
+	"lowest-aligned-lba": {0, scsi.MaxLowestAlignedLBA},
+	"page":               {0, scsi.MaxModePage},
+	"subpage":            {0, scsi.MaxModeSubpage},
 }
 
 // rangeOf returns the range of the number at a path, such as "targets[0].tid".

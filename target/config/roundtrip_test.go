@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // checkRoundTrip wants a Config that is written as YAML and read again to be
@@ -56,7 +58,7 @@ func TestRoundTripOddTexts(t *testing.T) {
 	} {
 		cfg := &Config{
 			Discovery: Auth{Users: []Account{{User: s, Secret: Secret(s)}}},
-			Targets:   []Target{{Name: "eui.0200000000000001", Alias: s, LUNs: []LUN{{Path: "/" + s, Vendor: s, Serial: s, Options: map[string]string{"x": s, "null": s, "on": s, "e1": s}}}}},
+			Targets:   []Target{{Name: "eui.0200000000000001", Alias: s, LUNs: []LUN{{Path: "/" + s, UnitOptions: scsi.UnitOptions{Vendor: s, Serial: s}, Options: map[string]string{"x": s, "null": s, "on": s, "e1": s}}}}},
 		}
 		cfg.SetDefaults()
 		checkRoundTrip(t, cfg)

@@ -265,19 +265,6 @@ func (b *tgtBuilder) lun(l *LUN, at string, s *tgtStore, shared []tgtDirective) 
 	}
 }
 
-// tgtNAA is the NAA 6 designator that tgt makes of a SCSI ID: the last 31 of its
-// characters, the hexadecimal digits among them, and 0 for every other one. Of
-// "IET     00010001" it is 60000000000000000e00000000010001.
-func tgtNAA(scsiID string) string {
-	digits := []byte("6" + strings.Repeat("0", 31))
-	for i, at := len(scsiID)-1, len(digits)-1; i >= 0 && at > 0; i, at = i-1, at-1 {
-		if c := scsiID[i] | 0x20; scsiID[i] >= '0' && scsiID[i] <= '9' || c >= 'a' && c <= 'f' {
-			digits[at] = c
-		}
-	}
-	return string(digits)
-}
-
 // path is what the logical unit of a block opens.
 func (s *tgtStore) path() string {
 	path, dir := s.head.value, directory(s.head.pos.File)

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // lunDirective is a directive of a logical unit. It may also stand at the
@@ -79,7 +81,7 @@ func init() {
 			return err
 		}},
 		"la_lba": {"lowest-aligned-lba", repeatError, func(c *tgtLUNContext, d tgtDirective) error {
-			n, err := parseBounded(d.value, 1<<14-1)
+			n, err := parseBounded(d.value, scsi.MaxLowestAlignedLBA)
 			c.lun.LowestAlignedLBA = uint16(n)
 			return err
 		}},
@@ -270,7 +272,7 @@ func (c *tgtLUNContext) modePage(d tgtDirective) error {
 		return errors.New("must be page:subpage:length:byte:byte..., with as many bytes as length says")
 	}
 	c.b.set(fmt.Sprintf("%s.mode-pages[%d]", c.at, len(c.lun.ModePages)), d)
-	c.lun.ModePages = append(c.lun.ModePages, ModePage{n[0], n[1], n[3:]})
+	c.lun.ModePages = append(c.lun.ModePages, scsi.ModePage{Page: n[0], Subpage: n[1], Data: n[3:]})
 	return nil
 }
 

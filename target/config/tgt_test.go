@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // manDirectives are the directives that targets.conf(5) documents.
@@ -160,7 +162,7 @@ var directiveTests = map[string][]struct {
 	"path":         {{inLUN("path other"), lunIs(func(l LUN) bool { return strings.HasSuffix(l.Path, "/other") }), ""}},
 	"mode_page": {
 		{inLUN("mode_page 2:0:2:0x80:1\nmode_page 0x1c:0:1:8"), lunIs(func(l LUN) bool {
-			return cmp.Equal(l.ModePages, []ModePage{{2, 0, []byte{0x80, 1}}, {0x1c, 0, []byte{8}}})
+			return cmp.Equal(l.ModePages, []scsi.ModePage{{Page: 2, Data: []byte{0x80, 1}}, {Page: 0x1c, Data: []byte{8}}})
 		}), ""},
 		{inLUN("mode_page 2:0:3:1"), nil, "3:11: mode_page: must be page:subpage:length:byte"},
 		{inLUN("mode_page 2:0:1:256"), nil, "3:11: mode_page: \"256\" is not a byte"},
@@ -513,11 +515,13 @@ func TestTGTInherit(t *testing.T) {
 	} {
 		write(t, filepath.Join(dir, file), text)
 	}
-	l := LUN{Product: "mine"}
+	l := LUN{UnitOptions: scsi.UnitOptions{Product: "mine"}}
 	(&tgtLUNContext{lun: &l}).inheritFrom(dir)
 	want := LUN{
-		Vendor: "ATA", Product: "mine", Revision: "1.0", Serial: "S123456", BlockSize: 512,
-		PhysicalBlockExponent: new(3), OptimalTransferGranularity: 8, OptimalTransferLength: 2048,
+		BlockSize: 512, UnitOptions: scsi.UnitOptions{
+			Vendor: "ATA", Product: "mine", Revision: "1.0", Serial: "S123456",
+			PhysicalBlockExponent: new(3), OptimalTransferGranularity: 8, OptimalTransferLength: 2048,
+		},
 	}
 	if diff := cmp.Diff(want, l); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

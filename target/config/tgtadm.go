@@ -3,10 +3,11 @@
 package config
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // SetTgt sets what tgtadm's --name and --value set of a target: the directives of a
@@ -57,9 +58,10 @@ func looseBuilder() *tgtBuilder {
 // thin provisioning, or the first fstrim would give back the space of an image that was
 // preallocated; physical blocks of 4 KiB; and a medium whose rotation is not told.
 func (l *LUN) SetTgtDefaults(tid int) {
-	orDefault(&l.SCSIID, fmt.Sprintf("%-8s%04x%04x", defaultVendor, tid, l.Number))
-	orDefault(&l.Serial, fmt.Sprintf("beaf%d%d", tid, l.Number))
-	orDefault(&l.NAA, tgtNAA(l.SCSIID))
+	id := scsi.TgtIdentity(tid, l.Number, l.SCSIID)
+	orDefault(&l.SCSIID, id.SCSIID)
+	orDefault(&l.Serial, id.Serial)
+	orDefault(&l.NAA, id.NAA)
 	l.TgtIdentification = true
 	if l.Thin == nil {
 		l.Thin = new(false)
@@ -73,15 +75,6 @@ func (l *LUN) SetTgtDefaults(tid int) {
 			*l.PhysicalBlockExponent = 0
 		}
 	}
-}
-
-// LocalNAA returns the second NAA designator that tgt has, locally assigned: 28 bits of
-// the target's number and 32 bits of the LUN. It is nil without TgtIdentification.
-func (l *LUN) LocalNAA(tid int) []byte {
-	if !l.TgtIdentification {
-		return nil
-	}
-	return binary.BigEndian.AppendUint64(nil, 3<<60|uint64(tid)&(1<<28-1)<<32|uint64(l.Number))
 }
 
 // Bind lets in an address, a network or "ALL", or with isName an initiator's

@@ -3,7 +3,6 @@
 package config
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -18,23 +17,19 @@ func TestTgtDefaults(t *testing.T) {
 	type told struct {
 		Thin, Layout       bool
 		Exponent, Rotation int
-		LocalNAA           string
 	}
 	for directives, want := range map[string]told{
-		"":                           {false, true, 3, 0, "3000000500000007"},
-		"block-size 4096":            {false, true, 0, 0, "3000000500000007"},
-		"block-size 4096\nlbppbe 1":  {false, true, 1, 0, "3000000500000007"},
-		"params thin_provisioning=1": {true, true, 3, 0, "3000000500000007"},
-		"thin_provisioning 1\nlbppbe 0\nparams rotation_rate=1": {true, true, 0, 1, "3000000500000007"},
+		"":                           {false, true, 3, 0},
+		"block-size 4096":            {false, true, 0, 0},
+		"block-size 4096\nlbppbe 1":  {false, true, 1, 0},
+		"params thin_provisioning=1": {true, true, 3, 0},
+		"thin_provisioning 1\nlbppbe 0\nparams rotation_rate=1": {true, true, 0, 1},
 	} {
 		l := mustParse(t, "/etc/tgt/targets.conf", inTarget("controller_tid 5\n<backing-store /dev/a>\nlun 7\n"+directives+"\n</backing-store>")).Targets[0].LUNs[0]
-		got := told{*l.Thin, l.TgtIdentification, *l.PhysicalBlockExponent, *l.RotationRate, hex.EncodeToString(l.LocalNAA(5))}
+		got := told{*l.Thin, l.TgtIdentification, *l.PhysicalBlockExponent, *l.RotationRate}
 		if d := cmp.Diff(want, got); d != "" {
 			t.Errorf("%q (-want +got):\n%s", directives, d)
 		}
-	}
-	if l := (&LUN{Number: 7}); l.LocalNAA(5) != nil {
-		t.Error("a disk that is not tgt's has a local NAA identifier")
 	}
 }
 

@@ -3,12 +3,11 @@
 package config
 
 import (
-	"encoding/hex"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 
+	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/storage"
 )
 
@@ -43,7 +42,7 @@ type namedLUN struct {
 // SCSI ID alone and serves both. In two targets that may have gone well, if no initiator
 // uses both, and is let pass; an initiator of one target has both.
 func (v *validator) sameNAA(l, first namedLUN) {
-	isTgt := func(l *LUN) bool { return l.TgtIdentification && l.NAA == tgtNAA(l.SCSIID) }
+	isTgt := func(l *LUN) bool { return l.TgtIdentification && l.NAA == scsi.TgtNAA(l.SCSIID) }
 	if !isTgt(l.lun) || !isTgt(first.lun) {
 		v.fail(l.at+".naa", "%s is the identifier of the logical unit at %s already", l.lun.NAA, v.before(first.at+".naa"))
 		return
@@ -71,62 +70,10 @@ func (v *validator) lun(l *LUN, at string) {
 	if l.Sync && l.WriteCache != nil && *l.WriteCache {
 		v.fail(at+".write-cache", "can't be on together with sync")
 	}
-	v.identity(l, at)
-	if e := l.PhysicalBlockExponent; e != nil {
-		v.between(at+".physical-block-exponent", int64(*e), 0, 15)
-	}
-	v.inRange(at+".lowest-aligned-lba", int64(l.LowestAlignedLBA))
-	if r := l.RotationRate; r != nil && *r != 0 && *r != 1 && (*r < minRotation || *r > maxRotation) {
-		v.fail(at+".rotation-rate", "%d is none of 0 (not told), 1 (the medium does not rotate), and %d to %d a minute (SBC-3 6.6.2)", *r, minRotation, maxRotation)
-	}
-	for i, p := range l.ModePages {
-		v.modePage(p, fmt.Sprintf("%s.mode-pages[%d]", at, i))
-		same := func(q ModePage) bool { return q.Page == p.Page && q.Subpage == p.Subpage }
-		if slices.ContainsFunc(l.ModePages[:i], same) {
-			v.fail(fmt.Sprintf("%s.mode-pages[%d]", at, i), "mode page %02Xh, subpage %02Xh is given twice", p.Page, p.Subpage)
-		}
-	}
+	l.UnitOptions.Check(v.at(at))
 }
-
-// Rotation rates that are one (SBC-3 6.6.2).
-const (
-	minRotation = 0x401
-	maxRotation = 0xfffe
-)
 
 func validBlockSize(n int) bool { return n == 512 || n == 4096 }
-
-// identity checks what the logical unit says about itself, fields of printable
-// ASCII of fixed width (SPC-4 4.3.1).
-func (v *validator) identity(l *LUN, at string) {
-	for _, f := range []struct {
-		key, value string
-		width      int
-	}{
-		{"scsi-id", l.SCSIID, 36}, {"serial", l.Serial, 36},
-		{"vendor", l.Vendor, 8}, {"product", l.Product, 16}, {"revision", l.Revision, 4},
-	} {
-		if len(f.value) > f.width {
-			v.fail(at+"."+f.key, "%q has %d characters, more than %d", f.value, len(f.value), f.width)
-		}
-		if strings.ContainsFunc(f.value, func(r rune) bool { return r < ' ' || r > '~' }) {
-			v.fail(at+"."+f.key, "%q has characters in it that are not printable ASCII", f.value)
-		}
-	}
-	if _, err := ParseNAA(l.NAA); err != nil {
-		v.fail(at+".naa", "%w", err)
-	}
-}
-
-// modePage checks a mode page's numbers and length: the length byte of a page
-// counts what follows it (SPC-4 7.5.7).
-func (v *validator) modePage(p ModePage, at string) {
-	v.inRange(at+".page", int64(p.Page))
-	v.inRange(at+".subpage", int64(p.Subpage))
-	if len(p.Data) == 0 || len(p.Data) > 255 {
-		v.fail(at+".data", "%q has %d bytes: a mode page has 1 to 255", hex.EncodeToString(p.Data), len(p.Data))
-	}
-}
 
 // store checks what holds the blocks.
 func (v *validator) store(t *Target, l *LUN, at string) {

@@ -160,6 +160,8 @@ func (b *fileBytes) parse(text string, quoted bool) error {
 	return nil
 }
 
+func (b fileBytes) text() string { return hex.EncodeToString(b) }
+
 // fileHex is hexadecimal text, which may look like a number to YAML.
 type fileHex string
 

@@ -3,7 +3,6 @@
 package config
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -193,21 +192,8 @@ func (b *builder) access(f *fileAccess, at string) Access {
 }
 
 func (b *builder) lun(f *fileLUN, at string) LUN {
-	l := LUN{
-		Backend: f.Backend, Path: f.Path, Size: int64(f.Size), Create: f.Create, Options: f.Options,
-		ReadOnly: f.ReadOnly, WriteCache: f.WriteCache, BlockSize: f.BlockSize, Thin: f.Thin,
-		Direct: f.Direct, Sync: f.Sync, IO: f.IO, AllowInUse: f.AllowInUse,
-		Preallocate: f.Preallocate, Format: f.Format,
-		SCSIID: f.SCSIID, Serial: f.Serial, NAA: string(f.NAA),
-		Vendor: f.Vendor, Product: f.Product, Revision: f.Revision,
-		TgtIdentification: f.TgtIdentification, RotationRate: f.RotationRate,
-		Removable: f.Removable, Offline: f.Offline, DescriptorSense: f.DescriptorSense,
-		PhysicalBlockExponent: f.PhysicalBlockExponent, LowestAlignedLBA: f.LowestAlignedLBA,
-		OptimalTransferGranularity: f.OptimalTransferGranularity,
-		OptimalTransferLength:      f.OptimalTransferLength,
-		Access:                     b.access(f.Access, at+".access"),
-		Pos:                        b.cfg.Where(at),
-	}
+	l := f.LUN
+	l.Access, l.Pos = b.access(f.Access, at+".access"), b.cfg.Where(at)
 	if f.Number == nil {
 		b.fail(at+".lun", errMissing)
 	} else {
@@ -215,13 +201,6 @@ func (b *builder) lun(f *fileLUN, at string) LUN {
 	}
 	if l.Backend == "" || l.Backend == "file" {
 		l.Path = b.path(l.Path)
-	}
-	for i, m := range f.ModePages {
-		data, err := hex.DecodeString(string(m.Data))
-		if err != nil {
-			b.fail(fmt.Sprintf("%s.mode-pages[%d].data", at, i), errors.New("must be bytes as hexadecimal digits"))
-		}
-		l.ModePages = append(l.ModePages, ModePage{m.Page, m.Subpage, data})
 	}
 	return l
 }

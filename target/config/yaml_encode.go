@@ -83,6 +83,9 @@ func isText(v reflect.Value) bool { return v.Type().Implements(reflect.TypeFor[t
 
 // scalar writes a single value.
 func (e *yamlEncoder) scalar(v reflect.Value) string {
+	if b, ok := v.Interface().(fileBytes); ok {
+		return e.quote(b.text()) // it may look like a number
+	}
 	if t, ok := v.Interface().(texter); ok {
 		return t.text()
 	}

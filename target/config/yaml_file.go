@@ -79,48 +79,7 @@ type fileAccess struct {
 }
 
 type fileLUN struct {
-	Number     *uint16           `yaml:"lun"`
-	Backend    string            `yaml:"backend,omitempty"`
-	Path       string            `yaml:"path,omitempty"`
-	Size       fileSize          `yaml:"size,omitempty"`
-	Create     bool              `yaml:"create,omitempty"`
-	Options    map[string]string `yaml:"options,omitempty"`
-	Access     *fileAccess       `yaml:"access,omitempty"`
-	ReadOnly   bool              `yaml:"read-only,omitempty"`
-	WriteCache *bool             `yaml:"write-cache,omitempty"`
-	BlockSize  int               `yaml:"block-size,omitempty"`
-	Thin       *bool             `yaml:"thin,omitempty"`
-	Direct     bool              `yaml:"direct,omitempty"`
-	Sync       bool              `yaml:"sync,omitempty"`
-	IO         string            `yaml:"io,omitempty"`
-	AllowInUse bool              `yaml:"allow-in-use,omitempty"`
-
-	Preallocate bool   `yaml:"preallocate,omitempty"`
-	Format      string `yaml:"format,omitempty"`
-
-	SCSIID   string  `yaml:"scsi-id,omitempty"`
-	Serial   string  `yaml:"serial,omitempty"`
-	NAA      fileHex `yaml:"naa,omitempty"`
-	Vendor   string  `yaml:"vendor,omitempty"`
-	Product  string  `yaml:"product,omitempty"`
-	Revision string  `yaml:"revision,omitempty"`
-
-	TgtIdentification bool `yaml:"tgt-identification,omitempty"`
-
-	Removable       bool `yaml:"removable,omitempty"`
-	Offline         bool `yaml:"offline,omitempty"`
-	DescriptorSense bool `yaml:"descriptor-sense,omitempty"`
-
-	PhysicalBlockExponent      *int           `yaml:"physical-block-exponent,omitempty"`
-	LowestAlignedLBA           uint16         `yaml:"lowest-aligned-lba,omitempty"`
-	OptimalTransferGranularity uint16         `yaml:"optimal-transfer-granularity,omitempty"`
-	OptimalTransferLength      uint32         `yaml:"optimal-transfer-length,omitempty"`
-	RotationRate               *int           `yaml:"rotation-rate,omitempty"`
-	ModePages                  []fileModePage `yaml:"mode-pages,omitempty"`
-}
-
-type fileModePage struct {
-	Page    uint8   `yaml:"page"`
-	Subpage uint8   `yaml:"subpage,omitempty"`
-	Data    fileHex `yaml:"data"`
+	Number *uint16 `yaml:"lun"`
+	LUN    `yaml:",inline"`
+	Access *fileAccess `yaml:"access,omitempty"`
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/storage"
 )
 
@@ -195,11 +196,11 @@ func everythingTarget(dir string) Target {
 			Number: 1, Backend: "file", Path: filepath.Join(dir, "disk.img"), Size: 1 << 30, Create: true,
 			WriteCache: new(false), BlockSize: 4096, Thin: new(false), Direct: true, Sync: true, IO: "sync", AllowInUse: true,
 			Preallocate: true, Format: "raw",
-			SCSIID: "ID", Serial: "0001", NAA: "6001405aaaaaaaaa0000000000000001",
-			Vendor: "V", Product: "P", Revision: "1", Removable: true, Offline: true, DescriptorSense: true,
-			PhysicalBlockExponent: new(0), LowestAlignedLBA: 1, OptimalTransferGranularity: 8, OptimalTransferLength: 256,
-			ModePages: []ModePage{{Page: 2, Data: []byte{0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0A}}},
-			Access:    Access{All: true},
+			UnitOptions: scsi.UnitOptions{SCSIID: "ID", Serial: "0001", NAA: "6001405aaaaaaaaa0000000000000001",
+				Vendor: "V", Product: "P", Revision: "1", Removable: true, Offline: true, DescriptorSense: true,
+				PhysicalBlockExponent: new(0), LowestAlignedLBA: 1, OptimalTransferGranularity: 8, OptimalTransferLength: 256,
+				ModePages: []scsi.ModePage{{Page: 2, Data: []byte{0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0A}}}},
+			Access: Access{All: true},
 		}, plugin, ram},
 	}
 }

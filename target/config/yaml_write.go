@@ -3,7 +3,6 @@
 package config
 
 import (
-	"encoding/hex"
 	"fmt"
 	"reflect"
 )
@@ -146,31 +145,19 @@ func (w *yamlWriter) lun(l LUN, target string) fileLUN {
 		def.SCSIID, def.Serial, def.NAA, def.Vendor, def.Product, def.Revision = "", "", "", "", "", ""
 	}
 	omitDefaults(&l, &def)
-	f := fileLUN{
-		Number: &number, Backend: l.Backend, Path: l.Path, Size: fileSize(l.Size), Create: l.Create, Options: l.Options,
-		ReadOnly: l.ReadOnly, WriteCache: l.WriteCache, BlockSize: l.BlockSize, Thin: l.Thin,
-		Direct: l.Direct, Sync: l.Sync, IO: l.IO, AllowInUse: l.AllowInUse,
-		Preallocate: l.Preallocate, Format: l.Format,
-		SCSIID: l.SCSIID, Serial: l.Serial, NAA: fileHex(l.NAA),
-		Vendor: l.Vendor, Product: l.Product, Revision: l.Revision,
-		TgtIdentification: l.TgtIdentification, RotationRate: l.RotationRate,
-		Removable: l.Removable, Offline: l.Offline, DescriptorSense: l.DescriptorSense,
-		PhysicalBlockExponent: l.PhysicalBlockExponent, LowestAlignedLBA: l.LowestAlignedLBA,
-		OptimalTransferGranularity: l.OptimalTransferGranularity,
-		OptimalTransferLength:      l.OptimalTransferLength,
-		Access:                     w.access(l.Access),
-	}
-	for _, p := range l.ModePages {
-		f.ModePages = append(f.ModePages, fileModePage{p.Page, p.Subpage, fileHex(hex.EncodeToString(p.Data))})
-	}
-	return f
+	return fileLUN{Number: &number, LUN: l, Access: w.access(l.Access)}
 }
 
 // omitDefaults makes each field of v zero that is as in def.
 func omitDefaults[T any](v, def *T) {
-	value, usual := reflect.ValueOf(v).Elem(), reflect.ValueOf(def).Elem()
+	omitDefaultFields(reflect.ValueOf(v).Elem(), reflect.ValueOf(def).Elem())
+}
+
+func omitDefaultFields(value, usual reflect.Value) {
 	for i := range value.NumField() {
-		if reflect.DeepEqual(value.Field(i).Interface(), usual.Field(i).Interface()) {
+		if value.Type().Field(i).Anonymous {
+			omitDefaultFields(value.Field(i), usual.Field(i))
+		} else if reflect.DeepEqual(value.Field(i).Interface(), usual.Field(i).Interface()) {
 			value.Field(i).SetZero()
 		}
 	}

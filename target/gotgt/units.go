@@ -3,7 +3,6 @@
 package gotgt
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,11 +50,13 @@ func (u *unit) make(log *slog.Logger) (*engine.LogicalUnit, error) {
 	}
 	unit, err := engine.NewLogicalUnit(engine.LogicalUnitOptions{
 		Store: store, BlockSize: 1 << min(shift, 30), ReadOnly: a.Readonly || a.SWP,
-		FullyProvisioned: !a.ThinProvisioning, Removable: a.Removable, Offline: !a.Online, Log: log,
-		Vendor: a.VendorID, Product: a.ProductID, Revision: a.ProductRev,
-		Serial: fmt.Sprintf("gotgt-%d", lu.UUID), SCSIID: fmt.Sprintf("%-8.8sgotgt-%d", a.VendorID, lu.UUID), NAA: naa(lu.UUID),
-		PhysicalBlockExponent: uint8(a.Lbppbe), LowestAlignedLBA: uint16(a.LowestAlignedLBA),
-		DescriptorSense: a.SenseFormat, Omit: omitted,
+		FullyProvisioned: !a.ThinProvisioning, Log: log, Omit: omitted,
+		UnitOptions: engine.UnitOptions{
+			Vendor: a.VendorID, Product: a.ProductID, Revision: a.ProductRev, Removable: a.Removable, Offline: !a.Online,
+			Serial: fmt.Sprintf("gotgt-%d", lu.UUID), SCSIID: fmt.Sprintf("%-8.8sgotgt-%d", a.VendorID, lu.UUID), NAA: naa(lu.UUID),
+			PhysicalBlockExponent: new(int(a.Lbppbe)), LowestAlignedLBA: uint16(a.LowestAlignedLBA),
+			DescriptorSense: a.SenseFormat,
+		},
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -65,9 +66,7 @@ func (u *unit) make(log *slog.Logger) (*engine.LogicalUnit, error) {
 
 // naa is the identifier that gotgt gives a device: locally assigned (SPC-4
 // 7.8.6.6.4), with the device's number.
-func naa(uuid uint64) []byte {
-	return binary.BigEndian.AppendUint64(nil, 3<<60|uuid&(1<<60-1))
-}
+func naa(uuid uint64) string { return fmt.Sprintf("%016x", 3<<60|uuid&(1<<60-1)) }
 
 // omitted tells which commands gotgt's switches turn off.
 func omitted(code byte, action int) bool {

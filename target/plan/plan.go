@@ -3,7 +3,6 @@
 package plan
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // RecentIO is how long after its last read or write a logical unit counts as
@@ -381,7 +381,7 @@ func (p *planner) another(was *LUN, l *config.LUN, id string, looked error, tid 
 		}
 	}
 	// One that comes or goes beside the other is a setting, not another disk.
-	if local := hex.EncodeToString(l.LocalNAA(tid)); was.LocalNAA != "" && local != "" && was.LocalNAA != local {
+	if local := scsi.TgtIdentity(tid, l.Number, "").LocalNAA; was.LocalNAA != "" && l.TgtIdentification && was.LocalNAA != local {
 		list = append(list, fmt.Sprintf("local NAA identifier %q instead of %q", local, was.LocalNAA))
 	}
 	switch {

@@ -3,7 +3,6 @@
 package plan
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // disks is a file system: by path, what is there.
@@ -43,9 +43,13 @@ func serve(c *config.Config, d disks) *Running {
 		rt := Target{Name: t.Name, TID: t.TID, Settings: t.Settings()}
 		for _, l := range t.LUNs {
 			s := d[l.Path]
+			local := ""
+			if l.TgtIdentification {
+				local = scsi.TgtIdentity(t.TID, l.Number, "").LocalNAA
+			}
 			rt.LUNs = append(rt.LUNs, LUN{
 				LUN: l.Number, Backend: l.Backend, Path: l.Path, Store: s.id, Size: s.size, BlockSize: l.BlockSize,
-				NAA: l.NAA, LocalNAA: hex.EncodeToString(l.LocalNAA(t.TID)), SCSIID: l.SCSIID, Serial: l.Serial, Vendor: l.Vendor, Product: l.Product, Settings: l.Settings(t.Name),
+				NAA: l.NAA, LocalNAA: local, SCSIID: l.SCSIID, Serial: l.Serial, Vendor: l.Vendor, Product: l.Product, Settings: l.Settings(t.Name),
 			})
 		}
 		r.Targets = append(r.Targets, rt)
@@ -180,7 +184,7 @@ func TestPlan(t *testing.T) {
 func TestPlanToTgt(t *testing.T) {
 	d := disks{"/a": {"file:1", 64 << 20}}
 	tgt := func(tid int, change func(l *config.LUN)) *config.Config {
-		l := config.LUN{Number: 1, Path: "/a", SCSIID: "a1", Serial: "s"}
+		l := config.LUN{Number: 1, Path: "/a", UnitOptions: scsi.UnitOptions{SCSIID: "a1", Serial: "s"}}
 		l.SetTgtDefaults(tid)
 		if change != nil {
 			change(&l)
@@ -248,7 +252,7 @@ func TestHostileNames(t *testing.T) {
 	const hostile = "x\n- target y\x1b[2K at 192.0.2.9:1 (TSIH 9), z\u202e"
 	r.Sessions = []Session{{TSIH: 3, Initiator: hostile, Target: name, Address: "192.0.2.1:40000"}}
 	r.Targets[0].LUNs[0].Holders = []string{hostile}
-	for what, desired := range map[string]*config.Config{"less": oneTarget(), "another": oneTarget(config.LUN{Number: 1, Path: "/a", Serial: "new"})} {
+	for what, desired := range map[string]*config.Config{"less": oneTarget(), "another": oneTarget(config.LUN{Number: 1, Path: "/a", UnitOptions: scsi.UnitOptions{Serial: "new"}})} {
 		p := Make(r, desired, d.look)
 		text := strings.Join(append(p.Lines(), p.Refused()...), "")
 		if len(p.Lines()) != 1 || len(p.Refused()) != 1 || strings.ContainsAny(text, "\n\x1b\u202e") || strings.Contains(text, " (TSIH 9)") {

@@ -3,10 +3,7 @@
 package scsi
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"sync/atomic"
 
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
@@ -18,9 +15,9 @@ type attachment struct {
 	dev          *Device
 	lu           *LogicalUnit
 	number       uint16
-	scsiID       string
-	serial       string
-	naa          []byte
+	identity     Identity // what initiators tell the logical unit by
+	naa          []byte   // the designators of it
+	localNAA     []byte   // empty without TgtIdentification
 	reservations reservation.State
 
 	gone     atomic.Bool  // the logical unit was detached
@@ -28,36 +25,11 @@ type attachment struct {
 }
 
 func newAttachment(d *Device, n uint16, lu *LogicalUnit) *attachment {
-	a := &attachment{dev: d, lu: lu, number: n, scsiID: lu.opts.SCSIID, serial: lu.opts.Serial, naa: lu.opts.NAA}
-	naa := localNAA(d.opts.Name, n)
-	if len(a.naa) == 0 {
-		a.naa = naa
-	}
-	if d.opts.TID == 0 { // no number that tells the device from others
-		id := hex.EncodeToString(naa)
-		setDefault(&a.scsiID, "IET     "+id)
-		setDefault(&a.serial, id)
-	}
-	setDefault(&a.scsiID, fmt.Sprintf("IET     %04x%04x", d.opts.TID, n))
-	setDefault(&a.serial, fmt.Sprintf("beaf%d%d", d.opts.TID, n))
+	a := &attachment{dev: d, lu: lu, number: n, identity: d.identity(n, lu)}
+	a.naa, _ = hex.DecodeString(a.identity.NAA) // NewLogicalUnit has checked the digits
+	a.localNAA, _ = hex.DecodeString(a.identity.LocalNAA)
 	a.reservations = a.newReservations(d)
 	return a
-}
-
-// localNAA derives an NAA locally assigned designator (SPC-4 7.8.6.6.4) from
-// the target's name and the LUN, so that it survives restarts and a change of
-// the target's number.
-func localNAA(name string, n uint16) []byte {
-	sum := sha256.Sum256(binary.BigEndian.AppendUint16([]byte(name+"\x00"), n))
-	id := sum[:8]
-	id[0] = 0x30 | id[0]&0x0f
-	return id
-}
-
-// identity returns what initiators tell the logical unit by.
-func (a *attachment) identity() Identity {
-	o := &a.lu.opts
-	return Identity{NAA: hex.EncodeToString(a.naa), LocalNAA: hex.EncodeToString(o.LocalNAA), SCSIID: a.scsiID, Serial: a.serial, Vendor: o.Vendor, Product: o.Product}
 }
 
 // removalPrevented reports whether any nexus prevents removal of the medium.

@@ -103,14 +103,14 @@ func TestAttachAndDetach(t *testing.T) {
 	if err := d.Attach(5, second); err != nil {
 		t.Error(err)
 	}
-	if second.Info().Serial != "beaf15" {
+	if second.Info().Serial != scsi.DefaultIdentity(targetName, 5).Serial {
 		t.Errorf("serial number %q", second.Info().Serial)
 	}
 }
 
 func TestResets(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	attach(t, d, 1, scsi.LogicalUnitOptions{Removable: true})
+	attach(t, d, 1, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{Removable: true}})
 	attach(t, d, 2, scsi.LogicalUnitOptions{})
 	h, other := openHost(t, d, "a").settle(), openHost(t, d, "b").settle()
 	h.want(good, []byte{0x16, 5: 0}, nil, 0)
@@ -186,7 +186,7 @@ func (h *host) prOut(want string, action, kind byte, key, serviceKey uint64) {
 
 func TestPersistentReservations(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	attach(t, d, 1, scsi.LogicalUnitOptions{Removable: true})
+	attach(t, d, 1, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{Removable: true}})
 	h, other := openHost(t, d, "a").settle(), openHost(t, d, "b").settle()
 	h.prOut(good, 0, 0, 0, 11)
 	other.prOut(good, 0, 0, 0, 22)
@@ -279,7 +279,7 @@ func TestNamesOfANexus(t *testing.T) {
 // detector.
 func TestConcurrentUse(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	lu := attach(t, d, 1, scsi.LogicalUnitOptions{Removable: true})
+	lu := attach(t, d, 1, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{Removable: true}})
 	var wg sync.WaitGroup
 	var errs [4]error
 	for i := range errs {

@@ -16,7 +16,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	disk, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: store, Vendor: "EXAMPLE", Product: "a disk"})
+	disk, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: store, UnitOptions: scsi.UnitOptions{Vendor: "EXAMPLE", Product: "a disk"}})
 	if err != nil {
 		fmt.Println(err)
 		return

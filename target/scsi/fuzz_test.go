@@ -36,7 +36,7 @@ func FuzzCDB(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, first, out, second []byte, in uint16, controller bool) {
 		d := newDevice(t, scsi.DeviceOptions{})
-		disk := attach(t, d, 1, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(64 << 10), Removable: true})
+		disk := attach(t, d, 1, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(64 << 10), UnitOptions: scsi.UnitOptions{Removable: true}})
 		defer disk.Close()
 		if controller {
 			lu, err := scsi.NewController(scsi.LogicalUnitOptions{Log: quiet})

@@ -32,7 +32,7 @@ type tb interface {
 // newDevice returns a device with a target port, ready for logical units.
 func newDevice(t tb, o scsi.DeviceOptions) *scsi.Device {
 	t.Helper()
-	o.Name, o.TID, o.Log = targetName, 1, quiet
+	o.Name, o.TID, o.Log = targetName, max(o.TID, 1), quiet
 	d, err := scsi.NewDevice(o)
 	if err != nil {
 		t.Fatalf("%v", err)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/check"
 	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/target/storage"
 )
@@ -23,9 +24,7 @@ type LogicalUnitOptions struct {
 	Store     storage.Store // what holds the blocks; the logical unit closes it
 	BlockSize int           // bytes in a logical block, 512 or 4096; 0 means 512
 	ReadOnly  bool          // writes end with WRITE PROTECTED; always so when the store is read-only
-	Removable bool          // removable medium, which START STOP UNIT can eject
-	Offline   bool          // every command that needs the medium ends with NOT READY
-	Absent    bool          // the store is not open: likewise, until [LogicalUnit.Arrive]
+	Absent    bool          // the store is not open, as if Offline, until [LogicalUnit.Arrive]
 	Log       *slog.Logger  // nil means slog.Default()
 
 	// WriteThrough has every write on stable storage before it is reported done
@@ -37,30 +36,7 @@ type LogicalUnitOptions struct {
 	// like do so where the store can.
 	FullyProvisioned bool
 
-	// Identity. The defaults are tgt's, made of the target's number and the LUN, or of
-	// its name and the LUN if it has no number.
-	SCSIID   string // T10 vendor designator, at most 128 bytes; "" means "IET     " and %04x%04x
-	Serial   string // unit serial number, at most 128 bytes; "" means "beaf%d%d"
-	Vendor   string // T10 vendor identification, at most 8 bytes; "" means IET
-	Product  string // product identification, at most 16 bytes; "" means VIRTUAL-DISK
-	Revision string // product revision level, at most 4 bytes; "" means 0001
-	NAA      []byte // NAA designator, 8 or 16 bytes; nil means one derived from the target's name and the LUN
-
-	// LocalNAA is an NAA designator of 8 bytes between the T10 designator and NAA, which
-	// tgt has. With it, VPD pages 80h and 83h are laid out as tgt does: the serial number at
-	// the right of 36 bytes, the T10 designator 36 bytes long with NULs at its end. nil
-	// means that there is none, and nothing is padded.
-	LocalNAA []byte
-
-	// What READ CAPACITY (16) and the Block Limits page say of the store.
-	PhysicalBlockExponent      uint8   // 2^n logical blocks are a physical one, at most 15
-	LowestAlignedLBA           uint16  // at most 16383
-	RotationRate               *uint16 // rotations a minute (SBC-3 6.6.2), 0: not told; nil means 1, a medium that does not rotate
-	OptimalTransferGranularity uint16  // logical blocks; 0 means that of discards, or 4096 bytes
-	OptimalTransferLength      uint32  // logical blocks; 0 means 1 MiB
-
-	DescriptorSense bool       // sense data in descriptor format (D_SENSE) by default
-	ModePages       []ModePage // pages beside or in place of the usual
+	UnitOptions
 
 	// Omit says which operations the logical unit shall not have, by operation
 	// code and service action (-1 for a code without). nil means that it has all.
@@ -160,50 +136,16 @@ func NewController(o LogicalUnitOptions) (*LogicalUnit, error) {
 
 // newUnit checks the options that disks and controllers share.
 func newUnit(o LogicalUnitOptions, controller bool) (*LogicalUnit, error) {
-	setDefault(&o.Vendor, "IET")
-	setDefault(&o.Product, "VIRTUAL-DISK")
-	setDefault(&o.Revision, "0001")
-	for _, f := range []struct {
-		name, value string
-		limit       int
-	}{
-		{"SCSI ID", o.SCSIID, 128}, {"serial number", o.Serial, 128},
-		{"vendor", o.Vendor, 8}, {"product", o.Product, 16}, {"revision", o.Revision, 4},
-	} {
-		if len(f.value) > f.limit {
-			return nil, fmt.Errorf("scsi: %s %q is longer than %d bytes", f.name, f.value, f.limit)
-		}
-		for _, r := range []byte(f.value) {
-			if r < 0x20 || r > 0x7e {
-				return nil, fmt.Errorf("scsi: %s %q holds more than printable ASCII", f.name, f.value)
-			}
-		}
+	o.SetDefaults()
+	if err := check.Errors(o.Check); err != nil {
+		return nil, fmt.Errorf("scsi: can't make a logical unit: %w", err)
 	}
-	switch {
-	case len(o.NAA) != 0 && len(o.NAA) != 8 && len(o.NAA) != 16:
-		return nil, fmt.Errorf("scsi: NAA designator of %d bytes; it has 8 or 16", len(o.NAA))
-	case len(o.LocalNAA) != 0 && len(o.LocalNAA) != 8:
-		return nil, fmt.Errorf("scsi: local NAA designator of %d bytes; it has 8", len(o.LocalNAA))
-	case o.PhysicalBlockExponent > 15:
-		return nil, fmt.Errorf("scsi: physical block exponent %d is above 15", o.PhysicalBlockExponent)
-	case o.LowestAlignedLBA > 0x3fff:
-		return nil, fmt.Errorf("scsi: lowest aligned LBA %d is above %d", o.LowestAlignedLBA, 0x3fff)
-	}
-	pages, err := newPages(controller, o.ModePages)
-	if err != nil {
-		return nil, err
-	}
+	pages := newPages(controller, o.ModePages)
 	log := o.Log
 	if log == nil {
 		log = slog.Default()
 	}
 	return &LogicalUnit{opts: o, controller: controller, pages: pages, log: log, store: o.Store, errs: limit.New(10, 10*time.Second)}, nil
-}
-
-func setDefault(s *string, value string) {
-	if *s == "" {
-		*s = value
-	}
 }
 
 // has reports whether any of the state bits is set.
@@ -275,8 +217,7 @@ func (lu *LogicalUnit) Info() UnitInfo {
 		Removable: lu.opts.Removable,
 	}
 	if at := lu.attachment.Load(); at != nil {
-		info.SCSIID, info.Serial, info.NAA = at.scsiID, at.serial, fmt.Sprintf("%x", at.naa)
-		info.LocalNAA = fmt.Sprintf("%x", lu.opts.LocalNAA)
+		info.SCSIID, info.Serial, info.NAA, info.LocalNAA = at.identity.SCSIID, at.identity.Serial, at.identity.NAA, at.identity.LocalNAA
 		info.PreventRemoval = at.removalPrevented()
 	}
 	if lu.controller {

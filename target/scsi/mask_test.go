@@ -96,7 +96,7 @@ func TestMaskedZero(t *testing.T) {
 func TestMask(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
 	attach(t, d, 1, scsi.LogicalUnitOptions{})
-	attach(t, d, 2, scsi.LogicalUnitOptions{Removable: true})
+	attach(t, d, 2, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{Removable: true}})
 	h := openHost(t, d, "a").settle()
 	two, other := h.onLUN(2).settle(), openHost(t, d, "b").onLUN(2).settle()
 	h.n.Mask(nil)

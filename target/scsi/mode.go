@@ -5,7 +5,6 @@ package scsi
 import (
 	"cmp"
 	"encoding/binary"
-	"fmt"
 	"slices"
 
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
@@ -49,18 +48,16 @@ func modeOperations() []operation {
 // one of them. Initiators can't change it, but for the bits that they can
 // always change: WCE, D_SENSE and SWP, whose values are the logical unit's.
 type ModePage struct {
-	Page    uint8  // page code, 0 to 3Eh
-	Subpage uint8  // subpage code, 0 to FEh; 0 means the page_0 format
-	Data    []byte // what follows the page length field, at most 255 bytes
+	Page    uint8  `yaml:"page"`              // page code, 0 to 3Eh
+	Subpage uint8  `yaml:"subpage,omitempty"` // subpage code, 0 to FEh; 0 means the page_0 format
+	Data    []byte `yaml:"data,hex"`          // what follows the page length field, 1 to 255 bytes (SPC-4 7.5)
 }
 
-// validate refuses a page that MODE SENSE can't return.
-func (p ModePage) validate() error {
-	if p.Page >= pageAll || p.Subpage == subpageAll || len(p.Data) > 255 {
-		return fmt.Errorf("scsi: mode page %02Xh/%02Xh with %d bytes can't be presented", p.Page, p.Subpage, len(p.Data))
-	}
-	return nil
-}
+// The last codes of pages and subpages that are one.
+const (
+	MaxModePage    = pageAll - 1
+	MaxModeSubpage = subpageAll - 1
+)
 
 // usualPages returns the mode pages that a logical unit has when nothing else
 // is said.
@@ -83,12 +80,9 @@ func usualPages(controller bool) []ModePage {
 
 // newPages returns the usual pages with others in their place or beside them,
 // in the order of MODE SENSE: ascending, and page 00h last.
-func newPages(controller bool, others []ModePage) ([]ModePage, error) {
+func newPages(controller bool, others []ModePage) []ModePage {
 	pages := usualPages(controller)
 	for _, p := range others {
-		if err := p.validate(); err != nil {
-			return nil, err
-		}
 		i := slices.IndexFunc(pages, func(q ModePage) bool { return q.Page == p.Page && q.Subpage == p.Subpage })
 		if i < 0 {
 			pages = append(pages, p)
@@ -99,7 +93,7 @@ func newPages(controller bool, others []ModePage) ([]ModePage, error) {
 	slices.SortStableFunc(pages, func(a, b ModePage) int {
 		return cmp.Or(cmp.Compare((int(a.Page)+pageAll)%(pageAll+1), (int(b.Page)+pageAll)%(pageAll+1)), cmp.Compare(a.Subpage, b.Subpage))
 	})
-	return pages, nil
+	return pages
 }
 
 // modeBits are the changeable bits of the mode pages.

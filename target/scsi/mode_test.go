@@ -168,9 +168,9 @@ func TestCacheIsFlushedWhenItGoesOff(t *testing.T) {
 func TestConfiguredModePages(t *testing.T) {
 	caching := make([]byte, 18)
 	caching[0], caching[8] = 0x10, 0x80 // DISC, and WCE clear
-	h, _ := newHost(t, scsi.LogicalUnitOptions{DescriptorSense: true, ModePages: []scsi.ModePage{
+	h, _ := newHost(t, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{DescriptorSense: true, ModePages: []scsi.ModePage{
 		{Page: 0, Data: []byte{1, 2}}, {Page: 8, Data: caching}, {Page: 0x19, Subpage: 1, Data: []byte{3, 4, 5}},
-	}})
+	}}})
 	if p := h.page(8); p[2] != 0x14 || p[10] != 0x80 {
 		t.Errorf("caching page % x", p)
 	}
@@ -213,7 +213,7 @@ func TestWriteProtection(t *testing.T) {
 
 func TestStartStopAndPrevention(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	lu := attach(t, d, 1, scsi.LogicalUnitOptions{Removable: true})
+	lu := attach(t, d, 1, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{Removable: true}})
 	h, other := openHost(t, d, "a").settle(), openHost(t, d, "b").settle()
 	start := func(how byte) []byte { return []byte{0x1b, 0, 0, 0, how, 0} }
 	ready := []byte{0, 5: 0}
@@ -255,7 +255,7 @@ func TestStartStopAndPrevention(t *testing.T) {
 
 func TestOfflineUnit(t *testing.T) {
 	d := newDevice(t, scsi.DeviceOptions{})
-	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: storagetest.NewRAM(1 << 20), Offline: true, Log: quiet})
+	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: storagetest.NewRAM(1 << 20), UnitOptions: scsi.UnitOptions{Offline: true}, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

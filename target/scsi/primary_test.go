@@ -23,7 +23,7 @@ func inquiry(page byte, allocation int) []byte {
 }
 
 func TestStandardInquiry(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{Vendor: "ACME", Product: "Disk", Revision: "7", Removable: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{Vendor: "ACME", Product: "Disk", Revision: "7", Removable: true}})
 	b := h.want(good, inquiry(0xff, 255), nil, 255).data
 	if len(b) != 96 || int(b[4]) != len(b)-5 {
 		t.Fatalf("%d bytes, additional length %d", len(b), b[4])
@@ -79,14 +79,15 @@ func TestVitalProductData(t *testing.T) {
 	if b := page(0); !bytes.Equal(b[4:], []byte{0, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2}) {
 		t.Errorf("supported pages % x", b[4:])
 	}
-	if b := page(0x80); string(b[4:]) != "beaf11" {
+	id := scsi.DefaultIdentity(targetName, 1)
+	if b := page(0x80); string(b[4:]) != id.Serial {
 		t.Errorf("serial number %q", b[4:])
 	}
 	info := lu.Info()
-	if info.SCSIID != "IET     00010001" || info.Serial != "beaf11" || len(info.NAA) != 16 || info.NAA[0] != '3' {
+	if info.SCSIID != "IET     "+id.Serial || info.Serial != id.Serial || len(info.NAA) != 16 || info.NAA != "3"+id.Serial[1:] {
 		t.Errorf("identity: %+v", info)
 	}
-	want := []string{"1/0:IET     00010001", "3/0:" + info.NAA, "4/1:00000001", "5/1:00000001",
+	want := []string{"1/0:" + id.SCSIID, "3/0:" + info.NAA, "4/1:00000001", "5/1:00000001",
 		"8/1:" + targetName + ",t,0x0001", "8/2:" + targetName}
 	if got := designators(t, page(0x83)); !slices.Equal(got, want) {
 		t.Errorf("designators %q, want %q", got, want)
@@ -114,7 +115,7 @@ func TestIdentityIsStableAndOverridable(t *testing.T) {
 	if one.Info().NAA != again.Info().NAA {
 		t.Error("another NAA designator after a restart")
 	}
-	h, lu := newHost(t, scsi.LogicalUnitOptions{SCSIID: "mine", Serial: "42", NAA: []byte("\x60234567890abcdef")})
+	h, lu := newHost(t, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{SCSIID: "mine", Serial: "42", NAA: "60323334353637383930616263646566"}})
 	if info := lu.Info(); info.SCSIID != "mine" || info.Serial != "42" || !strings.HasPrefix(info.NAA, "6032") {
 		t.Errorf("%+v", info)
 	}
@@ -122,13 +123,17 @@ func TestIdentityIsStableAndOverridable(t *testing.T) {
 		t.Errorf("%q", d)
 	}
 	for name, o := range map[string]scsi.LogicalUnitOptions{
-		"NAA":      {NAA: make([]byte, 9)},
-		"vendor":   {Vendor: "much too long"},
-		"serial":   {Serial: "a\nb"},
-		"exponent": {PhysicalBlockExponent: 16},
-		"aligned":  {LowestAlignedLBA: 0x4000},
+		"NAA":      {UnitOptions: scsi.UnitOptions{NAA: strings.Repeat("3", 18)}},
+		"vendor":   {UnitOptions: scsi.UnitOptions{Vendor: "much too long"}},
+		"SCSI ID":  {UnitOptions: scsi.UnitOptions{SCSIID: strings.Repeat("i", 37)}},
+		"serial":   {UnitOptions: scsi.UnitOptions{Serial: "a\nb"}},
+		"exponent": {UnitOptions: scsi.UnitOptions{PhysicalBlockExponent: new(16)}},
+		"aligned":  {UnitOptions: scsi.UnitOptions{LowestAlignedLBA: 0x4000}},
+		"rotation": {UnitOptions: scsi.UnitOptions{RotationRate: new(2)}},
 		"block":    {BlockSize: 1024},
-		"page":     {ModePages: []scsi.ModePage{{Page: 0x3f}}},
+		"page":     {UnitOptions: scsi.UnitOptions{ModePages: []scsi.ModePage{{Page: 0x3f, Data: []byte{1}}}}},
+		"no page":  {UnitOptions: scsi.UnitOptions{ModePages: []scsi.ModePage{{Page: 2}}}},
+		"twice":    {UnitOptions: scsi.UnitOptions{ModePages: []scsi.ModePage{{Page: 2, Data: []byte{1}}, {Page: 2, Data: []byte{2}}}}},
 		"small":    {Store: storagetest.NewRAM(511)},
 	} {
 		if o.Store == nil {

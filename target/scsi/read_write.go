@@ -350,7 +350,10 @@ func runReadCapacity16(c *Command) {
 // geometry returns bytes 12 to 15 of the READ CAPACITY (16) data: physical blocks, and
 // whether space can be given back.
 func (lu *LogicalUnit) geometry() uint32 {
-	g := uint32(lu.opts.PhysicalBlockExponent)<<16 | uint32(lu.opts.LowestAlignedLBA)
+	g := uint32(lu.opts.LowestAlignedLBA)
+	if e := lu.opts.PhysicalBlockExponent; e != nil {
+		g |= uint32(*e) << 16
+	}
 	if lu.can.Discarder != nil {
 		g |= 0xc000 // LBPME, LBPRZ
 	}

@@ -192,7 +192,7 @@ func TestReadCapacity(t *testing.T) {
 		{1<<20 + 100, 512, 2047, 2047},
 	} {
 		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(int64(c.size)), BlockSize: c.block,
-			PhysicalBlockExponent: 3, LowestAlignedLBA: 5})
+			UnitOptions: scsi.UnitOptions{PhysicalBlockExponent: new(3), LowestAlignedLBA: 5}})
 		b := h.want(good, []byte{0x25, 9: 0}, nil, 8).data
 		if last, n := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]); last != c.last10 || int(n) != c.block {
 			t.Errorf("%+v: (10) says %d, %d", c, last, n)

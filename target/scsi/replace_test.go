@@ -36,7 +36,7 @@ func TestReplacedUnit(t *testing.T) {
 	serial.Serial = "another"
 	vendor.Vendor = "OTHER"
 	naa := namedDisk("one")
-	naa.NAA = []byte{0x30, 1, 2, 3, 4, 5, 6, 7}
+	naa.NAA = "3001020304050607"
 	for _, c := range []struct {
 		name string
 		unit scsi.LogicalUnitOptions
@@ -125,16 +125,16 @@ func TestReservationsOfAnotherUnit(t *testing.T) {
 	attach(t, old, 1, namedDisk("one"))
 	openHost(t, old, "a").settle().persist(t)
 	for _, c := range []struct {
-		naa  []byte
+		naa  string
 		want byte
-	}{{nil, 8}, {[]byte{0x30, 1, 2, 3, 4, 5, 6, 7}, 0}} {
+	}{{"", 8}, {"3001020304050607", 0}} {
 		o := namedDisk("one")
 		o.NAA = c.naa
 		next := newDevice(t, scsi.DeviceOptions{StateDir: dir})
 		attach(t, next, 1, o)
 		h := openHost(t, next, "a").settle()
 		if b := h.want(good, []byte{0x5e, 0, 8: 255, 9: 0}, nil, 255).data; b[7] != c.want {
-			t.Errorf("NAA %x: %d bytes of keys, want %d", c.naa, b[7], c.want)
+			t.Errorf("NAA %s: %d bytes of keys, want %d", c.naa, b[7], c.want)
 		}
 	}
 }

@@ -117,7 +117,7 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 	}
 	if at := lu.attachment.Load(); at != nil {
 		s.Reservations = at.reservations.Snapshot()
-		s.Identity = at.identity()
+		s.Identity = at.identity
 	}
 	if !lu.controller {
 		s.Inquiry, s.Geometry = lu.inquiryFingerprint(), lu.geometry()
@@ -263,7 +263,7 @@ func (lu *LogicalUnit) difference(u UnitState) string {
 	}
 	var now Identity
 	if at := lu.attachment.Load(); at != nil {
-		now = at.identity()
+		now = at.identity
 	}
 	was, store := u.Identity, lu.store.Info().ID
 	switch {

@@ -42,7 +42,7 @@ func (h *host) resume(t *testing.T, d *scsi.Device) *host {
 }
 
 func TestHandoffKeepsEverything(t *testing.T) {
-	o := scsi.LogicalUnitOptions{Removable: true}
+	o := scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{Removable: true}}
 	old := newDevice(t, scsi.DeviceOptions{})
 	store := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
 	o.Store = store
@@ -219,7 +219,7 @@ func TestSnapshotsOfEarlierReleases(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		d := newDevice(t, scsi.DeviceOptions{})
-		attach(t, d, 1, scsi.LogicalUnitOptions{Removable: true})
+		attach(t, d, 1, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{Removable: true}})
 		attach(t, d, 2, scsi.LogicalUnitOptions{})
 		if err := d.Restore(state); err != nil {
 			t.Fatalf("%s: %v", name, err)

@@ -12,26 +12,17 @@ import (
 )
 
 // tgtDisk is a disk that tells what tgt's does.
-func tgtDisk(t *testing.T) scsi.LogicalUnitOptions {
-	t.Helper()
+func tgtDisk() scsi.LogicalUnitOptions {
 	o := scsi.LogicalUnitOptions{Store: storagetest.NewRAM(1 << 20)}
-	o.NAA, o.LocalNAA = unhex(t, "60000000000000000e00000000010001"), unhex(t, "3000000100000001")
-	o.PhysicalBlockExponent, o.RotationRate = 3, new(uint16(0))
+	id := scsi.TgtIdentity(1, 1, "")
+	o.SCSIID, o.Serial, o.NAA, o.TgtIdentification = id.SCSIID, id.Serial, id.NAA, true
+	o.PhysicalBlockExponent, o.RotationRate = new(3), new(0)
 	return o
-}
-
-func unhex(t *testing.T, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 // TestTgtLayout has what tgtd 1.0.85 answers for TID 1, LUN 1.
 func TestTgtLayout(t *testing.T) {
-	h, _ := newHost(t, tgtDisk(t))
+	h, _ := newHost(t, tgtDisk())
 	for page, want := range map[byte]string{
 		0x80: "00800024" + strings.Repeat("20", 30) + "626561663131",
 		0x83: "020100244945542020202020" + "3030303130303031" + strings.Repeat("00", 20) + "010300083000000100000001" + "0103001060000000000000000e00000000010001",
@@ -47,25 +38,16 @@ func TestTgtLayout(t *testing.T) {
 	}
 }
 
-// TestLongTgtLayout has names of 36 bytes and more.
+// TestLongTgtLayout has names of 36 bytes.
 func TestLongTgtLayout(t *testing.T) {
-	o := tgtDisk(t)
-	o.SCSIID, o.Serial = strings.Repeat("i", 40), strings.Repeat("s", 36)
+	o := tgtDisk()
+	o.SCSIID, o.Serial = strings.Repeat("i", 36), strings.Repeat("s", 36)
 	h, _ := newHost(t, o)
 	if got := h.want(good, inquiry(0x80, 512), nil, 512).data; string(got[4:]) != o.Serial {
 		t.Errorf("page 80h: %q", got)
 	}
-	if got := h.want(good, inquiry(0x83, 512), nil, 512).data; got[7] != 40 || string(got[8:48]) != o.SCSIID {
+	if got := h.want(good, inquiry(0x83, 512), nil, 512).data; got[7] != 36 || string(got[8:44]) != o.SCSIID {
 		t.Errorf("page 83h: %q", got)
-	}
-}
-
-// TestLocalNAALength refuses one that is none.
-func TestLocalNAALength(t *testing.T) {
-	o := tgtDisk(t)
-	o.LocalNAA = o.LocalNAA[:7]
-	if _, err := scsi.NewLogicalUnit(o); err == nil || !strings.Contains(err.Error(), "local NAA designator of 7 bytes") {
-		t.Error(err)
 	}
 }
 
@@ -82,16 +64,16 @@ func TestToldOtherwise(t *testing.T) {
 	}{
 		{"the same", nil, nil, false, nil},
 		{"thick", func(o *scsi.LogicalUnitOptions) { o.FullyProvisioned = true }, nil, false, []string{inquiryData, capacity}},
-		{"another rotation rate", nil, func(o *scsi.LogicalUnitOptions) { o.RotationRate = new(uint16(7200)) }, false, []string{inquiryData}},
-		{"other physical blocks", nil, func(o *scsi.LogicalUnitOptions) { o.PhysicalBlockExponent = 0 }, false, []string{capacity}},
+		{"another rotation rate", nil, func(o *scsi.LogicalUnitOptions) { o.RotationRate = new(7200) }, false, []string{inquiryData}},
+		{"other physical blocks", nil, func(o *scsi.LogicalUnitOptions) { o.PhysicalBlockExponent = nil }, false, []string{capacity}},
 		{"another revision", nil, func(o *scsi.LogicalUnitOptions) { o.Revision = "2" }, false, []string{inquiryData}},
 		{"removable, thick", func(o *scsi.LogicalUnitOptions) { o.FullyProvisioned, o.Removable = true, true }, func(o *scsi.LogicalUnitOptions) { o.Removable = true }, false, nil},
-		{"tgt's layout", func(o *scsi.LogicalUnitOptions) { o.LocalNAA = nil }, nil, false, []string{inquiryData}},
-		{"tgt's layout, after a process without it", func(o *scsi.LogicalUnitOptions) { o.LocalNAA = nil }, nil, true, []string{inquiryData, capacity}},
-		{"not tgt's, after a process that does not tell", func(o *scsi.LogicalUnitOptions) { o.LocalNAA = nil }, func(o *scsi.LogicalUnitOptions) { o.LocalNAA = nil }, true, nil},
+		{"tgt's layout", func(o *scsi.LogicalUnitOptions) { o.TgtIdentification = false }, nil, false, []string{inquiryData}},
+		{"tgt's layout, after a process without it", func(o *scsi.LogicalUnitOptions) { o.TgtIdentification = false }, nil, true, []string{inquiryData, capacity}},
+		{"not tgt's, after a process that does not tell", func(o *scsi.LogicalUnitOptions) { o.TgtIdentification = false }, func(o *scsi.LogicalUnitOptions) { o.TgtIdentification = false }, true, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			before, after := tgtDisk(t), tgtDisk(t)
+			before, after := tgtDisk(), tgtDisk()
 			if c.before != nil {
 				c.before(&before)
 			}
@@ -120,11 +102,9 @@ func TestToldOtherwise(t *testing.T) {
 
 // TestAnotherLocalNAA is another disk, as with each identifier.
 func TestAnotherLocalNAA(t *testing.T) {
-	old, next := newDevice(t, scsi.DeviceOptions{}), newDevice(t, scsi.DeviceOptions{})
-	attach(t, old, 1, tgtDisk(t))
-	o := tgtDisk(t)
-	o.LocalNAA = unhex(t, "3000000200000001")
-	attach(t, next, 1, o)
+	old, next := newDevice(t, scsi.DeviceOptions{}), newDevice(t, scsi.DeviceOptions{TID: 2})
+	attach(t, old, 1, tgtDisk())
+	attach(t, next, 1, tgtDisk())
 	openHost(t, old, "a").settle()
 	if err := next.Restore(carry(t, old)); err != nil {
 		t.Fatal(err)

@@ -101,35 +101,35 @@ func (a *attachment) appendDesignators(b []byte, port uint16) []byte {
 
 // appendUnitDesignators appends those of the logical unit.
 func (a *attachment) appendUnitDesignators(b []byte) []byte {
-	id := []byte(a.scsiID)
+	id := []byte(a.identity.SCSIID)
 	if a.lu.isTgt() && len(id) < tgtIDLength {
 		id = append(id, make([]byte, tgtIDLength-len(id))...)
 	}
 	b = appendDesignator(b, codeASCII, ofUnit|designatorT10, id)
 	if a.lu.isTgt() {
-		b = appendDesignator(b, codeBinary, ofUnit|designatorNAA, a.lu.opts.LocalNAA)
+		b = appendDesignator(b, codeBinary, ofUnit|designatorNAA, a.localNAA)
 	}
 	return appendDesignator(b, codeBinary, ofUnit|designatorNAA, a.naa)
 }
 
 // isTgt reports whether pages 80h and 83h are laid out as tgt does.
-func (lu *LogicalUnit) isTgt() bool { return len(lu.opts.LocalNAA) > 0 }
+func (lu *LogicalUnit) isTgt() bool { return lu.opts.TgtIdentification }
 
 // tgtIDLength is how long tgt makes the T10 designator and the serial number.
-const tgtIDLength = 36
+const tgtIDLength = maxIDLength
 
 // serialNumber returns the PRODUCT SERIAL NUMBER field (SPC-4 7.8.15).
 func (a *attachment) serialNumber() []byte {
 	if a.lu.isTgt() {
-		return fmt.Appendf(nil, "%*s", tgtIDLength, a.serial)
+		return fmt.Appendf(nil, "%*s", tgtIDLength, a.identity.Serial)
 	}
-	return []byte(a.serial)
+	return []byte(a.identity.Serial)
 }
 
 // rotationRate returns the MEDIUM ROTATION RATE field (SBC-3 6.6.2).
 func (lu *LogicalUnit) rotationRate() uint16 {
 	if r := lu.opts.RotationRate; r != nil {
-		return *r
+		return uint16(*r)
 	}
 	return 1
 }

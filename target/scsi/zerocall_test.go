@@ -26,7 +26,8 @@ func TestZeroArguments(t *testing.T) {
 	}
 	zerocall.Package(t, map[string]any{
 		"NewDevice": scsi.NewDevice, "NewLogicalUnit": scsi.NewLogicalUnit, "NewController": scsi.NewController, "MakeLUN": scsi.MakeLUN,
-	}, h.n, h.dev, lu, controller, loose, empty, empty.Open(scsi.NexusID{}), new(scsi.Command), scsi.LUN(0), scsi.NexusID{}, scsi.NexusState{})
+		"DefaultIdentity": scsi.DefaultIdentity, "DigestIdentity": scsi.DigestIdentity, "TgtIdentity": scsi.TgtIdentity, "TgtNAA": scsi.TgtNAA, "ParseNAA": scsi.ParseNAA,
+	}, h.n, h.dev, lu, controller, loose, empty, empty.Open(scsi.NexusID{}), new(scsi.Command), new(scsi.UnitOptions), scsi.LUN(0), scsi.NexusID{}, scsi.NexusState{})
 }
 
 // TestUnpreparedCommand executes commands of which only the CDB is given: nothing has

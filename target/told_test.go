@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"github.com/gotgtd/gotgtd/target/config"
-	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/plan"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // conditions are the unit attention conditions that a plan tells of, as SPC-4 annex D has them.

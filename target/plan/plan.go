@@ -388,7 +388,7 @@ func (p *planner) another(was *LUN, l *config.LUN, id string, looked error, tid 
 	case was.Backend != l.Backend:
 		list = append(list, fmt.Sprintf("backend %s instead of %s", l.Backend, was.Backend))
 	case id == was.Store || was.Store == "":
-	case errors.Is(looked, fs.ErrNotExist) && was.Path == l.Path && l.Create:
+	case errors.Is(looked, fs.ErrNotExist) && was.Path == l.Path && l.Create && !l.ReadOnly:
 		list = append(list, fmt.Sprintf("the file that was served is no longer at %s, and an empty one would be made: put it back, or take the logical unit out", l.Path))
 	case id == "" && was.Path == l.Path:
 		// What is at the path can't be told: opening it will.

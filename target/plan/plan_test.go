@@ -134,6 +134,11 @@ func TestPlan(t *testing.T) {
 			r.Targets[0].LUNs[1].Path, r.Targets[0].LUNs[1].Store = "/gone", "file:9"
 		}, oneTarget(a, config.LUN{Number: 2, Path: "/gone", Size: 1 << 20, Create: true}),
 			[]string{"LUN 2: the file that was served is no longer at /gone, and an empty one would be made"}, []string{"an empty one would be made"}},
+		{"nothing is made to be read alone", func(r *Running) {
+			notOpen(r)
+			r.Targets[0].LUNs[1].Path, r.Targets[0].LUNs[1].Store = "/gone", "file:9"
+			r.Targets[0].LUNs[1].Settings["read-only"] = "true"
+		}, oneTarget(a, config.LUN{Number: 2, Path: "/gone", Size: 1 << 20, Create: true, ReadOnly: true}), nil, nil},
 		{"still can't be opened", func(r *Running) { notOpen(r); r.Targets[0].LUNs[1].Path = "/gone" }, oneTarget(a, config.LUN{Number: 2, Path: "/gone"}), nil, nil},
 		{"another one can be opened now", func(r *Running) { notOpen(r); r.Targets[0].LUNs[1].Store = "file:9" }, oneTarget(a, b), []string{"another file is at /b"}, []string{"another file is at /b"}},
 		{"idle disk less", nil, oneTarget(a), []string{"- target " + name + " LUN 2: /b"}, nil},

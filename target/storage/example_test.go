@@ -81,5 +81,5 @@ func ExampleOpenFile() {
 	_, err := storage.OpenFile(storage.Options{Path: "/nowhere/disk", Size: 1 << 20, Create: true})
 	fmt.Println(err)
 	// Output:
-	// can't open backing store "/nowhere/disk": no such file or directory
+	// can't open backing store "/nowhere/disk": its folder "/nowhere" is missing, and only a file is made: make the folder first
 }

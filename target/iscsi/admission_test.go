@@ -41,8 +41,8 @@ func TestOrigin(t *testing.T) {
 			t.Errorf("%s counts as %s, want %s", a, got, want)
 		}
 	}
-	if origin(netip.Addr{}) != origin(netip.Addr{}) {
-		t.Error("an address that is unknown is not one")
+	if got := origin(netip.Addr{}); got != (netip.Prefix{}) {
+		t.Errorf("an address that is unknown counts as %s", got)
 	}
 }
 

@@ -30,15 +30,30 @@ func (t *table) register(n Nexus, r *request, s surroundings) Result {
 	if sense != nil {
 		return fail(sense)
 	}
-	for _, m := range append(own, named...) {
+	before, all := len(t.regs), append(own, named...)
+	for _, m := range all {
 		t.set(m, r.newKey)
 	}
-	if len(t.regs) > MaxRegistrations {
+	if len(t.regs) > before && t.overShare(all, len(named) > 0) {
 		return fail(noResources())
 	}
 	t.aptpl = r.aptpl
 	t.generation++
 	return Result{}
+}
+
+// overShare says whether there are more registrations than there may be, or one of the
+// nexuses' initiators has more than its share. others says that an initiator has
+// registered others than itself, whose names nobody has proved.
+func (t *table) overShare(nexuses []Nexus, others bool) bool {
+	if len(t.regs) > MaxRegistrations || others && len(t.regs) > maxWithOthers {
+		return true
+	}
+	of := make(map[string]int)
+	for _, g := range t.regs {
+		of[g.Nexus.Initiator]++
+	}
+	return slices.ContainsFunc(nexuses, func(n Nexus) bool { return of[n.Initiator] > maxOfInitiator })
 }
 
 // unregister takes the registrations of own away, which are those of n and of
@@ -128,12 +143,13 @@ func (t *table) move(n Nexus, r *request, s surroundings) Result {
 	if len(ports) != 1 || ports[0].sameInitiatorPort(n) {
 		return fail(invalidParameter(basicListLength))
 	}
+	before := len(t.regs)
 	t.holder = ports[0].onPort(r.port)
 	t.set(t.holder, r.newKey)
 	if r.unregister {
 		t.remove(func(g Registration) bool { return g.Nexus == n })
 	}
-	if len(t.regs) > MaxRegistrations {
+	if len(t.regs) > before && t.overShare([]Nexus{t.holder}, true) {
 		return fail(noResources())
 	}
 	t.aptpl = r.aptpl

@@ -244,17 +244,16 @@ func TestOutForm(t *testing.T) {
 // TestRegistrationLimit fills a logical unit up by every way there is.
 func TestRegistrationLimit(t *testing.T) {
 	l := newLocal(t, Options{})
-	port := func(i int) Nexus {
-		return Nexus{Initiator: "iqn.2024-01.org.example:many", ISID: [6]byte{4: byte(i >> 8), 5: byte(i)}, TargetPort: 1}
+	many := func(i int) Nexus {
+		name := fmt.Sprintf("iqn.2024-01.org.example:many-%d", i/maxOfInitiator)
+		return Nexus{Initiator: name, ISID: [6]byte{4: byte(i >> 8), 5: byte(i)}, TargetPort: 1}
 	}
-	var ids [][]byte
 	for i := range MaxRegistrations - 2 {
-		ids = append(ids, portID(port(i)))
+		register(t, l, many(i), 1)
 	}
-	tooMany := append(ids, portID(nexusA), portID(nexusB), portID(nexusC))
-	refused(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagSpecPorts, tooMany...)), full)
-	good(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagSpecPorts, ids...)))
-	refused(t, out(l, nexusB, actionRegister, 0, basicList(0, 1, flagSpecPorts, portID(nexusC))), full)
+	refused(t, out(l, many(0), actionRegister, 0, basicList(1, 1, flagAllPorts)), full) // its initiator has its share
+	good(t, out(l, many(0), actionRegisterAndIgnore, 0, basicList(0, 2, 0)))
+	register(t, l, nexusA, 1)
 	refused(t, out(l, nexusB, actionRegister, 0, basicList(0, 1, flagAllPorts)), full)
 	register(t, l, nexusB, 2)
 	before := l.Snapshot()
@@ -271,6 +270,24 @@ func TestRegistrationLimit(t *testing.T) {
 	if err := newLocal(t, Options{}).Restore(l.Snapshot()); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestRegistrationShares: neither one name nor those that somebody registers for others take the
+// room of who registers itself.
+func TestRegistrationShares(t *testing.T) {
+	l := newLocal(t, Options{})
+	var ids [][]byte
+	for i := range maxWithOthers {
+		ids = append(ids, portID(Nexus{Initiator: fmt.Sprintf("iqn.2024-01.org.example:other-%d", i), TargetPort: 1}))
+	}
+	refused(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagSpecPorts, ids...)), full)
+	good(t, out(l, nexusA, actionRegister, 0, basicList(0, 1, flagSpecPorts, ids[1:]...)))
+	refused(t, out(l, nexusB, actionRegister, 0, basicList(0, 1, flagSpecPorts, ids[0])), full)
+	for i := range maxOfInitiator {
+		register(t, l, Nexus{Initiator: nexusB.Initiator, ISID: [6]byte{4: byte(i >> 8), 5: byte(i)}, TargetPort: 1}, 2)
+	}
+	refused(t, out(l, nexusB, actionRegister, 0, basicList(0, 2, 0)), full)
+	register(t, l, nexusC, 3)
 }
 
 // TestMove goes through SPC-4 table 70 and 5.13.8.

@@ -21,6 +21,13 @@ import (
 // registration beyond it fails with INSUFFICIENT REGISTRATION RESOURCES.
 const MaxRegistrations = 1024
 
+// Shares of MaxRegistrations, so that each initiator that registers itself finds room: the most
+// that one iSCSI name has, and the most there are while initiators register others.
+const (
+	maxOfInitiator = MaxRegistrations / 4
+	maxWithOthers  = MaxRegistrations / 2
+)
+
 // MaxParameterList is the longest PERSISTENT RESERVE OUT parameter list, in
 // bytes, that is looked at: one that names MaxRegistrations initiator ports.
 const MaxParameterList = basicListLength + 4 + MaxRegistrations*maxTransportID

@@ -14,10 +14,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 	"github.com/gotgtd/gotgtd/target/iscsi/stream"
+	"github.com/gotgtd/gotgtd/target/mem"
 )
 
 // Reasons for the end of a connection that are nobody's fault.
@@ -40,6 +42,8 @@ type conn struct {
 	group  uint16 // tag of the portal group it came in through
 	born   time.Time
 
+	memory  *account.Account // until the login is over; then it is the session's
+	pool    *mem.Pool        // charges the one or the other
 	in      stream.Input
 	filling *task        // a Data-Out segment is being read straight into its buffer
 	login   *login.Login // nil in full feature phase
@@ -71,10 +75,21 @@ func newConn(n *Node, sock *socket.Socket, group uint16) *conn {
 
 		closing: make(chan struct{}),
 	}
-	c.in.Init((*reader)(c), sock, &n.pool)
+	c.memory = n.memory.Open("address " + c.remote.Addr().String())
+	c.pool = n.pool.For(c.memory)
+	c.in.Init((*reader)(c), sock, c.pool)
 	c.out.Init((*writer)(c), writes{sock, &n.sys}, rankOutput)
+	c.out.SetAccount(c.memory)
 	c.agree(login.Agreed{SendLimit: login.DefaultSegment, ReceiveLimit: login.DefaultSegment})
 	return c
+}
+
+// chargeSession makes the session pay for the connection from now on.
+func (c *conn) chargeSession() {
+	c.pool = c.sess.pool
+	c.in.SetPool(c.pool)
+	c.out.SetAccount(c.sess.memory)
+	c.memory.Close()
 }
 
 // agree makes the connection use digests and limits from now on.
@@ -120,6 +135,7 @@ type reader conn
 func (r *reader) Stopped() error                             { return (*conn)(r).stopped() }
 func (r *reader) Handle(h *pdu.BHS, data []byte) error       { return (*conn)(r).dispatch(h, data) }
 func (r *reader) Damaged(h *pdu.BHS) error                   { return (*conn)(r).dataDigestError(h) }
+func (r *reader) Refused(h *pdu.BHS) error                   { return (*conn)(r).dispatchRefused(h) }
 func (r *reader) Direct(length, total int) bool              { return r.node.opt.FastPaths.direct(length, total) }
 func (r *reader) Place(h *pdu.BHS, length int) ([]byte, int) { return (*conn)(r).place(h, length) }
 func (r *reader) Unplace()                                   { (*conn)(r).unplace() }
@@ -169,6 +185,7 @@ func (c *conn) letGo() {
 	c.in.Release()
 	c.out.Discard()
 	c.sock.Close()
+	c.memory.Close()
 	close(c.done)
 }
 
@@ -208,7 +225,6 @@ func (c *conn) serve() error {
 			return err
 		}
 		c.out.FlushNow()
-		c.node.memory.serve(c.node)
 		if c.out.Finished() {
 			return errLoggedOut
 		}
@@ -294,10 +310,31 @@ func (c *conn) dispatch(h *pdu.BHS, data []byte) error {
 	return nil
 }
 
+// dispatchRefused handles a PDU whose data segment found no memory and is passed over.
+func (c *conn) dispatchRefused(h *pdu.BHS) error {
+	c.heard.Add(1)
+	switch {
+	case c.login != nil:
+		c.refuseLogin(login.Errorf(pdu.OutOfResources, "no memory for %d bytes of text", h.DataSegmentLength()), nil)
+		return stream.FormatErrorf("a login request of %d bytes, for which there is no memory", h.DataSegmentLength())
+	case !c.is(connFull):
+		return nil
+	}
+	switch h.Opcode() {
+	case pdu.OpDataOut:
+		c.lostDataOut(h, insufficientResources)
+	case pdu.OpSCSICommand, pdu.OpNOPOut, pdu.OpTaskMgmtReq, pdu.OpTextReq, pdu.OpLogoutReq:
+		c.refuseForMemory(h)
+	default:
+		return c.dispatch(h, nil)
+	}
+	return nil
+}
+
 // reject answers a PDU with a Reject that carries its header (RFC 7143 11.17).
 func (c *conn) reject(reason pdu.RejectReason, h *pdu.BHS) {
 	p := pdu.Reject{Reason: reason, DataLength: pdu.BHSLen}
-	b := c.node.pool.Get(pdu.BHSLen)
+	b := c.pool.Get(pdu.BHSLen)
 	copy(b.B, h[:])
 	c.out.SendData(header(&p), true, b)
 	c.node.logLimit.Log(c.node.log, slog.LevelWarn, "PDU rejected", "remote", c.remote.String(),

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/mem"
 )
 
 // logoutRequestSeconds is how long initiators have to log out after the
@@ -22,8 +23,14 @@ func (c *conn) handleNOPOut(h *pdu.BHS, data []byte) error {
 		return nil
 	}
 	data = data[:min(len(data), c.agreed.SendLimit)]
-	b := c.node.pool.Get(len(data))
-	copy(b.B, data)
+	var b *mem.Buffer
+	if len(data) > 0 {
+		if b = c.pool.TryGet(len(data)); b == nil {
+			c.reject(pdu.LongOperationReject, h)
+			return nil
+		}
+		copy(b.B, data)
+	}
 	c.out.SendData(header(&pdu.NOPIn{
 		DataLength: uint32(len(data)), LUN: req.LUN,
 		InitiatorTaskTag: req.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag,

@@ -4,9 +4,7 @@ package iscsi
 
 import (
 	"slices"
-	"sync/atomic"
 
-	"github.com/gotgtd/gotgtd/internal/ranked"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/stream"
 	"github.com/gotgtd/gotgtd/target/scsi"
@@ -128,12 +126,9 @@ func (s *session) askLocked(t *task) {
 	if t.asked < t.received {
 		t.asked = t.received
 	}
-	if t.buf == nil {
-		if s.node.memory.wait(s.node, t) {
-			t.memoryWait = true
-			return
-		}
-		t.buf = s.node.pool.Get(int(t.want))
+	if !t.bufferLocked() {
+		s.awaitMemoryLocked(t)
+		return
 	}
 	for t.asked < t.want && t.openR2Ts < int(min(s.params.MaxOutstandingR2T, maxR2T)) {
 		n := min(t.want-t.asked, s.params.MaxBurstLength)
@@ -217,9 +212,14 @@ func (c *conn) dataDigestError(h *pdu.BHS) error {
 		return stream.FormatErrorf("data digest error during login")
 	}
 	c.reject(pdu.DataDigestError, h)
-	if h.Opcode() != pdu.OpDataOut {
-		return nil
+	if h.Opcode() == pdu.OpDataOut {
+		c.lostDataOut(h, scsi.ProtocolServiceCRCError)
 	}
+	return nil
+}
+
+// lostDataOut takes in a Data-Out whose data segment is lost: its command fails with a condition.
+func (c *conn) lostDataOut(h *pdu.BHS, code uint16) {
 	var p pdu.DataOut
 	p.Decode(h)
 	s := c.sess
@@ -229,7 +229,7 @@ func (c *conn) dataDigestError(h *pdu.BHS) error {
 	if t != nil && t.conn == c && t.phase <= taskData {
 		c.filledLocked(t)
 		if t.broken == 0 {
-			t.broken = scsi.ProtocolServiceCRCError
+			t.broken = code
 		}
 		s.advanceSequenceLocked(t, &p)
 		if t.phase != taskEarly {
@@ -238,79 +238,4 @@ func (c *conn) dataDigestError(h *pdu.BHS) error {
 	}
 	s.mu.Unlock()
 	s.proceed(t, run)
-	return nil
-}
-
-// memoryQueue holds write commands that wait for memory before their data is
-// asked for. Commands that have their buffer already always go on, so
-// something will be released.
-type memoryQueue struct {
-	waiting atomic.Int32 // len(list), to look at without the lock
-
-	mu   ranked.Mutex // protects list
-	list []*memoryWaiter
-}
-
-// memoryWaiter is one wait of one task. While it is in the list the task
-// belongs to the session's task set.
-type memoryWaiter struct {
-	task *task
-	sess *session
-}
-
-// wait queues t and reports true if memory is short.
-func (q *memoryQueue) wait(n *Node, t *task) bool {
-	if !n.memoryShort() {
-		return false
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.setLocked(append(q.list, &memoryWaiter{t, t.sess}))
-	return true
-}
-
-func (q *memoryQueue) setLocked(list []*memoryWaiter) {
-	q.list = list
-	q.waiting.Store(int32(len(list)))
-}
-
-// drop forgets the waiters that match, and reports whether there were any.
-// The caller holds the session's mutex.
-func (q *memoryQueue) drop(match func(*memoryWaiter) bool) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	before := len(q.list)
-	q.setLocked(slices.DeleteFunc(q.list, match))
-	return len(q.list) < before
-}
-
-func (q *memoryQueue) first() *memoryWaiter {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.list) == 0 {
-		return nil
-	}
-	return q.list[0]
-}
-
-// serve lets waiting commands ask for their data as far as memory allows.
-// The caller holds no lock.
-func (q *memoryQueue) serve(n *Node) {
-	for q.waiting.Load() > 0 && !n.memoryShort() && !n.stopped() {
-		w := q.first()
-		if w == nil {
-			return
-		}
-		w.sess.mu.Lock()
-		var c *conn
-		if q.drop(func(o *memoryWaiter) bool { return o == w }) {
-			c = w.task.conn
-			w.task.memoryWait = false
-			w.sess.askLocked(w.task)
-		}
-		w.sess.mu.Unlock()
-		if c != nil {
-			c.out.Flush()
-		}
-	}
 }

@@ -87,6 +87,8 @@ func (s *session) abortLocked(match func(*task) bool, d *deferred) {
 		switch {
 		case t.phase == taskEarly:
 			// Its CmdSN still has to be used up: deliverLocked drops it.
+		case t.memoryWait:
+			s.dropLocked(t)
 		case t.phase == taskRunning, t.phase == taskReady && !s.node.work.remove(t):
 			if d != nil {
 				d.waiting.Add(1)
@@ -101,7 +103,7 @@ func (s *session) abortLocked(match func(*task) bool, d *deferred) {
 // dropLocked ends a task that does not run, without an answer.
 func (s *session) dropLocked(t *task) {
 	if t.memoryWait {
-		s.node.memory.drop(func(w *memoryWaiter) bool { return w.task == t })
+		s.forgetWaitLocked(t)
 	}
 	if i := slices.Index(s.blocked, t); i >= 0 {
 		s.blocked = slices.Delete(s.blocked, i, i+1)

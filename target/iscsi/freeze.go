@@ -154,7 +154,7 @@ func (n *Node) Thaw() {
 	n.mu.Unlock()
 	if thawed {
 		n.work.resume()
-		n.memory.serve(n)
+		n.memory.Retry()
 	}
 }
 

@@ -59,7 +59,7 @@ func (r *rig) move(t fatal, state *NodeState, socks []*socket.Socket) {
 		t.Fatalf("restore: %v", err)
 	}
 	r.node.Retire()
-	if n := r.node.pool.Used() - heldByTasks(state); n > int64(len(state.Sessions))*testDiskSize {
+	if n := r.node.MemoryUsed() - heldByTasks(state); n > int64(len(state.Sessions))*testDiskSize {
 		t.Fatalf("the retired node holds %d bytes", n)
 	}
 	next.Start()

@@ -129,7 +129,7 @@ func (r *rig) close() {
 	r.l.Close()
 	<-r.done
 	r.node.Close()
-	if n := r.node.pool.Used(); n != 0 {
+	if n := r.node.MemoryUsed(); n != 0 {
 		r.t.Errorf("%d bytes of buffers are still on loan", n)
 	}
 }

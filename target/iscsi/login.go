@@ -76,7 +76,7 @@ func (c *conn) handleLogin(h *pdu.BHS, data []byte) error {
 	}
 	switch {
 	case err == nil:
-		b := c.node.pool.Get(len(a.Text))
+		b := c.pool.Get(len(a.Text))
 		copy(b.B, a.Text)
 		c.out.SendData(header(&a.Response), true, b)
 		if a.Complete {
@@ -118,6 +118,7 @@ func (c *conn) enter(req *pdu.LoginRequest, a *login.Answer) error {
 func (c *conn) fullFeature() {
 	c.agree(c.login.Agreed())
 	c.login = nil
+	c.chargeSession()
 	c.node.mu.Lock()
 	c.node.endLoginLocked(c) // from here on no other login takes its place
 	c.node.mu.Unlock()
@@ -153,6 +154,7 @@ func (c *conn) openSession(req *pdu.LoginRequest) error {
 	}
 	s.mu.Lock()
 	s.nexus = nexus
+	s.openAccount()
 	s.openWindowLocked()
 	opened := s.moveLocked(sessionOpen)
 	s.mu.Unlock()

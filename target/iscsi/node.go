@@ -30,6 +30,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/internal/ranked"
+	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 	"github.com/gotgtd/gotgtd/target/mem"
@@ -99,9 +100,10 @@ type PortalGroup struct {
 type Node struct {
 	opt    Options
 	log    *slog.Logger
-	pool   mem.Pool
+	memory *account.Process // what initiators have
+	pool   mem.Pool         // lends to the Pools of connections and sessions, which have accounts
 	work   scheduler
-	memory memoryQueue
+	wait   memoryQueue
 
 	guesses guesses
 	sys     system
@@ -156,16 +158,18 @@ func NewNode(o Options) *Node {
 		logLimit: limit.New(LogRate, time.Second),
 		stop:     make(chan struct{}),
 	}
+	n.memory = account.New(n.opt.Limits.Memory, n.opt.Limits.Sessions+n.opt.Limits.Logins)
 	n.seats, n.leaveSeats = socket.SharedSeats()
 	n.log = n.opt.Log
 	n.tasks.New = func() any { return new(task) }
 	n.work.init(n, n.opt.Workers)
 	n.guesses.init(n.opt.Limits.LoginTimeout)
 	n.mu.SetRank(rankNode)
-	n.memory.mu.SetRank(rankQueue)
+	n.wait.mu.SetRank(rankQueue)
 	n.freeze.init(&n.mu)
-	n.wg.Add(1)
+	n.wg.Add(2)
 	go n.liveness()
+	go n.lendMemory()
 	return n
 }
 
@@ -339,9 +343,6 @@ func (n *Node) connList() []*conn {
 	return list
 }
 
-// memoryShort reports whether the data buffers on loan exceed the limit.
-func (n *Node) memoryShort() bool { return n.pool.Used() > n.opt.Limits.Memory }
-
 // Shutdown asks every initiator to log out, waits for that until ctx ends,
 // then closes what is left. Commands under way finish.
 func (n *Node) Shutdown(ctx context.Context) {
@@ -400,8 +401,8 @@ func (n *Node) join() {
 	n.leaveSeats()
 }
 
-// MemoryUsed returns the bytes of data buffers on loan.
-func (n *Node) MemoryUsed() int64 { return n.pool.Used() }
+// MemoryUsed returns the bytes that initiators have: buffers on loan, and commands.
+func (n *Node) MemoryUsed() int64 { return n.memory.Used() }
 
-// MemoryLimit returns the bytes of data buffers above which writes wait.
+// MemoryLimit returns the bytes that initiators may have; see package account.
 func (n *Node) MemoryLimit() int64 { return n.opt.Limits.Memory }

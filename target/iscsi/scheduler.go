@@ -207,6 +207,9 @@ func (w *scheduler) run(t *task) {
 		waiting := s.finishAbortLocked(t)
 		s.mu.Unlock()
 		releaseAll(waiting)
+	} else if !t.lend() {
+		s.awaitMemoryLocked(t)
+		s.mu.Unlock()
 	} else {
 		t.moveLocked(taskRunning)
 		t.started = time.Now()
@@ -214,7 +217,6 @@ func (w *scheduler) run(t *task) {
 		s.execute(t)
 	}
 	c.out.Flush()
-	w.node.memory.serve(w.node)
 }
 
 // quiesce waits until no worker runs or give closes; the Node is frozen.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/internal/ranked"
+	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
 	"github.com/gotgtd/gotgtd/target/mem"
@@ -41,8 +42,10 @@ type session struct {
 	group     uint16 // portal group tag
 	params    Params
 	born      time.Time
-	gone      chan struct{} // closed when the session has ended
-	displaced bool          // a discovery session that another takes the place of; protected by Node.mu
+	memory    *account.Account // what it and its connections have; set with nexus
+	pool      *mem.Pool        // charges it
+	gone      chan struct{}    // closed when the session has ended
+	displaced bool             // a discovery session that another takes the place of; protected by Node.mu
 
 	mu        ranked.Mutex              // protects the fields below
 	idle      sync.Cond                 // signalled when a task stops running
@@ -52,6 +55,7 @@ type session struct {
 	immediate int                       // tasks that came as immediate commands
 	blocked   []*task                   // ready, but behind an ORDERED task or the other way round
 	ordered   int                       // ORDERED tasks in the task set
+	starved   []*task                   // that wait for memory
 	arrivals  uint64                    // tasks delivered so far
 	text      textExchange              // the text negotiation under way
 	phase     sessionPhase
@@ -100,7 +104,7 @@ func (s *session) targetName() string {
 // (RFC 7143 4.2.2.1). An idle session always has an open window.
 func (s *session) openWindowLocked() {
 	depth := s.params.QueueDepth
-	if s.node.memoryShort() {
+	if s.memory.Short() {
 		depth = min(depth, shortWindow)
 	}
 	s.window.Open(max(depth-len(s.tasks)+s.immediate, 0))
@@ -144,6 +148,13 @@ func (r *request) process() {
 		r.conn.close(err)
 	}
 	r.data.Release()
+	r.conn.sess.memory.Release(requestCost)
+}
+
+// openAccount gives the session what it may have of the memory.
+func (s *session) openAccount() {
+	s.memory = s.node.memory.Open("initiator " + s.initiator + " " + s.account)
+	s.pool = s.node.pool.For(s.memory)
 }
 
 // sequence handles a request other than a SCSI command in its turn.
@@ -155,10 +166,11 @@ func (c *conn) sequence(h *pdu.BHS, data []byte) error {
 		s.mu.Unlock()
 		return nil
 	case sequence.Later:
-		r := &request{conn: c, bhs: *h}
-		if len(data) > 0 {
-			r.data = c.node.pool.Get(len(data))
-			copy(r.data.B, data)
+		r := c.keepRequest(h, data)
+		if r == nil {
+			s.mu.Unlock()
+			c.refuseForMemory(h)
+			return nil
 		}
 		s.window.Keep(h.CmdSN(), r)
 		s.mu.Unlock()
@@ -174,6 +186,26 @@ func (c *conn) sequence(h *pdu.BHS, data []byte) error {
 		s.runWaiting()
 	}
 	return err
+}
+
+// keepRequest copies a request that is ahead of its turn, nil if the session has no memory for it.
+func (c *conn) keepRequest(h *pdu.BHS, data []byte) *request {
+	if !c.sess.memory.Admit(requestCost) {
+		return nil
+	}
+	r := &request{conn: c, bhs: *h}
+	if len(data) == 0 {
+		return r
+	}
+	if r.data = c.in.Take(); r.data == nil {
+		if r.data = c.pool.TryGet(len(data)); r.data == nil {
+			c.sess.memory.Release(requestCost)
+			return nil
+		}
+		copy(r.data.B, data)
+	}
+	r.data.B = r.data.B[:len(data)]
+	return r
 }
 
 // process handles a request whose turn has come.
@@ -273,6 +305,8 @@ func (s *session) dropWaitingLocked(c *conn) {
 		r.data.Release()
 		if r.task != nil {
 			s.dropLocked(r.task)
+		} else {
+			s.memory.Release(requestCost)
 		}
 		return true
 	})
@@ -290,6 +324,7 @@ func (s *session) finish() {
 	if s.nexus != nil {
 		s.nexus.Close()
 	}
+	s.memory.Close()
 	s.node.removeSession(s)
 	if ended := s.node.opt.Ended; ended != nil && s.target != nil {
 		ended(s.info(), s.reason())

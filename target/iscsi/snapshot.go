@@ -262,6 +262,7 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 	if err := s.address.UnmarshalBinary(st.Address); err != nil {
 		return fmt.Errorf("iscsi: the address of the session of %s: %w", st.Initiator, err)
 	}
+	s.openAccount()
 	s.arrivals = st.Arrivals
 	s.text, s.resetting, s.leave = st.Text, st.Resetting, st.Leave
 	s.phase = sessionOpen
@@ -300,14 +301,16 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 	if st.Last {
 		c.out.Finish()
 	}
-	c.in.Preload(st.In)
 	if st.TSIH == 0 {
+		c.in.Preload(st.In)
 		return c.restoreLogin(st)
 	}
 	if c.sess = n.sessions[st.TSIH]; c.sess == nil {
 		c.sock.Close()
 		return fmt.Errorf("iscsi: no session for the connection of %s", c.remote)
 	}
+	c.chargeSession()
+	c.in.Preload(st.In)
 	c.out.Restore(bytes.Clone(st.Out))
 	c.login = nil
 	c.move(connFull)
@@ -372,8 +375,11 @@ func (s *session) restoreRequest(p *PendingState) (*request, error) {
 			return nil, fmt.Errorf("iscsi: a pending command of %s has no task", s.initiator)
 		}
 	}
+	if r.task == nil {
+		s.memory.Charge(requestCost)
+	}
 	if len(p.Data) > 0 {
-		r.data = s.node.pool.Get(len(p.Data))
+		r.data = s.pool.Get(len(p.Data))
 		copy(r.data.B, p.Data)
 	}
 	return r, nil
@@ -385,6 +391,7 @@ func (s *session) restoreTask(st *TaskState) error {
 	if c == nil || len(st.R2Ts) > maxR2T || st.State >= taskRunning {
 		return fmt.Errorf("iscsi: a task of %s has no connection, too many R2Ts, or a phase that does not move", s.initiator)
 	}
+	s.memory.Charge(taskCost)
 	t := s.node.newTask(c)
 	t.req.Decode(&st.BHS)
 	t.phase, t.order, t.received, t.unsolicited, t.outSN = st.State, st.Order, st.Received, st.Unsolicited, st.OutSN
@@ -398,13 +405,7 @@ func (s *session) restoreTask(st *TaskState) error {
 	if t.phase != taskEarly {
 		s.rearm(t, st)
 	}
-	t.keepData(&s.node.pool)
-	if t.buf == nil {
-		t.cmd.Out = nil
-	}
-	if t.buf == nil && t.openR2Ts > 0 {
-		t.buf = s.node.pool.Get(int(t.want))
-	}
+	s.restoreData(t)
 	switch t.phase {
 	case taskReady:
 		s.node.work.add(t)
@@ -412,6 +413,23 @@ func (s *session) restoreTask(st *TaskState) error {
 		s.blocked = append(s.blocked, t)
 	}
 	return nil
+}
+
+// restoreData gives a task the buffer that it had in the other process, whatever the session has
+// by now.
+func (s *session) restoreData(t *task) {
+	size := int(t.want)
+	if t.openR2Ts == 0 { // what it still asks for, it asks for when there is room
+		size = len(t.cmd.Out)
+	}
+	if t.unsolicited {
+		size = max(size, int(min(s.params.FirstBurstLength, t.req.ExpectedDataTransferLength)))
+	}
+	if size == 0 {
+		t.cmd.Out = nil
+		return
+	}
+	t.moveTo(s.pool.Get(size))
 }
 
 // rearm repeats what delivery did to a task.

@@ -60,9 +60,10 @@ type r2t struct {
 	DataSN uint32 `cbor:"4,keyasint"` // of the next Data-Out that answers it
 }
 
+// newTask returns a task whose cost is on the session's account already.
 func (n *Node) newTask(c *conn) *task {
 	t := n.tasks.Get().(*task)
-	t.cmd.Pool = &n.pool
+	t.cmd.Pool = c.sess.pool
 	t.conn, t.sess = c, c.sess
 	return t
 }
@@ -71,7 +72,9 @@ func (n *Node) newTask(c *conn) *task {
 func (t *task) release(n *Node) {
 	t.buf.Release()
 	t.cmd.In.Release()
+	t.cmd.Buffer.Release()
 	t.cmd.Reset()
+	account := t.sess.memory
 	req := &t.req
 	*req = pdu.SCSICommand{}
 	t.sess, t.conn, t.phase, t.order = nil, nil, taskEarly, 0
@@ -79,6 +82,7 @@ func (t *task) release(n *Node) {
 	t.asked, t.openR2Ts, t.r2tSN, t.filling, t.memoryWait, t.broken = 0, 0, 0, false, false, 0
 	t.aborted, t.deferred, t.inSent, t.dataSN = false, t.deferred[:0], 0, 0
 	n.tasks.Put(t)
+	account.Release(taskCost)
 }
 
 // handleCommand takes in a SCSI Command PDU (RFC 7143 11.3).
@@ -86,6 +90,10 @@ func (c *conn) handleCommand(h *pdu.BHS, data []byte) error {
 	s := c.sess
 	if s.target == nil {
 		c.reject(pdu.ProtocolError, h) // RFC 7143 4.4.3: no commands in a discovery session
+		return nil
+	}
+	if !s.memory.Admit(taskCost) {
+		c.refuseForMemory(h)
 		return nil
 	}
 	t := c.node.newTask(c)
@@ -106,7 +114,9 @@ func (c *conn) handleCommand(h *pdu.BHS, data []byte) error {
 	}
 	c.takeImmediateData(t, data)
 	if when == sequence.Later {
-		t.keepData(&c.node.pool)
+		if !t.keepData() {
+			t.loseData()
+		}
 		s.window.Keep(t.req.CmdSN, &request{conn: c, bhs: *h, task: t})
 		s.mu.Unlock()
 		return nil
@@ -172,23 +182,39 @@ func (c *conn) takeImmediateData(t *task, data []byte) {
 	}
 }
 
-// keepData moves data-out from the input buffer into the task's own.
-func (t *task) keepData(pool *mem.Pool) {
-	if t.received == 0 && !t.unsolicited {
-		return
+// keepData moves data-out from the input buffer into the task's own, with room for what comes
+// unsolicited, and reports false if the session may have none now. Room for what has to be asked
+// for comes later: see [task.bufferLocked].
+func (t *task) keepData() bool {
+	if t.cmd.Done() || t.broken != 0 || t.received == 0 && !t.unsolicited {
+		return true
 	}
-	size := int(max(t.want, min(t.received, t.req.ExpectedDataTransferLength)))
-	if t.phase == taskEarly && t.unsolicited {
-		size = max(size, int(min(t.sess.params.FirstBurstLength, t.req.ExpectedDataTransferLength)))
+	size := int(min(t.received, t.req.ExpectedDataTransferLength))
+	if t.unsolicited {
+		size = int(min(t.sess.params.FirstBurstLength, t.req.ExpectedDataTransferLength))
 	}
-	if size == 0 || t.buf != nil && size <= len(t.buf.B) {
-		return
+	if t.phase != taskEarly {
+		size = min(size, int(t.want)) // more than the command takes is passed over
 	}
-	old := t.buf
-	t.buf = pool.Get(size)
-	copy(t.buf.B, t.cmd.Out)
-	t.cmd.Out = t.buf.B[:min(int(t.received), size)]
-	old.Release()
+	if size == 0 {
+		return true
+	}
+	if t.buf != nil && size <= cap(t.buf.B) {
+		t.buf.B = t.buf.B[:max(size, len(t.buf.B))]
+		return true
+	}
+	b := t.sess.pool.TryGet(size)
+	if b == nil {
+		return false
+	}
+	t.moveTo(b)
+	return true
+}
+
+// loseData gives up the data of a command that is ahead of its turn.
+func (t *task) loseData() {
+	t.broken = insufficientResources
+	t.cmd.Out = nil
 }
 
 // deliverLocked brings a command before the device server in its turn, and
@@ -235,18 +261,30 @@ func (t *task) setWant() {
 // the order, or to be run, which it reports.
 func (s *session) continueLocked(t *task) (run bool) {
 	if !t.dataComplete() {
-		t.keepData(&s.node.pool)
-		s.askLocked(t)
-		return false
+		if t.keepData() {
+			s.askLocked(t)
+			return false
+		}
+		if t.refuse(); !t.dataComplete() {
+			return false
+		}
 	}
 	if s.mustWaitLocked(t) {
-		t.keepData(&s.node.pool)
+		if !t.keepData() {
+			t.refuse()
+		}
 		t.moveLocked(taskBlocked)
 		s.blocked = append(s.blocked, t)
 		return false
 	}
 	t.moveLocked(taskRunning)
 	return true
+}
+
+// refuse ends a command for which there is no memory, before it has done anything.
+func (t *task) refuse() {
+	t.cmd.Settle(scsi.TaskSetFull, nil)
+	t.cmd.Out = nil
 }
 
 // dataComplete reports whether all data-out has come that will. A failed
@@ -283,10 +321,12 @@ func (s *session) proceed(t *task, run bool) {
 	}
 	if !t.settled() {
 		t.setOut()
-		if !s.node.opt.FastPaths.inPlace() || !s.nexus.TryExecute(&t.cmd) {
-			t.keepData(&s.node.pool)
-			s.schedule(t)
-			return
+		if !s.node.opt.FastPaths.inPlace() || !t.lend() || !s.nexus.TryExecute(&t.cmd) {
+			if t.keepData() {
+				s.schedule(t)
+				return
+			}
+			t.refuse()
 		}
 	}
 	s.complete(t)

@@ -2,14 +2,15 @@
 
 // Package mem hands out the buffers that carry data segments between the
 // network and the backing stores. All of a daemon's bulk memory comes from
-// here, so that it is bounded in one place and could one day come from a
-// mapping that outlives the process.
+// here, and what it is for is charged with it: see package account.
 package mem
 
 import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+
+	"github.com/gotgtd/gotgtd/target/account"
 )
 
 // Buffers come in powers of two from MinSize to MaxSize bytes.
@@ -26,9 +27,10 @@ const (
 type Buffer struct {
 	B []byte
 
-	full  []byte // the whole block
-	pool  *Pool
-	class int
+	full    []byte // the whole block
+	stock   *stock
+	account *account.Account // charged with the block; nil for none
+	class   int
 }
 
 // Release gives b back; neither b nor b.B may be used afterwards. Releasing
@@ -37,44 +39,97 @@ func (b *Buffer) Release() {
 	if b == nil {
 		return
 	}
-	p := b.pool
-	p.used.Add(-int64(len(b.full)))
-	b.B = nil
-	p.free[b.class].Put(b)
+	s, a, n := b.stock, b.account, int64(len(b.full))
+	b.B, b.account = nil, nil
+	if a == nil {
+		s.used.Add(-n)
+	}
+	s.free[b.class].Put(b)
+	a.Release(n) // now: who waits for the bytes finds the block
 }
 
-// A Pool lends buffers and counts the bytes on loan. The zero Pool is ready
-// to use and safe for concurrent use.
+// A Pool lends buffers, and counts the bytes on loan or charges an account with them. The
+// zero Pool is ready to use, counts, and is safe for concurrent use.
 type Pool struct {
-	used atomic.Int64 // bytes on loan
+	own     stock
+	shared  *stock // of another Pool; nil: own
+	account *account.Account
+}
+
+// stock is what is lent.
+type stock struct {
+	used atomic.Int64 // bytes on loan that are on no account
 	free [classes]sync.Pool
 }
 
 var common Pool // of those who have none
 
-// Get lends a buffer with len(B) == n bytes, 0 <= n <= MaxSize. It panics on
-// any other n: lengths that come from an initiator are checked before.
+// For returns a Pool with the same buffers that charges an account with them.
+func (p *Pool) For(a *account.Account) *Pool { return &Pool{shared: p.stock(), account: a} }
+
+func (p *Pool) stock() *stock {
+	switch {
+	case p == nil:
+		return &common.own
+	case p.shared != nil:
+		return p.shared
+	}
+	return &p.own
+}
+
+// Get lends a buffer with len(B) == n bytes, 0 <= n <= MaxSize, and charges the account
+// without asking. It panics on any other n: lengths that come from an initiator are checked before.
 // A nil Pool lends what a common one has.
 func (p *Pool) Get(n int) *Buffer {
-	if p == nil {
-		p = &common
+	c := class(n)
+	a := p.charged()
+	a.Charge(MinSize << c)
+	return p.stock().lend(a, c, n)
+}
+
+// TryGet is Get if the account may have the buffer. Otherwise it returns nil.
+func (p *Pool) TryGet(n int) *Buffer {
+	c := class(n)
+	a := p.charged()
+	if !a.Admit(MinSize << c) {
+		return nil
 	}
+	return p.stock().lend(a, c, n)
+}
+
+func (p *Pool) charged() *account.Account {
+	if p == nil {
+		return nil
+	}
+	return p.account
+}
+
+// class returns which buffers hold n bytes.
+func class(n int) int {
 	if n < 0 || n > MaxSize {
 		panic("mem: buffer size out of range")
 	}
-	c := 0
-	if n > MinSize {
-		c = bits.Len(uint(n-1)) - minShift
+	if n <= MinSize {
+		return 0
 	}
-	b, _ := p.free[c].Get().(*Buffer)
+	return bits.Len(uint(n-1)) - minShift
+}
+
+func (s *stock) lend(a *account.Account, class, n int) *Buffer {
+	b, _ := s.free[class].Get().(*Buffer)
 	if b == nil {
 		// Blocks of whole pages are page aligned in Go's heap, as O_DIRECT wants.
-		b = &Buffer{full: make([]byte, MinSize<<c), pool: p, class: c}
+		b = &Buffer{full: make([]byte, MinSize<<class), stock: s, class: class}
 	}
-	p.used.Add(int64(len(b.full)))
+	if b.account = a; a == nil {
+		s.used.Add(int64(len(b.full)))
+	}
 	b.B = b.full[:n]
 	return b
 }
 
-// Used returns the bytes on loan now.
-func (p *Pool) Used() int64 { return p.used.Load() }
+// Account is what is charged, nil for none.
+func (p *Pool) Account() *account.Account { return p.charged() }
+
+// Used returns the bytes on loan now that are on no account.
+func (p *Pool) Used() int64 { return p.stock().used.Load() }

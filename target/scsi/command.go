@@ -58,6 +58,10 @@ type Command struct {
 	InExpected  uint32    // bytes that the initiator is ready to take
 	Pool        *mem.Pool // where In comes from; nil: one that is common to all
 
+	// Filled in by the transport between Prepare and Execute: a buffer of [Command.Needs] bytes
+	// that becomes In; nil: one from Pool. The transport releases it if it is here still at the end.
+	Buffer *mem.Buffer
+
 	// Filled in by Prepare.
 	Direction Direction
 	Length    uint32 // data-out: bytes that the CDB transfers
@@ -95,14 +99,14 @@ type execState struct {
 	began  time.Time // when Prepare or Reprepare was called, if somebody observes
 }
 
-// Reset makes c ready for another command. Its Pool stays; its In, which the
-// transport has released, is forgotten.
+// Reset makes c ready for another command. Its Pool stays; its In and Buffer, which the
+// transport has released, are forgotten.
 func (c *Command) Reset() {
 	c.CDB = [16]byte{}
 	c.LUN = 0
 	c.OutExpected, c.InExpected = 0, 0
 	c.Direction, c.Length = NoData, 0
-	c.Out, c.In, c.InLength = nil, nil, 0
+	c.Out, c.In, c.InLength, c.Buffer = nil, nil, 0, nil
 	c.Status, c.Sense, c.Preempted = Good, nil, nil
 	c.done = false
 	c.exec = execState{}
@@ -110,6 +114,17 @@ func (c *Command) Reset() {
 
 // Done reports whether the command has ended: Status, Sense and In are final.
 func (c *Command) Done() bool { return c.done }
+
+// Needs returns how many bytes the buffer for the blocks that a prepared command reads has, 0
+// if it reads none. The data of other commands is little.
+func (c *Command) Needs() int {
+	n := min(c.InLength, c.InExpected)
+	if c.done || c.Direction != DataIn || !c.exec.direct || n == 0 {
+		return 0
+	}
+	size := c.exec.at.lu.blockSize
+	return int(n+size-1) &^ int(size-1)
+}
 
 // LBA returns the first block and the number of blocks that the command
 // addresses; ok is false for a command that addresses none. It is for reports

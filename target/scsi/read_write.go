@@ -126,15 +126,17 @@ func prepareRead(c *Command) {
 	}
 }
 
-// readBuffer lends a buffer for the blocks of which the initiator takes at
+// readBuffer finds a buffer for the blocks of which the initiator takes at
 // least a part.
 func (c *Command) readBuffer() {
-	lu := c.exec.at.lu
-	n := min(c.InLength, c.InExpected)
+	n := c.Needs()
 	if n == 0 {
 		return
 	}
-	c.In = c.Pool.Get(int(n+lu.blockSize-1) &^ int(lu.blockSize-1))
+	if c.In, c.Buffer = c.Buffer, nil; c.In == nil {
+		c.In = c.Pool.Get(n)
+	}
+	c.In.B = c.In.B[:n]
 }
 
 // readDone cuts data-in to what the initiator takes and ends the command.
@@ -157,8 +159,7 @@ func tryRead(c *Command) bool {
 	c.readBuffer()
 	if c.In != nil {
 		if _, err := lu.can.TryReader.TryReadAt(c.In.B, int64(c.exec.lba<<lu.shift)); err != nil {
-			c.In.Release()
-			c.In = nil
+			c.In, c.Buffer = nil, c.In
 			return false // runRead finds out why
 		}
 	}

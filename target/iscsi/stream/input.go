@@ -22,6 +22,8 @@ const (
 	// ChunkSize is how many bytes are asked of the socket in one read. A longer PDU
 	// does not fit into the input's buffer.
 	ChunkSize = 64 << 10
+	// That many if there is no memory for so many: enough for any header.
+	shortChunk = 4 << 10
 
 	// The longest piece of what another process has read.
 	preloadSize = 1 << 20
@@ -35,6 +37,9 @@ type Handler interface {
 	// belongs to the input and is gone after the call. After [ErrFrozen] the
 	// PDU is handled again later.
 	Handle(h *pdu.BHS, data []byte) error
+	// Refused handles a PDU for whose data segment there is no memory. The segment is passed
+	// over as it arrives: the PDU takes effect before that.
+	Refused(h *pdu.BHS) error
 	// Damaged handles a PDU whose data digest does not match.
 	Damaged(h *pdu.BHS) error
 	// Direct reports whether a data segment, of a PDU of total bytes that has not
@@ -42,7 +47,7 @@ type Handler interface {
 	// input's buffer.
 	Direct(length, total int) bool
 	// Place returns where that place is, or else how many bytes a buffer for it should
-	// have. Until [Handler.Unplace] the place stays.
+	// have if there is memory for so many. Until [Handler.Unplace] the place stays.
 	Place(h *pdu.BHS, length int) (place []byte, size int)
 	// Unplace is called when the place is of no use any more, whether or not the
 	// PDU has been handled.
@@ -90,10 +95,11 @@ type Input struct {
 // bulk is a long data segment on its way to a place of its own; its header
 // stays in the chunk at r until the segment is complete.
 type bulk struct {
-	dest []byte // the whole segment; nil when there is none
-	head int    // bytes in the chunk that precede the segment: header and its digest
-	got  int
-	buf  *mem.Buffer // the buffer that holds dest; nil if the handler gave the place, or has taken it
+	length int    // of the segment; 0 when there is none
+	dest   []byte // the whole segment; nil if it is passed over
+	head   int    // bytes in the chunk that precede the segment: header and its digest
+	got    int
+	buf    *mem.Buffer // the buffer that holds dest; nil if the handler gave the place, or has taken it
 
 	placed bool // the handler gave the place
 }
@@ -109,6 +115,9 @@ func (in *Input) SetDigests(header, data bool) { in.headerDigest, in.dataDigest 
 
 // SetLimit says how many bytes a data segment may have from now on.
 func (in *Input) SetLimit(n int) { in.limit = n }
+
+// SetPool says where buffers come from, from now on.
+func (in *Input) SetPool(p *mem.Pool) { in.pool = p }
 
 // Release gives back what is buffered.
 func (in *Input) Release() {
@@ -126,9 +135,12 @@ func (in *Input) Bytes() []byte {
 	var parts [][]byte
 	if in.chunk != nil {
 		b := in.chunk.B[in.r:in.w]
-		if in.bulk.dest == nil {
+		switch {
+		case in.bulk.length == 0:
 			parts = append(parts, b)
-		} else {
+		case in.bulk.dest == nil:
+			parts = append(parts, in.restToPass(b))
+		default:
 			// The padding and digest of the segment, which is complete then, follow
 			// its header in the chunk.
 			parts = append(parts, b[:in.bulk.head], in.bulk.dest[:in.bulk.got], b[in.bulk.head:])
@@ -184,12 +196,16 @@ func (in *Input) More() error {
 
 // read reads what has arrived to where it belongs; false when that is nothing.
 func (in *Input) read(uintptr) bool {
-	direct := in.bulk.dest != nil && in.bulk.got < len(in.bulk.dest)
+	direct := in.bulk.got < in.bulk.length
 	var dest []byte
-	if direct {
-		dest = in.bulk.dest[in.bulk.got:]
-	} else {
+	switch {
+	case !direct:
 		dest = in.space()
+	case in.bulk.dest != nil:
+		dest = in.bulk.dest[in.bulk.got:]
+	default: // to where it does no harm
+		dest = in.chunk.B[in.w:]
+		dest = dest[:min(len(dest), in.bulk.length-in.bulk.got)]
 	}
 	var n int
 	var err error
@@ -200,7 +216,7 @@ func (in *Input) read(uintptr) bool {
 	}
 	switch {
 	case err == unix.EAGAIN:
-		if in.r == in.w && in.bulk.dest == nil {
+		if in.r == in.w && in.bulk.length == 0 {
 			in.Release() // an idle connection holds no buffer
 		}
 		return false
@@ -219,16 +235,22 @@ func (in *Input) read(uintptr) bool {
 // space returns room for the next bytes behind those in the chunk.
 func (in *Input) space() []byte {
 	if in.chunk == nil {
-		in.chunk = in.pool.Get(ChunkSize)
+		if in.chunk = in.pool.TryGet(ChunkSize); in.chunk == nil {
+			in.chunk = in.pool.Get(shortChunk) // of the reserve
+		}
 		in.r, in.w = 0, 0
 	}
-	if in.r == in.w && in.bulk.dest == nil {
+	if in.r == in.w && in.bulk.length == 0 {
 		in.r, in.w = 0, 0
 	} else if in.r > 0 && len(in.chunk.B)-in.w < ChunkSize/4 {
-		in.w = copy(in.chunk.B, in.chunk.B[in.r:in.w])
-		in.r = 0
+		in.compact()
 	}
 	return in.chunk.B[in.w:]
+}
+
+func (in *Input) compact() {
+	in.w = copy(in.chunk.B, in.chunk.B[in.r:in.w])
+	in.r = 0
 }
 
 // Next takes one whole PDU from the input and handles it. It reports false
@@ -261,12 +283,12 @@ func (in *Input) Next() (bool, error) {
 	if in.dataDigest && length > 0 {
 		tail += pdu.DigestLen
 	}
-	if in.bulk.dest != nil {
+	if in.bulk.length > 0 {
 		return in.finishBulk(h, head, tail)
 	}
-	if in.w-in.r < head+length+tail {
-		if in.handler.Direct(length, head+length+tail) {
-			in.startBulk(h, head, length)
+	if total := head + length + tail; in.w-in.r < total {
+		if total > len(in.chunk.B) || in.handler.Direct(length, total) {
+			return false, in.startBulk(h, head, length)
 		}
 		return false, nil
 	}
@@ -297,26 +319,73 @@ func (in *Input) consume(h *pdu.BHS, n int, data, tail []byte) error {
 
 // startBulk finds the place for a long data segment and moves there what has
 // arrived of it.
-func (in *Input) startBulk(h *pdu.BHS, head, length int) {
+func (in *Input) startBulk(h *pdu.BHS, head, length int) error {
 	b := &in.bulk
-	b.head = head
 	place, size := in.handler.Place(h, length)
 	if b.placed = place != nil; !b.placed {
-		b.buf = in.pool.Get(size)
+		if b.buf = in.pool.TryGet(size); b.buf == nil && size > length {
+			b.buf = in.pool.TryGet(length)
+		}
+		if b.buf == nil {
+			return in.pass(h, head, length)
+		}
 		place = b.buf.B[:length]
 	}
-	b.dest = place
+	b.head, b.length, b.dest = head, length, place
 	arrived := in.chunk.B[in.r+head : in.w]
 	b.got = copy(b.dest, arrived)
 	// What has arrived of the padding and digest is read no second time.
 	in.w = in.r + head + copy(arrived, arrived[b.got:])
+	return nil
+}
+
+// pass has a PDU refused for whose data segment there is no memory, and passes over the segment.
+func (in *Input) pass(h *pdu.BHS, head, length int) error {
+	if err := in.handler.Refused(h); err != nil {
+		return err
+	}
+	in.compact()
+	b := &in.bulk
+	b.head, b.length = head, length
+	arrived := in.chunk.B[head:in.w]
+	b.got = min(length, len(arrived))
+	in.w = head + copy(arrived, arrived[b.got:])
+	return nil
+}
+
+// restToPass returns what has arrived and what is still to be passed over of a PDU that has been
+// refused, as a PDU that says nothing: a NOP-Out that wants no answer. Its data segment is the rest of
+// the one that is passed over. b is what is in the chunk.
+func (in *Input) restToPass(b []byte) []byte {
+	b = slices.Clone(b)
+	k := &in.bulk
+	h := (*pdu.BHS)(b)
+	// The padding of the rest is that of the whole, and a digest needs some data before it.
+	left := min(k.length, k.length-k.got+k.got%4)
+	if left == 0 {
+		left = min(k.length, 4)
+	}
+	p := pdu.NOPOut{Immediate: true, InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: pdu.ReservedTag, DataLength: uint32(left)}
+	ahs := h.TotalAHSLength()
+	p.Encode(h)
+	h[4] = byte(ahs / 4)
+	if in.headerDigest {
+		pdu.Digest(0).Add(b[:k.head-pdu.DigestLen]).Put(b[k.head-pdu.DigestLen:])
+	}
+	return slices.Concat(b[:k.head], make([]byte, left-(k.length-k.got)), b[k.head:])
 }
 
 // finishBulk handles a PDU whose data segment went to a place of its own, once
 // that and the padding and digest behind it have arrived.
 func (in *Input) finishBulk(h *pdu.BHS, head, tail int) (bool, error) {
-	if in.bulk.got < len(in.bulk.dest) || in.w-in.r < head+tail {
+	if in.bulk.got < in.bulk.length || in.w-in.r < head+tail {
 		return false, nil
+	}
+	if in.bulk.dest == nil {
+		in.r += head + tail
+		in.headerOK = false
+		in.Drop()
+		return true, nil
 	}
 	err := in.consume(h, head+tail, in.bulk.dest, in.chunk.B[in.r+head:][:tail])
 	if !errors.Is(err, ErrFrozen) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/internal/ranked"
+	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/mem"
 )
@@ -20,6 +21,9 @@ const (
 	// read some of what waits.
 	outputItems = 1024
 	outputBytes = 4 << 20
+	// The same while the account that pays is short of memory.
+	shortItems = 16
+	shortBytes = 8 << 10
 	// Data segments are rarely shorter.
 	shortSegment = 8 << 10
 )
@@ -73,6 +77,21 @@ func (i *item) size() int {
 	return len(i.raw)
 }
 
+// cost is what the item is charged with while it waits, besides its data. That of a source
+// is its owner's.
+func (i *item) cost() int64 {
+	if i.source != nil {
+		return 0
+	}
+	return itemCost + int64(len(i.raw))
+}
+
+// itemCost is what an item takes in a queue that has grown to twice what it holds.
+const itemCost = 2 * int64(unsafe.Sizeof(item{}))
+
+// A queue that has grown to more than this is given back when it is empty.
+const keptItems = 256
+
 func (i *item) release() {
 	i.buf.Release()
 	if i.source != nil {
@@ -101,6 +120,7 @@ type Output struct {
 	gathering bool
 	last      bool // nothing will be queued any more
 	dead      bool
+	account   *account.Account // pays for what waits
 
 	// The flusher's own.
 	statSN  uint32             // of the next PDU that carries status
@@ -131,6 +151,18 @@ func (o *Output) Init(owner Owner, s Socket, rank ranked.Rank) {
 // SetDigests says which digests the PDUs carry from now on, but for login responses.
 func (o *Output) SetDigests(header, data bool) { o.headerDigest, o.dataDigest = header, data }
 
+// SetAccount says who pays for what waits, also for what waits already.
+func (o *Output) SetAccount(a *account.Account) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i := o.head; i < len(o.queue); i++ {
+		cost := o.queue[i].cost()
+		o.account.Release(cost)
+		a.Charge(cost)
+	}
+	o.account = a
+}
+
 // Send queues a PDU without data segment. The sequence numbers are filled in
 // when it goes out; status says that it carries status.
 func (o *Output) Send(h pdu.BHS, status bool) { o.SendData(h, status, nil) }
@@ -153,11 +185,15 @@ func (o *Output) push(it *item) {
 	}
 	if o.head > 0 && o.head == len(o.queue) {
 		o.queue, o.head = o.queue[:0], 0
+		if cap(o.queue) > keptItems {
+			o.queue = nil
+		}
 	} else if o.head >= outputItems {
 		n := copy(o.queue, o.queue[o.head:])
 		clear(o.queue[n:])
 		o.queue, o.head = o.queue[:n], 0
 	}
+	o.account.Charge(it.cost())
 	o.queue = append(o.queue, *it)
 	o.bytes += it.size()
 	o.mu.Unlock()
@@ -171,7 +207,8 @@ func (o *Output) Full() bool {
 }
 
 func (o *Output) fullLocked() bool {
-	return len(o.queue)-o.head > outputItems || o.bytes > outputBytes
+	n := len(o.queue) - o.head
+	return n > outputItems || o.bytes > outputBytes || (n > shortItems || o.bytes > shortBytes) && o.account.Short()
 }
 
 // Throttle keeps the reader from taking commands while the queue is full.
@@ -348,6 +385,7 @@ func (o *Output) batchSent() {
 }
 
 func (o *Output) popLocked() {
+	o.account.Release(o.queue[o.head].cost())
 	o.queue[o.head] = item{}
 	o.head++
 }
@@ -364,6 +402,9 @@ func (o *Output) Discard() {
 		o.room.Wait()
 	}
 	queue := o.queue[o.head:]
+	for i := range queue {
+		o.account.Release(queue[i].cost())
+	}
 	o.queue, o.head = nil, 0
 	b := o.batch
 	o.batch = nil

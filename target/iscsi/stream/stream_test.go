@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
+	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/mem"
 )
@@ -255,6 +257,11 @@ func (s *seen) Damaged(h *pdu.BHS) error {
 	return nil
 }
 
+func (s *seen) Refused(h *pdu.BHS) error {
+	s.pdus = append(s.pdus, fmt.Sprintf("%x refused", h[:]))
+	return nil
+}
+
 func (s *seen) Direct(length, total int) bool { return length > s.direct || total > ChunkSize }
 
 func (s *seen) Place(h *pdu.BHS, length int) ([]byte, int) {
@@ -397,6 +404,56 @@ func TestLongestSegmentMoves(t *testing.T) {
 	if n := pool.Used(); n > 0 {
 		t.Fatalf("%d bytes are still on loan", n)
 	}
+}
+
+// TestInputWithoutMemory has no memory beyond the reserve: long segments are passed over, whatever
+// stands around them arrives whole, and after a handoff in the middle of one the rest of it
+// says nothing.
+func TestInputWithoutMemory(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		digests := rapid.Bool().Draw(t, "digests")
+		lengths := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 3, 4, 3000, 4097, 20001, 70002, 150003}), 1, 6).Draw(t, "lengths")
+		stream := requests(lengths, digests, -1)
+		whole := newInput(new(mem.Pool), &script{bytes: slices.Clone(stream)}, digests, 1<<30)
+		if err := whole.run(func() bool { return false }); err != io.EOF {
+			t.Fatal(err)
+		}
+
+		process := account.New(4*account.MinReserve, 2)
+		process.Open("greedy").Charge(1 << 20)
+		poor := process.Open("poor")
+		source := &script{bytes: slices.Clone(stream), pieces: append(rapid.SliceOfN(rapid.IntRange(0, 30000), 0, 6).Draw(t, "pieces"), 9000)}
+		first := newInput(new(mem.Pool).For(poor), source, digests, 16<<10)
+		reads, moveAt := 0, rapid.IntRange(0, 40).Draw(t, "move")
+		if err := first.run(func() bool { reads++; return reads > moveAt }); err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		next := newInput(new(mem.Pool), source, digests, 1<<30)
+		next.in.Preload(first.in.Bytes())
+		first.in.Drop()
+		first.in.Release()
+		if err := next.run(func() bool { return false }); err != io.EOF {
+			t.Fatal(err)
+		}
+		nothing := header(&pdu.NOPOut{Immediate: true, InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: pdu.ReservedTag})
+		says := func(s string) bool { return strings.HasPrefix(s, fmt.Sprintf("%x", nothing[:4])) }
+		got := append(first.pdus, slices.DeleteFunc(next.pdus, says)...)
+		if len(got) != len(whole.pdus) {
+			t.Fatalf("%d PDUs of %d", len(got), len(whole.pdus))
+		}
+		for i, want := range whole.pdus {
+			refused := want[:2*pdu.BHSLen] + " refused"
+			long := lengths[i] > 2*account.MinReserve || lengths[i] > 0 && got[i] == refused && lengths[i] > 3000
+			if got[i] != want && (got[i] != refused || !long) || lengths[i] > 2*account.MinReserve && i < len(first.pdus) && i%2 == 0 && got[i] != refused {
+				t.Fatalf("PDU %d of %d bytes: %.200s", i, lengths[i], got[i])
+			}
+		}
+		whole.in.Release()
+		next.in.Release()
+		if poor.Used() != 0 {
+			t.Fatalf("%d bytes are still on the account", poor.Used())
+		}
+	})
 }
 
 // What can't be trusted ends the stream (RFC 7143 7.7, 7.8).

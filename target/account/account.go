@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package account keeps the accounts of the memory that initiators make a target use.
+// Whoever needs memory on an initiator's behalf asks an [Account] first, and does without
+// if that says no: admission comes before allocation.
+//
+// An account belongs to a session, or to a connection that has not logged in. It has a
+// reserve that nobody else can take. What it needs beyond that comes from what all share,
+// and there the bound is its initiator's: an initiator may have no more of it than it leaves
+// for the others. One alone may have half. If it keeps that, the next may have half of the
+// rest, and if all give back as they go on, each comes to have as much as is free.
+//
+// Within its reserve an account costs one atomic addition, and nobody waits for a lock.
+package account
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	// MinReserve is the least that an account has of its own, in bytes: a buffer to read
+	// into, a command with 4 KiB of data, and an answer.
+	MinReserve = 16 << 10
+	maxReserve = 1 << 20
+	// Reserves take one part of the limit in so many.
+	reserveShare = 4
+	// An account that could not have so many bytes more is short.
+	shortOf = 64 << 10
+)
+
+// A Process has the accounts of all initiators.
+type Process struct {
+	limit   int64 // of what is beyond the reserves, bytes
+	reserve int64 // of each account, bytes
+	freed   chan struct{}
+	waiting atomic.Bool  // somebody was refused, and wants to hear of what is given back
+	shared  atomic.Int64 // bytes of all accounts beyond their reserves
+
+	mu         sync.Mutex // protects the fields below
+	initiators map[string]*initiator
+	accounts   map[*Account]struct{} // that are open or not empty
+}
+
+// initiator is what the accounts of one initiator have in common.
+type initiator struct {
+	shared   atomic.Int64 // bytes of its accounts beyond their reserves
+	accounts int          // protected by Process.mu
+}
+
+// An Account is what a session, or a connection without one, has of the memory. It is
+// safe for concurrent use. A nil Account admits everything and counts nothing.
+type Account struct {
+	process   *Process
+	key       string
+	initiator *initiator
+	used      atomic.Int64 // bytes
+	closed    bool         // protected by Process.mu
+}
+
+// New returns a Process of limit bytes with room for the reserves of so many accounts. A limit
+// that is too small for these counts as twice what they need.
+func New(limit int64, accounts int) *Process {
+	n := max(int64(accounts), 1)
+	reserve := min(max(limit/reserveShare/n&^(MinReserve-1), MinReserve), maxReserve)
+	return &Process{
+		limit: max(limit-n*reserve, n*reserve), reserve: reserve, freed: make(chan struct{}, 1),
+		initiators: make(map[string]*initiator), accounts: make(map[*Account]struct{}),
+	}
+}
+
+// Open opens an account of the initiator that key names.
+func (p *Process) Open(key string) *Account {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := p.initiators[key]
+	if i == nil {
+		i = new(initiator)
+		p.initiators[key] = i
+	}
+	i.accounts++
+	a := &Account{process: p, key: key, initiator: i}
+	p.accounts[a] = struct{}{}
+	return a
+}
+
+// Close says that nobody will use the account's reserve any more. What is on it is given back
+// as it is released, and counts as the initiator's until then.
+func (a *Account) Close() {
+	if a == nil {
+		return
+	}
+	p := a.process
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a.closed = true
+	p.sweepLocked()
+}
+
+// sweepLocked forgets the accounts that are closed and empty.
+func (p *Process) sweepLocked() {
+	for a := range p.accounts {
+		if !a.closed || a.used.Load() != 0 {
+			continue
+		}
+		delete(p.accounts, a)
+		if a.initiator.accounts--; a.initiator.accounts == 0 {
+			delete(p.initiators, a.key)
+		}
+	}
+}
+
+// Used returns the bytes that are on all accounts.
+func (p *Process) Used() (n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for a := range p.accounts {
+		n += a.used.Load()
+	}
+	return n
+}
+
+// Reserve is how many bytes each account has of its own.
+func (p *Process) Reserve() int64 { return p.reserve }
+
+// Await asks for a message in [Process.Freed] when something is given back. Who has been
+// refused calls it, and then tries once more before it waits.
+func (p *Process) Await() { p.waiting.Store(true) }
+
+// Retry puts a message into [Process.Freed].
+func (p *Process) Retry() {
+	select {
+	case p.freed <- struct{}{}:
+	default:
+	}
+}
+
+// Freed has a message when something was given back since [Process.Await].
+func (p *Process) Freed() <-chan struct{} { return p.freed }
+
+func (p *Process) notify() {
+	if p.waiting.Load() && p.waiting.CompareAndSwap(true, false) {
+		p.Retry()
+	}
+}
+
+// beyond is the part of used that the reserve does not cover.
+func (a *Account) beyond(used int64) int64 { return max(used-a.process.reserve, 0) }
+
+// Admit puts n bytes on the account, and reports false, with nothing changed, if it may not
+// have them now.
+func (a *Account) Admit(n int64) bool {
+	if a == nil {
+		return true
+	}
+	used := a.used.Add(n)
+	over := a.beyond(used) - a.beyond(used-n)
+	if over == 0 || a.share(over) {
+		return true
+	}
+	// Others may have put something on the account in between, and have taken less of the
+	// reserve for it: what they are owed is the difference.
+	used = a.used.Add(-n)
+	a.unshare(a.beyond(used+n) - a.beyond(used) - over)
+	return false
+}
+
+// share takes n bytes of what all share, if the initiator may have them.
+func (a *Account) share(n int64) bool {
+	p := a.process
+	own := a.initiator.shared.Add(n)
+	for {
+		shared := p.shared.Load()
+		if shared > 0 && own+shared+n > p.limit { // what nobody else has, whoever asks may have
+			break
+		}
+		if p.shared.CompareAndSwap(shared, shared+n) {
+			return true
+		}
+	}
+	a.initiator.shared.Add(-n)
+	p.notify() // somebody may have been refused because of these
+	return false
+}
+
+// unshare gives n bytes back, or takes -n without asking.
+func (a *Account) unshare(n int64) {
+	if n == 0 {
+		return
+	}
+	a.initiator.shared.Add(-n)
+	a.process.shared.Add(-n)
+}
+
+// Charge puts n bytes on the account without asking: what is little, or what another process
+// has admitted. The account may have more than its bound then, and gets nothing else until that is over.
+func (a *Account) Charge(n int64) {
+	if a == nil {
+		return
+	}
+	used := a.used.Add(n)
+	a.unshare(a.beyond(used-n) - a.beyond(used))
+}
+
+// Release takes n bytes from the account.
+func (a *Account) Release(n int64) {
+	if a == nil {
+		return
+	}
+	used := a.used.Add(-n)
+	a.unshare(a.beyond(used+n) - a.beyond(used))
+	a.process.notify()
+}
+
+// Used returns the bytes that are on the account.
+func (a *Account) Used() int64 {
+	if a == nil {
+		return 0
+	}
+	return a.used.Load()
+}
+
+// Short reports whether the account is near the end of what it may have.
+func (a *Account) Short() bool {
+	if a == nil {
+		return false
+	}
+	used := a.used.Load()
+	over := a.beyond(used+shortOf) - a.beyond(used)
+	return over > 0 && a.initiator.shared.Load()+a.process.shared.Load()+2*over > a.process.limit
+}

@@ -22,7 +22,7 @@ type Status struct {
 	Sessions []SessionStatus `json:"sessions"`
 	Memory   int64           `json:"memory"` // bytes of data buffers in use
 
-	MemoryLimit int64 `json:"memory_limit"` // above which writes wait for memory
+	MemoryLimit int64 `json:"memory_limit"` // what initiators may have
 
 	Rejections []RejectionStatus `json:"rejections,omitempty"` // initiators whose session was ended, and that may not log in yet
 }

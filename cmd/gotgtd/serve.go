@@ -131,6 +131,18 @@ func holdCollector() (release func()) {
 	return func() { debug.SetGCPercent(percent) }
 }
 
+// heapBeside is how many bytes of the heap are for what is on no initiator's account.
+const heapBeside = 48 << 20
+
+// boundHeap has the collector run in time for what initiators may have at once. Otherwise it would
+// wait until the heap is twice what is in use, and buffers that were given back would count twice.
+// GOMEMLIMIT in the environment goes before.
+func boundHeap(memory int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memory + heapBeside)
+	}
+}
+
 // prepare says what the server is made of, and what that changes.
 func (d *daemon) prepare() (o target.Options, changes []string, err error) {
 	d.successor = d.process.Predecessor() != nil
@@ -162,6 +174,7 @@ func (d *daemon) configure(brief *briefing) (o target.Options, err error) {
 	if err := openFiles.raise(descriptors(conf), conf.Limits.Connections); err != nil {
 		d.log.Warn("configuration", "warning", err)
 	}
+	boundHeap(conf.Limits.Memory)
 	for _, w := range conf.Warnings {
 		d.log.Warn("configuration", "warning", w)
 	}

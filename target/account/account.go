@@ -10,7 +10,7 @@
 // for the others. One alone may have half. If it keeps that, the next may have half of the
 // rest, and if all give back as they go on, each comes to have as much as is free.
 //
-// Within its reserve an account costs one atomic addition, and nobody waits for a lock.
+// Within its reserve an account costs one atomic operation, and nobody waits for a lock.
 package account
 
 import (
@@ -36,6 +36,8 @@ type Process struct {
 	freed   chan struct{}
 	waiting atomic.Bool  // somebody was refused, and wants to hear of what is given back
 	shared  atomic.Int64 // bytes of all accounts beyond their reserves
+
+	sharing sync.Mutex // held by who is admitted to what all share
 
 	mu         sync.Mutex // protects the fields below
 	initiators map[string]*initiator
@@ -148,39 +150,40 @@ func (p *Process) notify() {
 func (a *Account) beyond(used int64) int64 { return max(used-a.process.reserve, 0) }
 
 // Admit puts n bytes on the account, and reports false, with nothing changed, if it may not
-// have them now.
+// have them now. One that is refused never stands in another's way, not even for a moment: who waits
+// is told of what is given back, and of nothing else.
 func (a *Account) Admit(n int64) bool {
 	if a == nil {
 		return true
 	}
-	used := a.used.Add(n)
-	over := a.beyond(used) - a.beyond(used-n)
-	if over == 0 || a.share(over) {
-		return true
-	}
-	// Others may have put something on the account in between, and have taken less of the
-	// reserve for it: what they are owed is the difference.
-	used = a.used.Add(-n)
-	a.unshare(a.beyond(used+n) - a.beyond(used) - over)
-	return false
-}
-
-// share takes n bytes of what all share, if the initiator may have them.
-func (a *Account) share(n int64) bool {
-	p := a.process
-	own := a.initiator.shared.Add(n)
 	for {
-		shared := p.shared.Load()
-		if shared > 0 && own+shared+n > p.limit { // what nobody else has, whoever asks may have
-			break
+		used := a.used.Load()
+		if used+n > a.process.reserve {
+			return a.admitShared(n)
 		}
-		if p.shared.CompareAndSwap(shared, shared+n) {
+		if a.used.CompareAndSwap(used, used+n) {
 			return true
 		}
 	}
-	a.initiator.shared.Add(-n)
-	p.notify() // somebody may have been refused because of these
-	return false
+}
+
+// admitShared is Admit for what the reserve does not cover, or not alone.
+func (a *Account) admitShared(n int64) bool {
+	p := a.process
+	p.sharing.Lock()
+	defer p.sharing.Unlock()
+	for {
+		used := a.used.Load()
+		over := a.beyond(used+n) - a.beyond(used)
+		own, shared := a.initiator.shared.Load(), p.shared.Load()
+		if shared > 0 && own+shared+2*over > p.limit { // what nobody else has, whoever asks may have
+			return false
+		}
+		if a.used.CompareAndSwap(used, used+n) {
+			a.unshare(-over)
+			return true
+		}
+	}
 }
 
 // unshare gives n bytes back, or takes -n without asking.

@@ -188,6 +188,35 @@ func TestCharge(t *testing.T) {
 	}
 }
 
+// TestRefusalsWakeNobody has accounts that are refused while somebody waits: only what is given back
+// is told.
+func TestRefusalsWakeNobody(t *testing.T) {
+	p := New(1<<20, 2)
+	a, b := p.Open("a"), p.Open("b")
+	for _, x := range []*Account{a, b} {
+		for x.Admit(64 << 10) {
+		}
+	}
+	told := func() bool {
+		select {
+		case <-p.Freed():
+			return true
+		default:
+			return false
+		}
+	}
+	p.Await()
+	if a.Admit(1<<20) || b.Admit(1<<20) || told() {
+		t.Error("a refusal is told as if something had been given back")
+	}
+	if a.Release(64 << 10); !told() {
+		t.Error("what was given back is not told")
+	}
+	if a.Release(64 << 10); told() {
+		t.Error("told without having been asked for")
+	}
+}
+
 func TestNoAccount(t *testing.T) {
 	var a *Account
 	a.Charge(1)

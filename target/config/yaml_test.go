@@ -47,6 +47,7 @@ limits:
   discovery-sessions: 6
   discovery-timeout: 30s
   login-timeout: 1m
+  r2t-timeout: 10s
   memory: 128MiB
 include: [included.d/*.yaml]
 accounts:
@@ -145,7 +146,7 @@ func TestYAMLEverything(t *testing.T) {
 			{"d", Account{User: "host-d", Secret: "secret-of-host-d", Initiators: []string{"iqn.1993-08.org.debian:d*"}}},
 		},
 		Limits: Limits{
-			Sessions: 10, Connections: 20, Logins: 5, LoginTimeout: time.Minute, Memory: 128 << 20,
+			Sessions: 10, Connections: 20, Logins: 5, LoginTimeout: time.Minute, R2TTimeout: 10 * time.Second, Memory: 128 << 20,
 			SessionsPerInitiator: 3, SessionsPerAddress: 4, ConnectionsPerAddress: 64, LoginsPerAddress: 2,
 			FirstRequestTimeout: 2 * time.Second, DiscoverySessions: 6, DiscoveryTimeout: 30 * time.Second,
 		},

@@ -74,7 +74,7 @@ func newBench(tb testing.TB) *bench {
 		tb.Fatal(err)
 	}
 	b := &bench{c: c, cmdSN: 1}
-	c.in.Init((*reader)(c), b, &n.pool)
+	c.in.Init((*reader)(c), b, c.pool)
 	c.out.Init((*writer)(c), b, rankOutput)
 	tb.Cleanup(b.close)
 	b.put(loginPDU())

@@ -42,11 +42,12 @@ type conn struct {
 	group  uint16 // tag of the portal group it came in through
 	born   time.Time
 
-	memory  *account.Account // until the login is over; then it is the session's
-	pool    *mem.Pool        // charges the one or the other
-	in      stream.Input
-	filling *task        // a Data-Out segment is being read straight into its buffer
-	login   *login.Login // nil in full feature phase
+	memory    *account.Account // until the login is over; then it is the session's
+	loginHeld int64            // bytes of text of the login that are on it
+	pool      *mem.Pool        // charges the one or the other
+	in        stream.Input
+	filling   *task        // a Data-Out segment is being read straight into its buffer
+	login     *login.Login // nil in full feature phase
 
 	sess   *session // nil during login
 	cid    uint16
@@ -75,7 +76,7 @@ func newConn(n *Node, sock *socket.Socket, group uint16) *conn {
 
 		closing: make(chan struct{}),
 	}
-	c.memory = n.memory.Open("address " + c.remote.Addr().String())
+	c.memory = n.memory.Open("address " + origin(c.remote.Addr()).String())
 	c.pool = n.pool.For(c.memory)
 	c.in.Init((*reader)(c), sock, c.pool)
 	c.out.Init((*writer)(c), writes{sock, &n.sys}, rankOutput)
@@ -89,6 +90,13 @@ func (c *conn) chargeSession() {
 	c.pool = c.sess.pool
 	c.in.SetPool(c.pool)
 	c.out.SetAccount(c.sess.memory)
+	c.closeAccount()
+}
+
+// closeAccount gives up what the connection has had for its login.
+func (c *conn) closeAccount() {
+	c.memory.Release(c.loginHeld)
+	c.loginHeld = 0
 	c.memory.Close()
 }
 
@@ -185,7 +193,7 @@ func (c *conn) letGo() {
 	c.in.Release()
 	c.out.Discard()
 	c.sock.Close()
-	c.memory.Close()
+	c.closeAccount()
 	close(c.done)
 }
 
@@ -315,8 +323,7 @@ func (c *conn) dispatchRefused(h *pdu.BHS) error {
 	c.heard.Add(1)
 	switch {
 	case c.login != nil:
-		c.refuseLogin(login.Errorf(pdu.OutOfResources, "no memory for %d bytes of text", h.DataSegmentLength()), nil)
-		return stream.FormatErrorf("a login request of %d bytes, for which there is no memory", h.DataSegmentLength())
+		return c.refuseText(h)
 	case !c.is(connFull):
 		return nil
 	}
@@ -329,6 +336,13 @@ func (c *conn) dispatchRefused(h *pdu.BHS) error {
 		return c.dispatch(h, nil)
 	}
 	return nil
+}
+
+// refuseText answers a login request for whose text there is no memory.
+func (c *conn) refuseText(h *pdu.BHS) error {
+	err := login.Errorf(pdu.OutOfResources, "no memory for %d bytes of text", h.DataSegmentLength())
+	c.refuseLogin(err, nil)
+	return err
 }
 
 // reject answers a PDU with a Reject that carries its header (RFC 7143 11.17).

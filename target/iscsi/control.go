@@ -139,6 +139,7 @@ func (n *Node) liveness() {
 				for _, s := range n.sessionList() {
 					s.checkLiveness(now)
 					s.expireDiscovery(now)
+					s.checkR2Ts(now)
 				}
 			})
 		}

@@ -51,6 +51,7 @@ func (s *session) takeDataLocked(t *task, p *pdu.DataOut, data []byte, inPlace b
 			t.cmd.Out = t.buf.B[:min(int(t.received), len(t.buf.B))]
 		}
 	}
+	s.gathered += int64(len(data))
 	s.advanceSequenceLocked(t, p)
 	return true
 }
@@ -104,6 +105,7 @@ func (s *session) advanceSequenceLocked(t *task, p *pdu.DataOut) {
 	if r := t.openR2T(p.TargetTransferTag); r != nil {
 		r.DataSN++
 		if p.Final {
+			t.unanswered = unanswered{}
 			t.openR2Ts = len(slices.DeleteFunc(t.r2ts[:t.openR2Ts], func(o r2t) bool { return o.TTT == p.TargetTransferTag }))
 		}
 	}

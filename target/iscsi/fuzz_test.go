@@ -100,7 +100,7 @@ func (b *fuzzed) open(t *testing.T, r *feed) *conn {
 		t.Fatal(err)
 	}
 	c := newConn(b.node, sock, 1)
-	c.in.Init((*reader)(c), r, &b.node.pool)
+	c.in.Init((*reader)(c), r, c.pool)
 	c.agree(login.Agreed{SendLimit: login.DefaultSegment, ReceiveLimit: login.DefaultSegment})
 	if err := b.node.addConn(c); err != nil {
 		t.Fatal(err)
@@ -221,7 +221,7 @@ func FuzzStream(f *testing.F) {
 		for _, s := range b.node.sessionList() {
 			<-s.gone
 		}
-		if n := b.node.pool.Used(); n != 0 {
+		if n := b.node.MemoryUsed(); n != 0 {
 			t.Fatalf("%d bytes of buffers are still on loan", n)
 		}
 	})

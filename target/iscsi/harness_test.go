@@ -187,7 +187,7 @@ func (r *rig) raw() *raw {
 // rawFrom is raw from an address of loopback's.
 func (r *rig) rawFrom(ip string) *raw {
 	r.t.Helper()
-	c, err := from(ip)(r.t.Context(), "tcp", r.address())
+	c, err := from(ip)(context.Background(), "tcp", r.address())
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -16,9 +16,10 @@ type NodeLimits struct {
 	Connections  int           `yaml:"connections,omitempty"`   // TCP connections at a time; default 4096
 	Logins       int           `yaml:"logins,omitempty"`        // connections that have not finished their login; default 128
 	LoginTimeout time.Duration `yaml:"login-timeout,omitempty"` // from accept to the end of the login; default 15 s
+	R2TTimeout   time.Duration `yaml:"r2t-timeout,omitempty"`   // how long an R2T may be unanswered before its session ends; default 30 s
 
-	// Memory is how many bytes of buffers commands under way have before command windows
-	// shrink and R2Ts wait; default 1 GiB.
+	// Memory is how many bytes initiators can make the Node use for commands, their data and
+	// what else they send; see package account. Default 1 GiB.
 	Memory int64 `yaml:"memory,omitempty,size"`
 
 	// Shares of the above, so that others have theirs. An IPv6 network of 64 bits counts as
@@ -45,6 +46,7 @@ func (l *NodeLimits) SetDefaults() {
 	l.Connections = cmp.Or(l.Connections, 4096)
 	l.Logins = cmp.Or(l.Logins, 128)
 	l.LoginTimeout = cmp.Or(l.LoginTimeout, 15*time.Second)
+	l.R2TTimeout = cmp.Or(l.R2TTimeout, 30*time.Second)
 	l.Memory = cmp.Or(l.Memory, 1<<30)
 	l.SessionsPerInitiator = cmp.Or(l.SessionsPerInitiator, max(16, l.Sessions/4))
 	l.SessionsPerAddress = cmp.Or(l.SessionsPerAddress, max(32, l.Sessions/2))
@@ -61,6 +63,7 @@ func (l *NodeLimits) Check(fail check.Fail) {
 	fail.Range("connections", int64(l.Connections), 1, maxAtATime)
 	fail.Range("logins", int64(l.Logins), 1, maxAtATime)
 	fail.Time("login-timeout", l.LoginTimeout)
+	fail.Time("r2t-timeout", l.R2TTimeout)
 	fail.Range("sessions-per-initiator", int64(l.SessionsPerInitiator), 1, maxAtATime)
 	fail.Range("sessions-per-address", int64(l.SessionsPerAddress), 1, maxAtATime)
 	fail.Range("connections-per-address", int64(l.ConnectionsPerAddress), 1, maxAtATime)

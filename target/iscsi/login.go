@@ -70,6 +70,10 @@ func (c *conn) handleLogin(h *pdu.BHS, data []byte) error {
 	if l.Requests == 0 {
 		c.out.StartStatSN(req.ExpStatSN)
 	}
+	if !c.memory.Admit(int64(len(data))) {
+		return c.refuseText(h)
+	}
+	c.loginHeld += int64(len(data))
 	a, err := l.Step(loginNode{c}, &req, data)
 	if err == nil && a.Complete {
 		err = c.enter(&req, &a)

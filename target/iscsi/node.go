@@ -158,7 +158,7 @@ func NewNode(o Options) *Node {
 		logLimit: limit.New(LogRate, time.Second),
 		stop:     make(chan struct{}),
 	}
-	n.memory = account.New(n.opt.Limits.Memory, n.opt.Limits.Sessions+n.opt.Limits.Logins)
+	n.memory = account.New(n.opt.Limits.Memory, n.opt.Limits.Sessions+n.opt.Limits.DiscoverySessions+n.opt.Limits.Logins)
 	n.seats, n.leaveSeats = socket.SharedSeats()
 	n.log = n.opt.Log
 	n.tasks.New = func() any { return new(task) }

@@ -57,7 +57,9 @@ type session struct {
 	ordered   int                       // ORDERED tasks in the task set
 	starved   []*task                   // that wait for memory
 	arrivals  uint64                    // tasks delivered so far
+	gathered  int64                     // bytes of Data-Out so far
 	text      textExchange              // the text negotiation under way
+	textHeld  int64                     // bytes of it that are on the account
 	phase     sessionPhase
 	endReason error // why it is ending
 	resetting bool  // ends soon, because of TARGET COLD RESET
@@ -317,6 +319,7 @@ func (s *session) finish() {
 	s.mu.Lock()
 	s.moveLocked(sessionEnding)
 	first := s.moveLocked(sessionGone)
+	s.newTextLocked(pdu.ReservedTag)
 	s.mu.Unlock()
 	if !first {
 		return

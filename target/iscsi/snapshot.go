@@ -265,6 +265,8 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 	s.openAccount()
 	s.arrivals = st.Arrivals
 	s.text, s.resetting, s.leave = st.Text, st.Resetting, st.Leave
+	s.textHeld = int64(len(s.text.In) + len(s.text.Out))
+	s.memory.Charge(s.textHeld)
 	s.phase = sessionOpen
 	if st.Ending {
 		s.phase = sessionEnding

@@ -39,6 +39,7 @@ type task struct {
 	r2ts        [maxR2T]r2t
 	openR2Ts    int // r2ts[:openR2Ts], oldest first
 	r2tSN       uint32
+	unanswered  unanswered
 	filling     bool   // the connection's reader is writing into buf
 	memoryWait  bool   // waits for memory before its first R2T
 	broken      uint16 // the transport error to report instead of executing, 0 for none
@@ -80,6 +81,7 @@ func (t *task) release(n *Node) {
 	t.sess, t.conn, t.phase, t.order = nil, nil, taskEarly, 0
 	t.buf, t.want, t.received, t.unsolicited, t.outSN = nil, 0, 0, false, 0
 	t.asked, t.openR2Ts, t.r2tSN, t.filling, t.memoryWait, t.broken = 0, 0, 0, false, false, 0
+	t.unanswered = unanswered{}
 	t.aborted, t.deferred, t.inSent, t.dataSN = false, t.deferred[:0], 0, 0
 	n.tasks.Put(t)
 	account.Release(taskCost)

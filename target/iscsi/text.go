@@ -10,6 +10,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/mem"
 )
 
 const maxText = 64 << 10 // bytes of one text request in all its parts
@@ -33,13 +34,16 @@ func (c *conn) handleText(h *pdu.BHS, data []byte) error {
 	s.mu.Lock()
 	x := &s.text
 	if req.TargetTransferTag == pdu.ReservedTag {
-		*x = textExchange{ITT: req.InitiatorTaskTag} // a new exchange ends the one before
+		s.newTextLocked(req.InitiatorTaskTag) // a new exchange ends the one before
 	} else if !x.Open || req.TargetTransferTag != x.TTT || req.InitiatorTaskTag != x.ITT {
 		s.mu.Unlock()
 		c.reject(pdu.ProtocolError, h)
 		return nil
 	}
 	reason, ok := c.stepTextLocked(&req, data)
+	if !ok {
+		s.newTextLocked(pdu.ReservedTag)
+	}
 	s.mu.Unlock()
 	if !ok {
 		c.reject(reason, h)
@@ -47,12 +51,33 @@ func (c *conn) handleText(h *pdu.BHS, data []byte) error {
 	return nil
 }
 
+// newTextLocked forgets the exchange under way.
+func (s *session) newTextLocked(itt uint32) {
+	s.text = textExchange{ITT: itt}
+	s.memory.Release(s.textHeld)
+	s.textHeld = 0
+}
+
+// holdTextLocked puts n bytes more of the exchange on the session's account.
+func (s *session) holdTextLocked(n int) bool {
+	ok := s.memory.Admit(int64(n))
+	if ok {
+		s.textHeld += int64(n)
+	}
+	return ok
+}
+
 // stepTextLocked takes the text exchange one request further.
 func (c *conn) stepTextLocked(req *pdu.TextRequest, data []byte) (pdu.RejectReason, bool) {
-	x := &c.sess.text
-	if len(x.In)+len(data) > maxText {
-		*x = textExchange{}
+	s := c.sess
+	x := &s.text
+	switch {
+	case len(data) > 0 && len(x.Out) > 0:
+		return pdu.ProtocolError, false // RFC 7143 11.10: the answer is fetched with empty requests
+	case len(x.In)+len(data) > maxText:
 		return pdu.ProtocolError, false
+	case !s.holdTextLocked(2 * len(data)): // a slice that grows
+		return pdu.LongOperationReject, false
 	}
 	x.In = append(x.In, data...)
 	if req.Continue {
@@ -62,35 +87,56 @@ func (c *conn) stepTextLocked(req *pdu.TextRequest, data []byte) (pdu.RejectReas
 	if len(x.In) > 0 {
 		pairs, err := pdu.ParseText(x.In)
 		x.In = nil
-		if err != nil {
-			*x = textExchange{}
+		if err != nil || repeats(pairs) {
 			return pdu.ProtocolError, false
 		}
-		x.Out = append(x.Out, c.answerText(pairs)...)
+		out := c.answerText(pairs)
+		s.newTextLocked(x.ITT)
+		if !s.holdTextLocked(len(out)) {
+			return pdu.LongOperationReject, false
+		}
+		x.Out = out
 	}
-	n := min(len(x.Out), c.agreed.SendLimit)
+	n := min(len(x.Out), c.agreed.SendLimit, maxText)
 	part := x.Out[:n]
 	x.Out = x.Out[n:]
 	c.respondTextLocked(part, len(x.Out) == 0 && req.Final)
 	return 0, true
 }
 
+// repeats reports whether a key is there twice (RFC 7143 6.2: an error).
+func repeats(pairs []pdu.Pair) bool {
+	seen := make(map[string]struct{}, len(pairs))
+	for _, p := range pairs {
+		seen[p.Key] = struct{}{}
+	}
+	return len(seen) < len(pairs)
+}
+
 // respondTextLocked queues a Text Response. One that is not final has a
 // target transfer tag for the initiator to come back with.
 func (c *conn) respondTextLocked(part []byte, final bool) {
-	x := &c.sess.text
+	s := c.sess
+	x := &s.text
 	p := pdu.TextResponse{
 		Final: final, Continue: len(x.Out) > 0, DataLength: uint32(len(part)),
 		InitiatorTaskTag: x.ITT, TargetTransferTag: pdu.ReservedTag,
 	}
 	x.Open = !final
 	if !final {
-		x.TTT = c.sess.window.NewTag()
+		x.TTT = s.window.NewTag()
 		p.TargetTransferTag = x.TTT
 	}
-	b := c.node.pool.Get(len(part))
-	copy(b.B, part)
+	var b *mem.Buffer
+	if len(part) > 0 {
+		b = c.pool.Get(len(part)) // what is on the account already, once more while it waits
+		copy(b.B, part)
+	}
 	c.out.SendData(header(&p), true, b)
+	if len(x.Out) == 0 && len(x.In) == 0 {
+		s.memory.Release(s.textHeld)
+		s.textHeld = 0
+	}
 }
 
 // answerText answers the keys of a text request.

@@ -87,6 +87,16 @@ func (d *Daemon) Login(t testing.TB, n int, keys ...string) *Client {
 	return c
 }
 
+// LoginAs connects and logs in as the n-th of many initiators, each with its name and its loopback address.
+func (d *Daemon) LoginAs(t testing.TB, n int, keys ...string) *Client {
+	t.Helper()
+	c := d.DialFrom(t, netip.AddrFrom4([4]byte{127, 1, byte(n >> 8), byte(n)}))
+	if err := c.Login(fmt.Sprintf("%s-%d", Initiator, n), Target, keys...); err != nil {
+		t.Fatalf("initiator %d: %v", n, err)
+	}
+	return c
+}
+
 // RSS is how much memory the daemon has in use now, in bytes: VmRSS.
 func (d *Daemon) RSS(t testing.TB) int64 {
 	t.Helper()

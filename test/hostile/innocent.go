@@ -68,11 +68,21 @@ func (f *Figures) String() string {
 // LogIn logs the innocent in. It ends with the test.
 func LogIn(t testing.TB, d *Daemon) *Innocent {
 	t.Helper()
+	return dialInnocent(t, d, initiator.Options{ImmediateData: true})
+}
+
+// LogInSolicited is LogIn of one that sends no data before it is asked for it.
+func LogInSolicited(t testing.TB, d *Daemon) *Innocent {
+	t.Helper()
+	return dialInnocent(t, d, initiator.Options{InitialR2T: true})
+}
+
+func dialInnocent(t testing.TB, d *Daemon, o initiator.Options) *Innocent {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	s, err := initiator.Dial(ctx, initiator.Options{
-		Address: d.Portal(), TargetName: Target, InitiatorName: "iqn.2026-11.test:innocent", ImmediateData: true,
-	})
+	o.Address, o.TargetName, o.InitiatorName = d.Portal(), Target, "iqn.2026-11.test:innocent"
+	s, err := initiator.Dial(ctx, o)
 	if err == nil {
 		t.Cleanup(func() { s.Close() })
 		err = s.Settle(ctx, initiator.LUN(1))

@@ -45,8 +45,7 @@ func (t *served) running() plan.Target {
 		i := u.Unit.Info()
 		l := plan.LUN{
 			LUN: u.Number, Path: i.StorePath, Store: u.Unit.StoreID(), Size: i.Size, BlockSize: i.BlockSize,
-			NAA: i.NAA, LocalNAA: i.LocalNAA, SCSIID: i.SCSIID, Serial: i.Serial, Vendor: i.Vendor, Product: i.Product,
-			LastIO: u.Unit.LastIO(), Holders: u.Unit.Holders(), Error: lateReason(u.Unit),
+			Identity: i.Identity(), LastIO: u.Unit.LastIO(), Holders: u.Unit.Holders(), Error: lateReason(u.Unit),
 		}
 		if c := confs[u.Number]; c != nil {
 			l.Backend, l.Path, l.Settings = c.Backend, c.Path, c.Settings(t.conf.Name)

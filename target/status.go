@@ -52,28 +52,13 @@ type TargetStatus struct {
 
 // LUNStatus is a logical unit.
 type LUNStatus struct {
-	LUN            uint16        `json:"lun"`
-	Type           string        `json:"type"` // "disk" or "controller"
-	SCSIID         string        `json:"scsi_id"`
-	Serial         string        `json:"scsi_sn"`
-	NAA            string        `json:"naa,omitempty"`
-	Size           int64         `json:"size"`       // bytes
-	BlockSize      int           `json:"block_size"` // bytes
-	Online         bool          `json:"online"`
-	Error          string        `json:"error,omitempty"` // why the backing store is not open
-	Removable      bool          `json:"removable"`
-	PreventRemoval bool          `json:"prevent_removal"`
-	ReadOnly       bool          `json:"readonly"`
-	SWP            bool          `json:"swp"` // write-protected by an initiator
-	WriteCache     bool          `json:"write_cache"`
-	Thin           bool          `json:"thin"`
-	FlushFailed    bool          `json:"flush_failed"`
-	Lost           string        `json:"reservations_lost,omitempty"` // why reservations that were to persist could not be read
-	StoreType      string        `json:"backing_store_type"`
-	StorePath      string        `json:"backing_store_path,omitempty"`
-	StoreFlags     string        `json:"backing_store_flags,omitempty"` // "sync", "direct" or "sync:direct"
-	ACL            []string      `json:"acl,omitempty"`                 // which initiators see it, as the target's; left out: all
-	Counters       scsi.Counters `json:"counters"`
+	LUN uint16 `json:"lun"`
+	scsi.UnitInfo
+	Error      string        `json:"error,omitempty"`               // why the backing store is not open
+	Lost       string        `json:"reservations_lost,omitempty"`   // why reservations that were to persist could not be read
+	StoreFlags string        `json:"backing_store_flags,omitempty"` // "sync", "direct" or "sync:direct"
+	ACL        []string      `json:"acl,omitempty"`                 // which initiators see it, as the target's; left out: all
+	Counters   scsi.Counters `json:"counters"`
 }
 
 // SessionStatus is a session.
@@ -154,11 +139,8 @@ func (t *served) status(sessions []uint16) TargetStatus {
 	}
 	confs := t.lunConfigs()
 	for _, u := range t.device.LogicalUnits() {
-		i := u.Unit.Info()
 		status := LUNStatus{
-			LUN: u.Number, Type: i.Type, SCSIID: i.SCSIID, Serial: i.Serial, NAA: i.NAA, Size: i.Size, BlockSize: i.BlockSize,
-			Online: i.Online, Error: lateReason(u.Unit), Removable: i.Removable, PreventRemoval: i.PreventRemoval, ReadOnly: i.ReadOnly, SWP: i.SWP,
-			WriteCache: i.WriteCache, Thin: i.Thin, FlushFailed: i.FlushFailed, StoreType: i.StoreType, StorePath: i.StorePath,
+			LUN: u.Number, UnitInfo: u.Unit.Info(), Error: lateReason(u.Unit),
 			Counters: u.Unit.Counters(), ACL: viewers(confs[u.Number]), StoreFlags: storeFlags(confs[u.Number]),
 		}
 		if err := u.Unit.ReservationsLost(); err != nil {

@@ -25,20 +25,21 @@ func show(st *control.Status) string {
 
 // withController adds a controller before a target's disk, which has the
 // identifiers that tgt gives.
-func withController(number string, disk target.LUNStatus) []target.LUNStatus {
+func withController(number string, info scsi.UnitInfo) []target.LUNStatus {
+	disk := target.LUNStatus{UnitInfo: info}
 	disk.LUN, disk.Type, disk.BlockSize, disk.Online, disk.StoreType = 1, "disk", 512, true, "rdwr"
 	disk.SCSIID, disk.Serial = "IET     000"+number+"0001", "beaf"+number+"1"
-	return []target.LUNStatus{{
+	return []target.LUNStatus{{UnitInfo: scsi.UnitInfo{
 		Type: "controller", SCSIID: "IET     000" + number + "0000", Serial: "beaf" + number + "0",
 		BlockSize: 512, Online: true, StoreType: "null",
-	}, disk}
+	}}, disk}
 }
 
 // seed is one shared disk.
 func seed() *control.Status {
 	return &control.Status{Status: target.Status{Targets: []target.TargetStatus{{
 		TID: 1, Name: "iqn.2015-02.com.stu31:t1", State: "ready", ACL: []string{"172.16.31.0/24"},
-		LUNs: withController("1", target.LUNStatus{Size: 5378310144, StorePath: "/dev/sda3"}),
+		LUNs: withController("1", scsi.UnitInfo{Size: 5378310144, StorePath: "/dev/sda3"}),
 	}}}}
 }
 
@@ -48,13 +49,15 @@ func captured() *control.Status {
 	return &control.Status{Status: target.Status{
 		Targets: []target.TargetStatus{{
 			TID: 1, Name: "iqn.2015-02.com.stu31:t1", State: "ready", ACL: []string{"172.16.31.0/24", "127.0.0.1"},
-			LUNs: withController("1", target.LUNStatus{Size: 1 << 30, StorePath: "/srv/busybox.img"}),
+			LUNs: withController("1", scsi.UnitInfo{Size: 1 << 30, StorePath: "/srv/busybox.img"}),
 		}, {
 			TID: 2, Name: "iqn.2015-02.com.stu31:t2", State: "ready", ACL: []string{"ALL", "iqn.2015-02.com.stu31:xen1"},
 			Accounts: []string{"alice"}, OutAccount: "target",
-			LUNs: append(withController("2", target.LUNStatus{Size: 1572864000, StorePath: "/srv/b.img", Removable: true, ReadOnly: true}), target.LUNStatus{
-				LUN: 2, Type: "disk", SCSIID: "IET     00020002", Serial: "beaf22", Size: 16 << 20, BlockSize: 512, Online: true, Thin: true,
-				StoreType: "rdwr", StorePath: "/srv/c.img", StoreFlags: "sync:direct",
+			LUNs: append(withController("2", scsi.UnitInfo{Size: 1572864000, StorePath: "/srv/b.img", Removable: true, ReadOnly: true}), target.LUNStatus{
+				LUN: 2, StoreFlags: "sync:direct", UnitInfo: scsi.UnitInfo{
+					Type: "disk", SCSIID: "IET     00020002", Serial: "beaf22", Size: 16 << 20, BlockSize: 512, Online: true, Thin: true,
+					StoreType: "rdwr", StorePath: "/srv/c.img",
+				},
 			}),
 		}},
 		Sessions: []target.SessionStatus{{

@@ -23,6 +23,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/overlay"
 	"github.com/gotgtd/gotgtd/target/plan"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -99,7 +100,7 @@ func TestStatus(t *testing.T) {
 		Upgrades: []handoff.Report{{Generation: 3, Pause: time.Millisecond, Phases: []handoff.Phase{{Name: "freeze", Duration: 1500}}}},
 		Status: target.Status{
 			Portals: []target.PortalStatus{}, Sessions: []target.SessionStatus{},
-			Targets: []target.TargetStatus{{TID: 1, Name: "iqn.2026-11.test:a", LUNs: []target.LUNStatus{{LUN: 1, Size: 1 << 40}}}},
+			Targets: []target.TargetStatus{{TID: 1, Name: "iqn.2026-11.test:a", LUNs: []target.LUNStatus{{LUN: 1, UnitInfo: scsi.UnitInfo{Size: 1 << 40}}}}},
 		},
 	}
 	_, c := testServer(t, &fakeDaemon{status: want})

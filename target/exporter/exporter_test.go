@@ -32,9 +32,9 @@ func full() control.Status {
 	st.Targets = []target.TargetStatus{{
 		TID: 1, Name: "iqn.2026-11.test:a", State: "ready", SessionTSIH: []uint16{7},
 		LUNs: []target.LUNStatus{
-			{LUN: 0, Type: "controller"},
-			{LUN: 1, Type: "disk", Size: 1 << 20, Online: true, StorePath: "/srv/\xff.img", Counters: scsi.Counters{Reads: 2, Writes: 3, ReadBytes: 4, WrittenBytes: 5, Errors: 6}},
-			{LUN: 2, Type: "disk", Online: true, Error: "is missing", SWP: true, FlushFailed: true},
+			{LUN: 0, UnitInfo: scsi.UnitInfo{Type: "controller"}},
+			{LUN: 1, UnitInfo: scsi.UnitInfo{Type: "disk", Size: 1 << 20, Online: true, StorePath: "/srv/\xff.img"}, Counters: scsi.Counters{Reads: 2, Writes: 3, ReadBytes: 4, WrittenBytes: 5, Errors: 6}},
+			{LUN: 2, UnitInfo: scsi.UnitInfo{Type: "disk", Online: true, SWP: true, FlushFailed: true}, Error: "is missing"},
 		},
 	}}
 	st.Sessions = []target.SessionStatus{{

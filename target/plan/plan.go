@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
-	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // RecentIO is how long after its last read or write a logical unit counts as
@@ -371,9 +370,10 @@ func (p *planner) compareSize(at Change, was *LUN, size int64, sessions []*Sessi
 // looked the error if there is none.
 func (p *planner) another(was *LUN, l *config.LUN, id string, looked error, tid int) string {
 	var list []string
+	now := l.Identity(tid, l.Number)
 	for _, f := range []struct{ name, was, now string }{
-		{"NAA identifier", was.NAA, strings.ToLower(l.NAA)}, {"SCSI ID", was.SCSIID, l.SCSIID}, {"serial number", was.Serial, l.Serial},
-		{"vendor", was.Vendor, l.Vendor}, {"product", was.Product, l.Product},
+		{"NAA identifier", was.NAA, now.NAA}, {"SCSI ID", was.SCSIID, now.SCSIID}, {"serial number", was.Serial, now.Serial},
+		{"vendor", was.Vendor, now.Vendor}, {"product", was.Product, now.Product},
 		{"block size", fmt.Sprint(was.BlockSize), fmt.Sprint(l.BlockSize)},
 	} {
 		if f.was != f.now {
@@ -381,8 +381,8 @@ func (p *planner) another(was *LUN, l *config.LUN, id string, looked error, tid 
 		}
 	}
 	// One that comes or goes beside the other is a setting, not another disk.
-	if local := scsi.TgtIdentity(tid, l.Number, "").LocalNAA; was.LocalNAA != "" && l.TgtIdentification && was.LocalNAA != local {
-		list = append(list, fmt.Sprintf("local NAA identifier %q instead of %q", local, was.LocalNAA))
+	if was.LocalNAA != "" && now.LocalNAA != "" && was.LocalNAA != now.LocalNAA {
+		list = append(list, fmt.Sprintf("local NAA identifier %q instead of %q", now.LocalNAA, was.LocalNAA))
 	}
 	switch {
 	case was.Backend != l.Backend:

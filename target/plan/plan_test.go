@@ -43,13 +43,9 @@ func serve(c *config.Config, d disks) *Running {
 		rt := Target{Name: t.Name, TID: t.TID, Settings: t.Settings()}
 		for _, l := range t.LUNs {
 			s := d[l.Path]
-			local := ""
-			if l.TgtIdentification {
-				local = scsi.TgtIdentity(t.TID, l.Number, "").LocalNAA
-			}
 			rt.LUNs = append(rt.LUNs, LUN{
 				LUN: l.Number, Backend: l.Backend, Path: l.Path, Store: s.id, Size: s.size, BlockSize: l.BlockSize,
-				NAA: l.NAA, LocalNAA: local, SCSIID: l.SCSIID, Serial: l.Serial, Vendor: l.Vendor, Product: l.Product, Settings: l.Settings(t.Name),
+				Identity: l.Identity(t.TID, l.Number), Settings: l.Settings(t.Name),
 			})
 		}
 		r.Targets = append(r.Targets, rt)

@@ -20,6 +20,7 @@ import (
 	"github.com/gotgtd/gotgtd/internal/iscsiname"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/overlay"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // Running describes what a process serves, to whom.
@@ -49,22 +50,17 @@ type Target struct {
 
 // LUN is a logical unit that is served, but for controllers.
 type LUN struct {
-	LUN       uint16          `json:"lun"`
-	Backend   string          `json:"backend"`
-	Path      string          `json:"path"`
-	Store     string          `json:"store"` // storage.Info.ID; empty if nothing tells it
-	Size      int64           `json:"size"`  // bytes
-	BlockSize int             `json:"block_size"`
-	NAA       string          `json:"naa"`                 // hexadecimal
-	LocalNAA  string          `json:"local_naa,omitempty"` // hexadecimal, of tgt's layout alone
-	SCSIID    string          `json:"scsi_id"`
-	Serial    string          `json:"scsi_sn"`
-	Vendor    string          `json:"vendor"`
-	Product   string          `json:"product"`
-	Settings  config.Settings `json:"settings"`
-	Error     string          `json:"error,omitempty"`   // why the store is not open
-	LastIO    time.Time       `json:"last_io"`           // zero: never
-	Holders   []string        `json:"holders,omitempty"` // initiators that hold a reservation or are registered
+	LUN       uint16 `json:"lun"`
+	Backend   string `json:"backend"`
+	Path      string `json:"path"`
+	Store     string `json:"store"` // storage.Info.ID; empty if nothing tells it
+	Size      int64  `json:"size"`  // bytes
+	BlockSize int    `json:"block_size"`
+	scsi.Identity
+	Settings config.Settings `json:"settings"`
+	Error    string          `json:"error,omitempty"`   // why the store is not open
+	LastIO   time.Time       `json:"last_io"`           // zero: never
+	Holders  []string        `json:"holders,omitempty"` // initiators that hold a reservation or are registered
 }
 
 // Session is a session of a target; discovery sessions are none.

@@ -28,8 +28,8 @@ func TestView(t *testing.T) {
 	running := func(lastIO time.Time, holders ...string) *Running {
 		return &Running{
 			Targets: []Target{{Name: name, TID: 1, Settings: everyone.Targets[0].Settings(), LUNs: []LUN{{
-				LUN: 1, Backend: "file", Path: disk, Store: "id", Size: 1 << 20, BlockSize: 512, NAA: l.NAA, SCSIID: l.SCSIID, Serial: l.Serial,
-				Vendor: l.Vendor, Product: l.Product, Settings: l.Settings(name), LastIO: lastIO, Holders: holders,
+				LUN: 1, Backend: "file", Path: disk, Store: "id", Size: 1 << 20, BlockSize: 512, Identity: l.Identity(1, 1),
+				Settings: l.Settings(name), LastIO: lastIO, Holders: holders,
 			}}}},
 			Sessions: []Session{
 				{TSIH: 1, Initiator: host("1"), Target: name, From: from, LastIO: lastIO},

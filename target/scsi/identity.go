@@ -74,11 +74,16 @@ func (d *Device) identity(n uint16, lu *LogicalUnit) Identity {
 	if lu.controller {
 		id = controllerIdentity(d.opts.Name, d.opts.TID, n)
 	}
-	o := &lu.opts
-	id.SCSIID, id.Serial, id.NAA = cmp.Or(o.SCSIID, id.SCSIID), cmp.Or(o.Serial, id.Serial), cmp.Or(strings.ToLower(o.NAA), id.NAA)
-	id.Vendor, id.Product, id.LocalNAA = o.Vendor, o.Product, ""
+	given := lu.opts.Identity(d.opts.TID, n)
+	given.SCSIID, given.Serial, given.NAA = cmp.Or(given.SCSIID, id.SCSIID), cmp.Or(given.Serial, id.Serial), cmp.Or(given.NAA, id.NAA)
+	return given
+}
+
+// Identity is what the options say of it, of the LUN of a target with the number tid.
+func (o *UnitOptions) Identity(tid int, lun uint16) Identity {
+	id := Identity{SCSIID: o.SCSIID, Serial: o.Serial, NAA: strings.ToLower(o.NAA), Vendor: o.Vendor, Product: o.Product}
 	if o.TgtIdentification {
-		id.LocalNAA = hex.EncodeToString(tgtLocalNAA(d.opts.TID, n))
+		id.LocalNAA = hex.EncodeToString(tgtLocalNAA(tid, lun))
 	}
 	return id
 }

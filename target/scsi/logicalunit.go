@@ -182,25 +182,30 @@ func (lu *LogicalUnit) refuses(op *operation) (s sense, refused bool) {
 
 // UnitInfo is what an operator sees of a logical unit.
 type UnitInfo struct {
-	Type           string // "disk" or "controller"
-	SCSIID         string
-	Serial         string
-	NAA            string // in hexadecimal
-	LocalNAA       string // the second one, that tgt has, in hexadecimal; "" when there is none
-	Vendor         string
-	Product        string
-	Size           int64 // bytes
-	BlockSize      int   // bytes; 1 for a controller
-	Online         bool
-	Removable      bool
-	PreventRemoval bool // some nexus prevents removal
-	ReadOnly       bool // write-protected by configuration, store or initiator
-	SWP            bool // write-protected by an initiator, in the Control mode page
-	WriteCache     bool
-	Thin           bool
-	FlushFailed    bool   // a flush failed since the store was opened
-	StoreType      string // as tgt names it; "null" for a controller
-	StorePath      string // "" when there is nothing to name
+	Type           string `json:"type"` // "disk" or "controller"
+	SCSIID         string `json:"scsi_id"`
+	Serial         string `json:"scsi_sn"`
+	NAA            string `json:"naa,omitempty"` // in hexadecimal
+	LocalNAA       string `json:"-"`             // the second one, that tgt has, in hexadecimal; "" when there is none
+	Vendor         string `json:"-"`
+	Product        string `json:"-"`
+	Size           int64  `json:"size"`       // bytes
+	BlockSize      int    `json:"block_size"` // bytes; 1 for a controller
+	Online         bool   `json:"online"`
+	Removable      bool   `json:"removable"`
+	PreventRemoval bool   `json:"prevent_removal"` // some nexus prevents removal
+	ReadOnly       bool   `json:"readonly"`        // write-protected by configuration, store or initiator
+	SWP            bool   `json:"swp"`             // write-protected by an initiator, in the Control mode page
+	WriteCache     bool   `json:"write_cache"`
+	Thin           bool   `json:"thin"`
+	FlushFailed    bool   `json:"flush_failed"`                 // a flush failed since the store was opened
+	StoreType      string `json:"backing_store_type"`           // as tgt names it; "null" for a controller
+	StorePath      string `json:"backing_store_path,omitempty"` // "" when there is nothing to name
+}
+
+// Identity is what initiators tell the logical unit by.
+func (i *UnitInfo) Identity() Identity {
+	return Identity{NAA: i.NAA, SCSIID: i.SCSIID, Serial: i.Serial, Vendor: i.Vendor, Product: i.Product, LocalNAA: i.LocalNAA}
 }
 
 // Info returns the properties of the logical unit. Its identifiers are empty

@@ -52,13 +52,13 @@ type UnitState struct {
 
 // Identity is what initiators tell a logical unit by.
 type Identity struct {
-	NAA     string `cbor:"1,keyasint,omitempty"` // hexadecimal
-	SCSIID  string `cbor:"2,keyasint,omitempty"` // T10 vendor ID based designator
-	Serial  string `cbor:"3,keyasint,omitempty"` // unit serial number
-	Vendor  string `cbor:"4,keyasint,omitempty"`
-	Product string `cbor:"5,keyasint,omitempty"`
+	NAA     string `cbor:"1,keyasint,omitempty" json:"naa"`     // hexadecimal
+	SCSIID  string `cbor:"2,keyasint,omitempty" json:"scsi_id"` // T10 vendor ID based designator
+	Serial  string `cbor:"3,keyasint,omitempty" json:"scsi_sn"` // unit serial number
+	Vendor  string `cbor:"4,keyasint,omitempty" json:"vendor"`
+	Product string `cbor:"5,keyasint,omitempty" json:"product"`
 
-	LocalNAA string `cbor:"6,keyasint,omitempty"` // hexadecimal; of tgt's layout alone
+	LocalNAA string `cbor:"6,keyasint,omitempty" json:"local_naa,omitempty"` // hexadecimal; of tgt's layout alone
 }
 
 // NexusState is the state of an I_T nexus.

@@ -29,7 +29,7 @@ type batch struct {
 	nbufs   int
 	nsrcs   int
 	bytes   int  // data bytes of the items that the batch completes
-	answers bool // it completes sources, or bytes from before a freeze
+	counts  bool // it has something that a full feature phase sends: see [Owner.Written]
 }
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
@@ -59,7 +59,7 @@ func (b *batch) release() {
 		b.sources[i] = nil
 	}
 	clear(b.iov[:b.n])
-	b.n, b.sent, b.pdus, b.nbufs, b.nsrcs, b.bytes, b.answers = 0, 0, 0, 0, 0, 0, false
+	b.n, b.sent, b.pdus, b.nbufs, b.nsrcs, b.bytes, b.counts = 0, 0, 0, 0, 0, 0, false
 }
 
 // encode fills a batch from the queue; false when there was nothing, or the
@@ -86,7 +86,7 @@ func (o *Output) encode() bool {
 		b = ensureBatch(b)
 		if o.encodeSource(b, source) {
 			b.bytes += source.Size()
-			b.answers = true
+			b.counts = true
 			b.sources[b.nsrcs] = source
 			b.nsrcs++
 			o.mu.Lock()
@@ -109,7 +109,7 @@ func ensureBatch(b *batch) *batch {
 func (o *Output) encodePDU(b *batch, it *item) {
 	if it.raw != nil {
 		b.bytes += len(it.raw)
-		b.answers = true
+		b.counts = true
 		b.addIOV(it.raw)
 		b.pdus++
 		return
@@ -123,6 +123,7 @@ func (o *Output) encodePDU(b *batch, it *item) {
 	}
 	h := b.header()
 	*h = it.bhs
+	b.counts = b.counts || h.Opcode() != pdu.OpLoginResp
 	o.stamp(h, it.status)
 	o.add(b, h, data)
 }

@@ -47,7 +47,8 @@ type Owner interface {
 	Stopped() error
 	// Numbers returns the ExpCmdSN and MaxCmdSN for a PDU that goes out.
 	Numbers() (exp, max uint32)
-	// Written is told that the initiator has taken answers that waited.
+	// Written is told that the kernel has taken what waited, so that there is room; not of
+	// login responses.
 	Written()
 	// Ended is told that writing has failed, or, with nil, that everything is with
 	// the kernel and nothing follows; see [Output.Finish].
@@ -371,7 +372,7 @@ func (o *Output) write(uintptr) bool {
 
 // batchSent releases what a written batch held.
 func (o *Output) batchSent() {
-	b, answers := o.batch, o.batch.answers
+	b, counts := o.batch, o.batch.counts
 	o.batch = nil
 	o.mu.Lock()
 	o.bytes -= b.bytes
@@ -379,7 +380,7 @@ func (o *Output) batchSent() {
 	o.mu.Unlock()
 	b.release()
 	batches.Put(b)
-	if answers {
+	if counts {
 		o.owner.Written()
 	}
 }

@@ -120,6 +120,38 @@ func TestGather(t *testing.T) {
 	}
 }
 
+// TestShortOutput has an account without memory: little may wait, its owner hears of room whatever has
+// waited, and what waited is paid for until it is sent, by whoever has the account then.
+func TestShortOutput(t *testing.T) {
+	process := account.New(64<<10, 2)
+	process.Open("greedy").Charge(1 << 20)
+	a, b := process.Open("a"), process.Open("b")
+	o, w := newOutput(new(pipe), false)
+	o.SetAccount(a)
+	r2t := header(&pdu.R2T{})
+	o.Gather()
+	for n := 1; n <= shortItems+1; n++ {
+		if o.Full() {
+			t.Fatalf("full with %d items", n-1)
+		}
+		o.Send(r2t, false)
+	}
+	if !o.Full() {
+		t.Errorf("not full with %d items and no memory", shortItems+1)
+	}
+	o.SetAccount(b)
+	if want := int64(shortItems+1) * itemCost; a.Used() != 0 || b.Used() != want {
+		t.Errorf("the accounts have %d and %d bytes, want 0 and %d", a.Used(), b.Used(), want)
+	}
+	if o.FlushNow(); o.Full() || w.written != 1 || b.Used() != 0 {
+		t.Errorf("sent: full is %v, the owner was told %d times, %d bytes are on the account", o.Full(), w.written, b.Used())
+	}
+	o.Send(header(&pdu.LoginResponse{}), true)
+	if o.Flush(); w.written != 1 {
+		t.Error("the owner was told of a login response")
+	}
+}
+
 // queue queues the same things each time: PDUs with and without data, and sources
 // of several PDUs, more than a batch has room for.
 func queue(pool *mem.Pool, o *Output, i int) {

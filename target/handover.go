@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"syscall"
@@ -95,6 +96,9 @@ func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Option
 		return false, err
 	}
 	defer end()
+	if err := s.followed(ctx); err != nil {
+		return false, err
+	}
 	s.flushSettlers()
 	g := &giver{server: s, report: r}
 	err = handoff.Give(ctx, c, g, o, began, r)
@@ -149,8 +153,22 @@ func (g *giver) Thaw() { g.server.Thaw() }
 
 func (g *giver) Committed() { g.committed = true }
 
+// inPause is how many bytes of data move while everybody waits, 0.05 s of work; what sessions hold
+// beyond that follows.
+const inPause = 32 << 20
+
 func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
-	state, socks := g.server.node.Snapshot()
+	most := int64(math.MaxInt64)
+	if snap.TakesRest() {
+		most = inPause
+	}
+	state, socks, rest, err := g.server.node.SnapshotApart(most, snap.Err)
+	if err != nil {
+		return nil, err
+	}
+	if rest != nil {
+		snap.Follow(rest.Write)
+	}
 	if err := snap.Put(sectionISCSI, state); err != nil {
 		return nil, err
 	}
@@ -255,6 +273,7 @@ func (s *Server) TakeOver(ctx context.Context, c *net.UnixConn, version string, 
 	defer end()
 	defer s.pausing()()
 	t := &taker{server: s}
+	defer t.dropRest()
 	history, err := handoff.Take(ctx, c, t, handoff.Hello{Version: version, Features: features, Plan: plan})
 	if err == nil {
 		s.waits.Store(false)
@@ -270,9 +289,11 @@ type taker struct {
 	dropped  []memoryState // RAM disks that it dropped
 
 	leave []dismissed
+	rest  *os.File // where data comes from that follows; nil for none
 }
 
 func (t *taker) Restore(snap *handoff.Snapshot, files []*os.File) error {
+	t.rest = snap.Rest()
 	var conns, memory []*os.File
 	locks := make(map[fileID][]*os.File)
 	for i, f := range files {
@@ -401,6 +422,10 @@ func (t *taker) Start() {
 	s := t.server
 	s.taken.Store(true)
 	s.node.Start()
+	if t.rest != nil {
+		s.follow(t.rest)
+		t.rest = nil
+	}
 	t.settleDevices()
 	for _, i := range t.leave {
 		s.log.Info("session asked to log out", "initiator", i.Initiator, "target", i.Target, "reason", i.why)

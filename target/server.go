@@ -151,6 +151,7 @@ type Server struct {
 	holding  atomic.Int32  // how many wait to put one in
 
 	background sync.WaitGroup
+	rested     chan struct{}   // closed when all data has come that followed TakeOver; nil if none did
 	ctx        context.Context // until Close
 	cancel     context.CancelFunc
 }

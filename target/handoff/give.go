@@ -127,10 +127,14 @@ func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.T
 	watch.lap("freeze")
 	at("old.frozen")
 	s := &Snapshot{Schema: Schema, Version: o.Version, Needs: g.Needs(), Frozen: frozen, History: o.History}
-	s.apart = slices.Contains(hello.Features, featureBulk)
-	err = prepare(pause, w, g, s, watch)
+	s.apart, s.takes = slices.Contains(hello.Features, featureBulk), slices.Contains(hello.Features, featureRest)
+	s.ctx = pause
+	finish, err := prepare(pause, w, g, s, watch)
 	if err == nil {
 		err = commit(pause, w, o, watch)
+	}
+	if err != nil {
+		_ = finish(false)
 	}
 	if errors.Is(err, errTakenAndDead) {
 		g.Committed()
@@ -145,6 +149,8 @@ func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.T
 	}
 	g.Committed()
 	awaitServing(w, watch)
+	_ = finish(true) // the successor says what it misses
+	watch.lap("rest")
 	return nil
 }
 
@@ -176,34 +182,43 @@ func awaitHello(ctx context.Context, w wire) (*Hello, error) {
 // serve: nobody may touch the sessions any more.
 var errTakenAndDead = errors.New("the successor took over and died")
 
-// prepare brings the successor to the point where it could take over.
-func prepare(ctx context.Context, w wire, g Giver, s *Snapshot, watch *stopwatch) error {
+// prepare brings the successor to the point where it could take over. finish is to be called
+// when it has, or has not: it writes what follows, or does not.
+func prepare(ctx context.Context, w wire, g Giver, s *Snapshot, watch *stopwatch) (finish func(write bool) error, err error) {
 	release := w.bound(ctx)
 	defer release()
+	finish = func(bool) error { return nil }
 	files, err := g.Snapshot(s)
-	if err != nil {
-		return fmt.Errorf("taking the snapshot: %w", err)
+	if err == nil {
+		err = s.Err()
 	}
-	b, err := s.Marshal()
+	var b []byte
+	if err == nil {
+		b, err = s.Marshal()
+	}
+	var rest *os.File
+	if err == nil {
+		rest, finish, err = s.rest.open()
+	}
 	if err != nil {
-		return fmt.Errorf("taking the snapshot: %w", err)
+		return finish, fmt.Errorf("taking the snapshot: %w", err)
 	}
 	watch.r.Bytes = int64(len(b)) + s.bulkSize
 	watch.lap("snapshot")
-	if err := w.sendSnapshot(b, s.bulk, files); err != nil {
+	if err := w.sendSnapshot(s, b, files, rest); err != nil {
 		if isGone(err) || errors.Is(err, os.ErrDeadlineExceeded) { // perhaps it has said why
 			_, _, err = w.expect(kindPrepared)
 		}
-		return fmt.Errorf("sending the snapshot: %w", err)
+		return finish, fmt.Errorf("sending the snapshot: %w", err)
 	}
 	watch.lap("send")
 	at("old.sent")
 	if _, _, err := w.expect(kindPrepared); err != nil {
-		return fmt.Errorf("after the snapshot was sent: %w", err)
+		return finish, fmt.Errorf("after the snapshot was sent: %w", err)
 	}
 	watch.lap("prepare")
 	at("old.prepared")
-	return nil
+	return finish, nil
 }
 
 // commit moves ownership. Once COMMIT is on its way, whether the successor has

@@ -300,7 +300,8 @@ func TestLastWords(t *testing.T) {
 	}{
 		{"before the freeze", func(ctx context.Context, a wire) error { _, err := awaitHello(ctx, a); return err }},
 		{"with the snapshot unread", func(ctx context.Context, a wire) error {
-			return prepare(ctx, a, new(fakeGiver), &Snapshot{Schema: Schema}, &stopwatch{r: new(Report)})
+			_, err := prepare(ctx, a, new(fakeGiver), &Snapshot{Schema: Schema}, &stopwatch{r: new(Report)})
+			return err
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -398,7 +399,7 @@ func sendTestSnapshot(t *testing.T, w wire) {
 	if err != nil {
 		t.Error(err)
 	}
-	if err := w.sendSnapshot(b, nil, nil); err != nil {
+	if err := w.sendSnapshot(s, b, nil, nil); err != nil {
 		t.Error(err)
 	}
 }

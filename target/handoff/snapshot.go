@@ -26,6 +26,7 @@ package handoff
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -59,12 +60,24 @@ type Snapshot struct {
 	bulkSize int64    // of all of bulk, bytes
 	mapped   []byte   // what the reader has found there, part of memory
 	memory   []byte   // the memfd, mapped
+
+	ctx context.Context // the writer's: ends with the time that there is
+	rest
 }
 
 // File says what a passed file descriptor is.
 type File struct {
 	Kind string `cbor:"1,keyasint"`
 	Name string `cbor:"2,keyasint"`
+}
+
+// Err says why the pause is over for who takes the snapshot, nil while there is time. To be asked
+// between steps: copying and encoding heed no deadline of themselves.
+func (s *Snapshot) Err() error {
+	if s.ctx == nil || s.ctx.Err() == nil {
+		return nil
+	}
+	return context.Cause(s.ctx)
 }
 
 // Put adds a package's state. If it has much data in it, the snapshot refers to that until

@@ -45,7 +45,7 @@ func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) ([]Report,
 	defer release()
 	at("new.start")
 	hello.PID = os.Getpid()
-	hello.Features = append(slices.Clip(hello.Features), featureBulk)
+	hello.Features = append(slices.Clip(hello.Features), featureBulk, featureRest)
 	hello.Plan = trimPlan(hello.Plan)
 	hello.Oldest, hello.Newest = schemas()
 	if err := w.send(&message{Kind: kindHello, Hello: &hello}); err != nil {
@@ -60,6 +60,7 @@ func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) ([]Report,
 	// A panic is a fault of this version and no reason to leave the predecessor without one.
 	err = contain.Call(func() error { return t.Restore(s, files) })
 	s.release()
+	defer s.drop()
 	if err != nil {
 		return nil, w.fail(fmt.Errorf("can't take over: %w", err))
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +56,7 @@ type message struct {
 	Error  string  `cbor:"5,keyasint,omitempty"`
 	Report *Report `cbor:"6,keyasint,omitempty"`
 	Bulk   int64   `cbor:"7,keyasint,omitempty"` // data behind the snapshot, bytes
+	Rest   bool    `cbor:"8,keyasint,omitempty"` // a second file, which what follows comes from
 }
 
 // errGone is the answer of receive when the other side has died.
@@ -220,9 +222,9 @@ func (w wire) expect(kinds ...kind) (*message, []*os.File, error) {
 	return nil, nil, fmt.Errorf("waiting for %v: got %v", kinds[0], m.Kind)
 }
 
-// sendSnapshot sends files, in batches, and the snapshot in a memfd, with bulk data
-// behind it, which is written from where it lies.
-func (w wire) sendSnapshot(b []byte, bulk [][]byte, files []int) error {
+// sendSnapshot sends files, in batches, and the encoded snapshot in a memfd, with bulk data
+// behind it, which is written from where it lies. rest is the pipe of what follows, nil for none.
+func (w wire) sendSnapshot(s *Snapshot, b []byte, files []int, rest *os.File) error {
 	for at := 0; at < len(files); at += filesAtOnce {
 		if err := w.send(&message{Kind: kindFiles}, files[at:min(at+filesAtOnce, len(files))]...); err != nil {
 			return err
@@ -234,16 +236,35 @@ func (w wire) sendSnapshot(b []byte, bulk [][]byte, files []int) error {
 	}
 	f := os.NewFile(uintptr(fd), "snapshot")
 	defer f.Close()
-	m := &message{Kind: kindSnapshot, Size: int64(len(b)), Files: len(files)}
-	_, err = f.Write(b)
-	for i := 0; i < len(bulk) && err == nil; i++ {
-		_, err = f.Write(bulk[i])
-		m.Bulk += int64(len(bulk[i]))
+	m := &message{Kind: kindSnapshot, Size: int64(len(b)), Bulk: s.bulkSize, Files: len(files)}
+	for _, p := range append([][]byte{b}, s.bulk...) {
+		if err := s.writeTo(f, p); err != nil {
+			return fmt.Errorf("can't write the snapshot: %w", err)
+		}
 	}
+	if rest == nil {
+		return w.send(m, fd)
+	}
+	m.Rest = true
+	second, err := descriptor(rest)
 	if err != nil {
-		return fmt.Errorf("can't write the snapshot: %w", err)
+		return err
 	}
-	return w.send(m, fd)
+	return w.send(m, fd, second)
+}
+
+// writeTo writes data as long as there is time for it.
+func (s *Snapshot) writeTo(f *os.File, p []byte) error {
+	const step = 4 << 20 // bytes between two looks at the clock
+	for part := range slices.Chunk(p, step) {
+		if err := s.Err(); err != nil {
+			return err
+		}
+		if _, err := f.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // receiveSnapshot is the other side of sendSnapshot. The files are the
@@ -270,23 +291,43 @@ func (w wire) receiveSnapshot() (s *Snapshot, files []*os.File, err error) {
 	}
 }
 
-func readSnapshot(m *message, memfd, files []*os.File) (*Snapshot, error) {
-	defer closeAll(memfd)
+func readSnapshot(m *message, own, files []*os.File) (*Snapshot, error) {
+	want := 1
+	if m.Rest {
+		want = 2
+	}
 	switch {
-	case len(memfd) != 1:
-		return nil, fmt.Errorf("SNAPSHOT with %d files, not 1", len(memfd))
+	case len(own) != want:
+		closeAll(own)
+		return nil, fmt.Errorf("SNAPSHOT with %d files, not %d", len(own), want)
 	case m.Size < 1 || m.Size > maxSnapshot || m.Bulk < 0 || m.Bulk > maxSnapshot:
+		closeAll(own)
 		return nil, fmt.Errorf("snapshot of %d bytes, with %d behind it", m.Size, m.Bulk)
 	case m.Files != len(files):
+		closeAll(own)
 		return nil, fmt.Errorf("%d files came, %d were sent", len(files), m.Files)
 	}
-	b, err := mapMemory(memfd[0], m.Size+m.Bulk)
+	s, err := mapSnapshot(m, own[0], len(files))
+	own[0].Close()
+	if err != nil {
+		closeAll(own[1:])
+		return nil, err
+	}
+	if m.Rest {
+		s.pipe = own[1]
+	}
+	return s, nil
+}
+
+// mapSnapshot decodes the snapshot in a memfd.
+func mapSnapshot(m *message, memfd *os.File, files int) (*Snapshot, error) {
+	b, err := mapMemory(memfd, m.Size+m.Bulk)
 	if err != nil {
 		return nil, fmt.Errorf("can't read the snapshot: %w", err)
 	}
 	s, err := Unmarshal(b[:m.Size])
-	if err == nil && len(s.Files) != len(files) {
-		err = fmt.Errorf("%d files came, the snapshot names %d", len(files), len(s.Files))
+	if err == nil && len(s.Files) != files {
+		err = fmt.Errorf("%d files came, the snapshot names %d", files, len(s.Files))
 	}
 	if err != nil {
 		_ = unix.Munmap(b)

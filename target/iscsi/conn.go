@@ -168,6 +168,9 @@ func (c *conn) close(why error) {
 // run is the reading goroutine: it lives as long as the connection.
 func (c *conn) run() {
 	defer c.node.removeConn(c)
+	if c.sess != nil && c.sess.apart != nil {
+		<-c.sess.apart.done
+	}
 	for {
 		err := c.serve()
 		if errors.Is(err, errFrozen) {

@@ -23,16 +23,26 @@ import (
 
 // freeze stops the Node and returns what it would hand over.
 func (r *rig) freeze(t fatal) (*NodeState, []*socket.Socket) {
+	r.stop(t)
+	return r.node.Snapshot()
+}
+
+// stop stops the Node.
+func (r *rig) stop(t fatal) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := r.node.Freeze(ctx); err != nil {
 		t.Fatalf("freeze: %v", err)
 	}
-	return r.node.Snapshot()
 }
 
 // move moves everything of the frozen Node to a fresh one over the same disk.
 func (r *rig) move(t fatal, state *NodeState, socks []*socket.Socket) {
+	r.moveWith(t, state, socks, nil)
+}
+
+// moveWith is move, with what follows the state.
+func (r *rig) moveWith(t fatal, state *NodeState, socks []*socket.Socket, rest *Rest) {
 	var moved NodeState
 	var device scsi.DeviceState
 	reencode(t, state, &moved)
@@ -58,11 +68,22 @@ func (r *rig) move(t fatal, state *NodeState, socks []*socket.Socket) {
 	if err := next.Restore(&moved, files, func(string) *Target { return target }); err != nil {
 		t.Fatalf("restore: %v", err)
 	}
+	var followed bytes.Buffer
+	if rest != nil {
+		if err := rest.Write(&followed); err != nil {
+			t.Fatalf("what follows: %v", err)
+		}
+	}
 	r.node.Retire()
 	if n := r.node.MemoryUsed() - heldByTasks(state); n > int64(len(state.Sessions))*testDiskSize {
 		t.Fatalf("the retired node holds %d bytes", n)
 	}
 	next.Start()
+	if rest != nil {
+		if err := next.Follow(&followed); err != nil {
+			t.Fatalf("what follows: %v", err)
+		}
+	}
 	r.accepts.Store(next)
 	r.node, r.target = next, target
 }
@@ -125,6 +146,9 @@ type trial struct {
 }
 
 var ways = []string{"handoff", "thaw", "thaw, then handoff", "two handoffs"}
+
+// dataFollows is one more way: all data moves when the other Node runs already.
+const dataFollows = "handoff, and data follows"
 
 // smallBuffer is a size of socket buffers that a script's reads fill, bytes.
 const smallBuffer = 16 << 10
@@ -296,6 +320,19 @@ func (f *freezing) endOf(n int) (end int) {
 // disturb freezes the Node and lets it go on, here or elsewhere. It reports
 // whether the first freeze was at the place.
 func (f *freezing) disturb(t fatal, r *rig, g *gate, p *place, tr *trial) bool {
+	if tr.how == dataFollows {
+		r.stop(t)
+		state, socks, rest, err := r.node.SnapshotApart(-1, func() error { return nil })
+		if err != nil {
+			t.Fatalf("snapshot: %v", err)
+		}
+		g.set(-1)
+		r.moveWith(t, state, socks, rest)
+		if rest != nil {
+			f.reach[dataFollows]++
+		}
+		return false
+	}
 	state, socks := r.freeze(t)
 	hit := f.hit(p, state, tr.cut, g.sent())
 	if tr.limit >= 0 && tr.how == "two handoffs" {
@@ -358,12 +395,15 @@ func TestFreezeAtAnyByte(t *testing.T) {
 			v := rapid.SampledFrom(f.positions(p)).Draw(rt, "interval")
 			at := rapid.IntRange(v.first, v.last).Draw(rt, "at")
 			f.try(rt, p, at, trial{
-				how:  rapid.SampledFrom(ways).Draw(rt, "how"),
+				how:  rapid.SampledFrom(append(ways, dataFollows)).Draw(rt, "how"),
 				late: !p.out && rapid.Bool().Draw(rt, "the client reads late"),
 				more: rapid.IntRange(0, 4096).Draw(rt, "more"),
 			})
 		})
 	})
+	if t.Logf("%4d × %s", reach[dataFollows], dataFollows); reach[dataFollows] == 0 {
+		t.Error("no data ever followed")
+	}
 	for i := range all {
 		t.Logf("%4d × %s", reach[all[i].name], all[i].name)
 		if reach[all[i].name] == 0 {
@@ -393,6 +433,7 @@ func (f *freezing) tryEach(t *testing.T, all []place) {
 		if f.reach[p.name] == before {
 			t.Errorf("%s: not reached in the middle of %+v", p.name, v)
 		}
+		f.try(t, p, (v.first+v.last)/2, trial{how: dataFollows})
 	}
 }
 

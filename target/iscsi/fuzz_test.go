@@ -247,24 +247,42 @@ func FuzzFreeze(f *testing.F) {
 		}
 		b.node.work.quiesce(nil)
 		c.out.Idle()
+		apart, _, rest, _ := b.node.SnapshotApart(-1, func() error { return nil })
 		state, _ := b.node.Snapshot()
 		want := section(t, state)
-		next, target := b.fresh(t)
-		defer next.Close()
-		fd, err := unix.FcntlInt(uintptr(c.sock.FD()), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := next.Restore(unsection(t, want), []*os.File{os.NewFile(uintptr(fd), "socket")}, func(string) *Target { return target }); err != nil {
-			t.Fatal(err)
-		}
-		again, _ := next.Snapshot()
-		if got := section(t, again); !bytes.Equal(want, got) { // rarely, and at most in what is nil and what is empty
-			if d := cmp.Diff(unsection(t, want), unsection(t, got), cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(login.Login{})); d != "" {
-				t.Fatalf("the state is another after a move (-before +after):\n%s", d)
-			}
+		b.moves(t, c, want, want, nil)
+		if rest != nil {
+			b.moves(t, c, section(t, apart), want, rest)
 		}
 	})
+}
+
+// moves checks that a state is as wanted when another Node has restored it, and what follows it.
+func (b *fuzzed) moves(t *testing.T, c *conn, state, want []byte, rest *Rest) {
+	next, target := b.fresh(t)
+	defer next.Close()
+	fd, err := unix.FcntlInt(uintptr(c.sock.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Restore(unsection(t, state), []*os.File{os.NewFile(uintptr(fd), "socket")}, func(string) *Target { return target }); err != nil {
+		t.Fatal(err)
+	}
+	if rest != nil {
+		var followed bytes.Buffer
+		if err := rest.Write(&followed); err != nil {
+			t.Fatal(err)
+		}
+		if err := next.Follow(&followed); err != nil || followed.Len() > 0 {
+			t.Fatalf("%v, %d bytes are left", err, followed.Len())
+		}
+	}
+	again, _ := next.Snapshot()
+	if got := section(t, again); !bytes.Equal(want, got) { // rarely, and at most in what is nil and what is empty
+		if d := cmp.Diff(unsection(t, want), unsection(t, got), cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(login.Login{})); d != "" {
+			t.Fatalf("the state is another after a move, in two steps: %v (-before +after):\n%s", rest != nil, d)
+		}
+	}
 }
 
 // section is a state as it is in a snapshot. Commands that are not delivered yet have no order there.

@@ -203,6 +203,11 @@ func (c *conn) joinSession(req *pdu.LoginRequest) error {
 	if s == nil || !(loginNode{c}).Joins(req.TSIH, l.TargetName, l.Initiator, req.ISID) {
 		return login.NoSession(req.TSIH)
 	}
+	if s.apart != nil { // what its other connections have begun comes first
+		if err := c.node.await(s.apart.done); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	old, n := s.conns[req.CID], len(s.conns)
 	phase := s.phase

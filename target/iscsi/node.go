@@ -119,6 +119,7 @@ type Node struct {
 	groups   []PortalGroup
 	auth     Auth // of discovery sessions
 	sessions map[uint16]*session
+	apart    map[uint16]*session // of those, whose data is still to come: Restore's, then Follow's
 	conns    map[*conn]struct{}
 	origins  map[netip.Prefix]int // how many of conns come from where
 	logins   []*conn              // those of conns that are in login, by age
@@ -153,6 +154,7 @@ func NewNode(o Options) *Node {
 		sys:      realSystem,
 		targets:  make(map[string]*Target),
 		sessions: make(map[uint16]*session),
+		apart:    make(map[uint16]*session),
 		conns:    make(map[*conn]struct{}),
 		origins:  make(map[netip.Prefix]int),
 		logLimit: limit.New(LogRate, time.Second),

@@ -45,6 +45,7 @@ type session struct {
 	memory    *account.Account // what it and its connections have; set with nexus
 	pool      *mem.Pool        // charges it
 	gone      chan struct{}    // closed when the session has ended
+	apart     *apart           // of one that was restored without its data; nil for all others
 	displaced bool             // a discovery session that another takes the place of; protected by Node.mu
 
 	mu        ranked.Mutex              // protects the fields below

@@ -17,6 +17,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
+	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
@@ -54,6 +55,7 @@ type SessionState struct {
 	Leave     int64          `cbor:"18,keyasint,omitempty"` // nanoseconds since 1970; 0 if not asked to log out
 	Account   []byte         `cbor:"19,keyasint,omitempty"` // CHAP name, any bytes; a process that did not tell it leaves it empty
 	Address   []byte         `cbor:"20,keyasint,omitempty"` // that the first connection came from: 4 or 16 bytes and a zone
+	Apart     bool           `cbor:"21,keyasint,omitempty"` // its data follows later, see Rest
 }
 
 // TaskState is a command that has not run yet.
@@ -136,28 +138,46 @@ func (st *NodeState) Bulk() iter.Seq[*[]byte] {
 // whose reader the freeze stopped before it noticed, is not in it, and nor is
 // what ends with it.
 func (n *Node) Snapshot() (*NodeState, []*socket.Socket) {
-	st := &NodeState{LastTSIH: n.lastTSIH, Rejections: n.Rejections()}
-	for _, s := range n.sessionList() {
-		st.Sessions = append(st.Sessions, s.snapshot())
-	}
-	var socks []*socket.Socket
-	for _, c := range n.connList() {
-		if c.is(connClosed) {
-			continue
-		}
-		st.Connections = append(st.Connections, c.snapshot())
-		socks = append(socks, c.sock)
-	}
+	st, socks, _ := n.snapshot(nil, func() error { return nil })
 	return st, socks
 }
 
-func (c *conn) snapshot() ConnectionState {
+// snapshot leaves out the data of some sessions.
+func (n *Node) snapshot(apart []*session, stop func() error) (*NodeState, []*socket.Socket, error) {
+	st := &NodeState{LastTSIH: n.lastTSIH, Rejections: n.Rejections()}
+	for _, s := range n.sessionList() {
+		ss := s.snapshot()
+		if slices.Contains(apart, s) {
+			ss.leaveOut()
+		}
+		st.Sessions = append(st.Sessions, ss)
+	}
+	var socks []*socket.Socket
+	for _, c := range n.connList() {
+		if err := stop(); err != nil {
+			return nil, nil, err
+		}
+		if c.is(connClosed) {
+			continue
+		}
+		st.Connections = append(st.Connections, c.snapshot(slices.Contains(apart, c.sess)))
+		socks = append(socks, c.sock)
+	}
+	return st, socks, nil
+}
+
+func (c *conn) snapshot(apart bool) ConnectionState {
 	st := ConnectionState{
 		CID: c.cid, Group: c.group, Born: c.born.UnixNano(), HeaderDigest: c.agreed.HeaderDigest, DataDigest: c.agreed.DataDigest,
 		SendLimit: c.agreed.SendLimit, ReceiveLimit: c.agreed.ReceiveLimit, LoggingOut: c.is(connLeaving),
-		Login: c.login, In: c.in.Bytes(), Out: c.out.Settle(), Heard: c.heard.Load(),
+		Login: c.login, Heard: c.heard.Load(), Last: c.out.Last(),
 	}
-	st.StatSN, st.Last = c.out.StatSN(), c.out.Last()
+	if apart {
+		st.StatSN = c.out.LastStatSN()
+	} else {
+		st.In, st.Out = c.in.Bytes(), c.out.Settle()
+		st.StatSN = c.out.StatSN()
+	}
 	if c.sess != nil {
 		st.TSIH = c.sess.tsih
 	}
@@ -207,9 +227,7 @@ func (t *task) snapshot() TaskState {
 		Done: t.cmd.Done(), Status: uint8(t.cmd.Status), Sense: t.cmd.Sense,
 	}
 	t.req.Encode(&st.BHS)
-	if t.buf != nil {
-		st.Data = t.buf.B[:min(int(t.received), len(t.buf.B))]
-	}
+	st.Data = t.arrived()
 	return st
 }
 
@@ -218,7 +236,7 @@ func (t *task) snapshot() TaskState {
 // the end. target finds a target by name; a session whose target it does not
 // find, and a connection that can't be rebuilt, is an error that names it.
 // Nothing is read or written before [Node.Start]. The Node does not refer to data
-// of st afterwards.
+// of st afterwards. Sessions whose data is not in it wait for [Node.Follow].
 func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string) *Target) error {
 	defer func() {
 		for _, f := range files {
@@ -248,6 +266,9 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 	slices.SortFunc(n.logins, func(a, b *conn) int { return a.born.Compare(b.born) })
 	n.maskRestored()
 	for i := range st.Sessions {
+		if st.Sessions[i].Apart {
+			continue
+		}
 		if err := n.restoreTasks(&st.Sessions[i]); err != nil {
 			return err
 		}
@@ -287,6 +308,10 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 		return fmt.Errorf("iscsi: two sessions with TSIH %#x", s.tsih)
 	}
 	n.sessions[s.tsih] = s
+	if st.Apart {
+		s.apart = &apart{state: *st, out: make(map[uint16][][]byte), done: make(chan struct{})}
+		n.apart[s.tsih] = s
+	}
 	return nil
 }
 
@@ -314,6 +339,9 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 	c.chargeSession()
 	c.in.Preload(st.In)
 	c.out.Restore(bytes.Clone(st.Out))
+	if c.sess.apart != nil {
+		c.out.Hold()
+	}
 	c.login = nil
 	c.move(connFull)
 	if st.LoggingOut {
@@ -347,6 +375,9 @@ func (n *Node) restoreTasks(st *SessionState) error {
 		if err := s.restoreTask(&st.Tasks[i]); err != nil {
 			return err
 		}
+		if st.Apart {
+			mem.Forget(st.Tasks[i].Data) // it is in the task's buffer
+		}
 	}
 	waiting := make([]sequence.Waiting[*request], 0, len(st.Pending))
 	for i := range st.Pending {
@@ -358,6 +389,9 @@ func (n *Node) restoreTasks(st *SessionState) error {
 				return err
 			}
 			q.Request = r
+			if st.Apart {
+				mem.Forget(p.Data)
+			}
 		}
 		waiting = append(waiting, q)
 	}
@@ -463,7 +497,9 @@ func (n *Node) Start() {
 	resetting := false
 	for _, s := range n.sessionList() {
 		resetting = resetting || s.resetting
-		n.revive(s)
+		if s.apart == nil {
+			n.revive(s)
+		}
 	}
 	if resetting {
 		n.endReset()

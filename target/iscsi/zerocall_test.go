@@ -17,5 +17,5 @@ func TestZeroArguments(t *testing.T) {
 	zerocall.Package(t, map[string]any{
 		"NewNode":        func(o Options) { NewNode(o).Close() },
 		"ParseFastPaths": ParseFastPaths,
-	}, served, &NodeState{}, &NodeLimits{})
+	}, served, &NodeState{}, &NodeLimits{}, &Rest{})
 }

@@ -155,6 +155,15 @@ func (in *Input) Bytes() []byte {
 	return slices.Concat(parts...)
 }
 
+// Len is how many bytes those are.
+func (in *Input) Len() int {
+	n := in.w - in.r + in.bulk.got
+	for _, b := range in.ahead {
+		n += len(b.B)
+	}
+	return n
+}
+
 // Preload puts bytes that another process has read in front of the stream. They take
 // the way of those that the reader has: a long data segment goes to its place.
 func (in *Input) Preload(b []byte) {

@@ -438,15 +438,70 @@ func (o *Output) Settle() []byte {
 	// Room for the data, and for headers if segments are not very short: to grow
 	// it in steps would take twice as long, and initiators wait.
 	all := make([]byte, 0, o.bytes+o.bytes/shortSegment*(pdu.BHSLen+2*pdu.DigestLen)+pdu.BHSLen*(len(o.queue)-o.head+1))
+	_ = o.Drain(func(p []byte) error {
+		all = append(all, p...)
+		return nil
+	})
+	o.Restore(all)
+	return all
+}
+
+// Drain passes what waits to f, as bytes that can be sent as they are, and lets go of it. The Node is
+// frozen: nobody flushes.
+func (o *Output) Drain(f func(p []byte) error) error {
 	for o.batch != nil || o.encode() {
 		b := o.batch
 		for _, v := range b.iov[b.sent:b.n] {
-			all = append(all, unsafe.Slice(v.Base, v.Len)...)
+			if err := f(unsafe.Slice(v.Base, v.Len)); err != nil {
+				return err
+			}
 		}
 		o.batchSent()
 	}
-	o.Restore(all)
-	return all
+	return nil
+}
+
+// Waiting is how many bytes of data wait.
+func (o *Output) Waiting() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return int64(o.bytes)
+}
+
+// LastStatSN is what StatSN will be when all that waits is encoded. The Node is frozen.
+func (o *Output) LastStatSN() uint32 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := o.statSN
+	for i := o.head; i < len(o.queue); i++ {
+		if o.queue[i].status || o.queue[i].source != nil { // a source ends with status
+			n++
+		}
+	}
+	return n
+}
+
+// Hold keeps everything from being sent until [Output.Resume].
+func (o *Output) Hold() {
+	o.mu.Lock()
+	o.flushing = true
+	o.mu.Unlock()
+}
+
+// Resume ends what Hold began. Bytes that were encoded before go first.
+func (o *Output) Resume(before [][]byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	queue := make([]item, 0, len(before)+len(o.queue)-o.head)
+	for _, b := range before {
+		it := item{raw: b}
+		o.account.Charge(it.cost())
+		queue = append(queue, it)
+		o.bytes += len(b)
+	}
+	o.queue, o.head = append(queue, o.queue[o.head:]...), 0
+	o.flushing = false
+	o.room.Broadcast()
 }
 
 // Restore queues bytes that were encoded before. Nobody flushes yet.

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"unsafe"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/socket"
+	"github.com/gotgtd/gotgtd/target/mem"
+)
+
+// A session may hold much: data of writes that wait for more, answers that nobody reads. To
+// copy all of it would take seconds, in which every initiator waits, and as much memory again. So
+// the sessions that hold the most move in two steps: what they are, in the pause, with all
+// others; their data, piece by piece, when the successor serves the others already. They
+// wait for that, and the memory of each piece is given back as it goes.
+
+// Rest is what a frozen Node has left out of a snapshot. It is written when the successor
+// has taken over.
+type Rest struct{ sessions []*session }
+
+// frame heads a piece of a Rest.
+type frame struct {
+	Kind   uint32
+	TSIH   uint16
+	CID    uint16
+	Tag    uint32 // initiator task tag of a task, CmdSN of a request
+	Length uint32 // of the data behind it, bytes
+}
+
+// Kinds of frames.
+const (
+	frameTask  = iota + 1 // data-out that has come for a task
+	frameAhead            // data of a request that is ahead of its turn
+	frameIn               // bytes of the PDU that has begun
+	frameOut              // bytes that the initiator has not taken
+	frameEnd              // the session is complete
+)
+
+const (
+	frameLen   = int(unsafe.Sizeof(frame{}))
+	framePiece = 256 << 10 // bytes of input or output in one frame
+)
+
+// SnapshotApart is [Node.Snapshot] with no more than about most bytes of data in it. The
+// sessions that hold the least are whole; of the others the data is in the Rest, which is nil
+// if there is none. stop says why it should go no further.
+func (n *Node) SnapshotApart(most int64, stop func() error) (*NodeState, []*socket.Socket, *Rest, error) {
+	type holder struct {
+		s    *session
+		held int64
+	}
+	var list []holder
+	for _, s := range n.sessionList() {
+		list = append(list, holder{s, s.held()})
+	}
+	slices.SortStableFunc(list, func(a, b holder) int { return cmp.Compare(a.held, b.held) })
+	r := new(Rest)
+	for _, h := range list {
+		if most -= h.held; most < 0 && h.held > 0 {
+			r.sessions = append(r.sessions, h.s)
+		}
+	}
+	st, socks, err := n.snapshot(r.sessions, stop)
+	if len(r.sessions) == 0 {
+		r = nil
+	}
+	return st, socks, r, err
+}
+
+// held is how many bytes of data the session's part of a snapshot would have.
+func (s *session) held() (n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tasks {
+		n += int64(len(t.arrived()))
+	}
+	for q := range s.window.All() {
+		if !q.Skip && q.Request.data != nil {
+			n += int64(len(q.Request.data.B))
+		}
+	}
+	for _, c := range s.conns {
+		n += int64(c.in.Len()) + c.out.Waiting()
+	}
+	return n
+}
+
+// arrived is the data-out that a task keeps.
+func (t *task) arrived() []byte {
+	if t.buf == nil {
+		return nil
+	}
+	return t.buf.B[:min(int(t.received), len(t.buf.B))]
+}
+
+// leaveOut takes the data out of a session's state.
+func (st *SessionState) leaveOut() {
+	st.Apart = true
+	for i := range st.Tasks {
+		st.Tasks[i].Data = nil
+	}
+	for i := range st.Pending {
+		st.Pending[i].Data = nil
+	}
+}
+
+// Write writes the data to the successor, which has the sockets by now, and gives it up here.
+func (r *Rest) Write(w io.Writer) error {
+	for _, s := range r.sessions {
+		if err := s.writeRest(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) writeRest(w io.Writer) error {
+	for _, t := range s.tasks {
+		if err := s.writeFrame(w, frame{Kind: frameTask, CID: t.conn.cid, Tag: t.req.InitiatorTaskTag}, t.arrived()); err != nil {
+			return err
+		}
+	}
+	for q := range s.window.All() {
+		if !q.Skip && q.Request.data != nil {
+			if err := s.writeFrame(w, frame{Kind: frameAhead, CID: q.Request.conn.cid, Tag: q.CmdSN}, q.Request.data.B); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range s.conns {
+		if err := c.writeRest(w); err != nil {
+			return err
+		}
+	}
+	return s.writeFrame(w, frame{Kind: frameEnd}, nil)
+}
+
+func (c *conn) writeRest(w io.Writer) error {
+	for part := range slices.Chunk(c.in.Bytes(), framePiece) {
+		if err := c.sess.writeFrame(w, frame{Kind: frameIn, CID: c.cid}, part); err != nil {
+			return err
+		}
+	}
+	out := frame{Kind: frameOut, CID: c.cid}
+	scratch := make([]byte, 0, framePiece)
+	err := c.out.Drain(func(p []byte) error {
+		for part := range slices.Chunk(p, framePiece) {
+			if len(scratch)+len(part) > framePiece {
+				if err := c.sess.writeFrame(w, out, scratch); err != nil {
+					return err
+				}
+				scratch = scratch[:0]
+			}
+			scratch = append(scratch, part...)
+		}
+		mem.Forget(p)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return c.sess.writeFrame(w, out, scratch)
+}
+
+// writeFrame writes data, unless it is none, and forgets it.
+func (s *session) writeFrame(w io.Writer, f frame, data []byte) error {
+	if len(data) == 0 && f.Kind != frameEnd {
+		return nil
+	}
+	f.TSIH, f.Length = s.tsih, uint32(len(data))
+	b, err := binary.Append(nil, binary.BigEndian, f)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	if f.Kind == frameTask || f.Kind == frameAhead {
+		mem.Forget(data)
+	}
+	return err
+}
+
+// apart is a restored session whose data is still to come. It belongs to [Node.Follow].
+type apart struct {
+	state SessionState
+	out   map[uint16][][]byte // by CID
+	done  chan struct{}       // closed when its connections may run
+}
+
+var errRestLost = errors.New("the process before ended before all data of the session had come")
+
+// Follow reads the Rest of the other process from r, and lets the sessions that it belongs to go
+// on one by one. Those that it does not come for end. It is called after [Node.Start], once.
+func (n *Node) Follow(r io.Reader) error {
+	b := bufio.NewReaderSize(r, framePiece)
+	var err error
+	for len(n.apart) > 0 && err == nil {
+		err = n.followFrame(b)
+	}
+	for tsih, s := range n.apart {
+		for _, c := range s.connections() {
+			c.close(errRestLost)
+		}
+		s.release()
+		delete(n.apart, tsih)
+	}
+	return err
+}
+
+func (n *Node) followFrame(r *bufio.Reader) error {
+	var f frame
+	b := make([]byte, frameLen)
+	_, err := io.ReadFull(r, b)
+	if err == nil {
+		_, err = binary.Decode(b, binary.BigEndian, &f)
+	}
+	if err != nil {
+		return fmt.Errorf("iscsi: data that follows a snapshot: %w", err)
+	}
+	s := n.apart[f.TSIH]
+	if s == nil || f.Length > mem.MaxSize {
+		return fmt.Errorf("iscsi: %d bytes follow a snapshot for session %#x, which expects none or not so many", f.Length, f.TSIH)
+	}
+	if f.Kind == frameEnd {
+		delete(n.apart, f.TSIH)
+		return s.goOn()
+	}
+	data := make([]byte, f.Length)
+	if _, err := io.ReadFull(r, data); err != nil {
+		return fmt.Errorf("iscsi: data of session %#x: %w", f.TSIH, err)
+	}
+	if !s.apart.take(s, &f, data) {
+		return fmt.Errorf("iscsi: data of kind %d follows a snapshot for what session %#x does not have", f.Kind, f.TSIH)
+	}
+	return nil
+}
+
+// take keeps data of the session, and reports false if the session has no place for it.
+func (a *apart) take(s *session, f *frame, data []byte) bool {
+	switch f.Kind {
+	case frameTask:
+		i := slices.IndexFunc(a.state.Tasks, func(t TaskState) bool { return t.BHS.InitiatorTaskTag() == f.Tag })
+		if i >= 0 {
+			a.state.Tasks[i].Data = data
+		}
+		return i >= 0
+	case frameAhead:
+		i := slices.IndexFunc(a.state.Pending, func(p PendingState) bool { return p.CmdSN == f.Tag && !p.Plug })
+		if i >= 0 {
+			a.state.Pending[i].Data = data
+		}
+		return i >= 0
+	case frameIn, frameOut:
+		s.mu.Lock()
+		c := s.conns[f.CID]
+		s.mu.Unlock()
+		switch {
+		case c == nil:
+			return false
+		case f.Kind == frameIn:
+			c.in.Preload(data) // its reader waits
+			mem.Forget(data)
+		default:
+			a.out[f.CID] = append(a.out[f.CID], data)
+		}
+		return true
+	}
+	return false
+}
+
+// goOn lets a session run whose data has come.
+func (s *session) goOn() error {
+	s.mu.Lock()
+	err := s.node.restoreTasks(&s.apart.state)
+	s.mu.Unlock()
+	if err != nil {
+		for _, c := range s.connections() {
+			c.close(err)
+		}
+	} else {
+		s.node.revive(s)
+	}
+	s.release()
+	return err
+}
+
+// release lets the session's readers run.
+func (s *session) release() {
+	for _, c := range s.connections() {
+		c.out.Resume(s.apart.out[c.cid])
+	}
+	close(s.apart.done)
+	s.apart.state, s.apart.out = SessionState{}, nil
+}
+
+func (s *session) connections() (list []*conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		list = append(list, c)
+	}
+	return list
+}

@@ -51,7 +51,7 @@ func TestRooms(t *testing.T) {
 		"socket":   {},
 		"sequence": {iscsi + "/pdu"},
 		"login":    {module + "internal/check", module + "internal/iscsiname", iscsi + "/pdu"},
-		"stream":   {module + "internal/ranked", iscsi + "/pdu", module + "target/account", module + "target/mem"},
+		"stream":   {module + "internal/ranked", module + "target/account", iscsi + "/pdu", module + "target/mem"},
 	} {
 		got := slices.DeleteFunc(deps(t, "./iscsi/"+room), func(p string) bool {
 			return !strings.HasPrefix(p, module) || p == iscsi+"/"+room

@@ -404,9 +404,9 @@ func (t *taker) find(name string) *iscsi.Target {
 		}
 	}
 	conf := &config.Target{Name: name, Offline: true}
-	device, err := scsi.NewDevice(scsi.DeviceOptions{Name: name, Log: t.server.log})
+	device, err := scsi.NewDevice(scsi.DeviceOptions{Name: name, Log: t.server.strangers})
 	if err == nil {
-		err = attachController(device, t.server.log)
+		err = attachController(device, t.server.strangers)
 	}
 	if err != nil {
 		t.server.log.Error("can't keep up a dropped target", "target", name, "error", err)

@@ -37,7 +37,7 @@ func (s *Server) attachLate(t *served, c *config.LUN, why error) error {
 	l := &lateUnit{target: t.conf.Name, conf: c, store: newLate(c)}
 	l.store.blame(why)
 	var err error
-	if l.unit, err = newUnit(c, l.store, s.log); err != nil {
+	if l.unit, err = newUnit(c, l.store, s.strangers); err != nil {
 		return err
 	}
 	if err := t.device.Attach(c.Number, l.unit); err != nil {

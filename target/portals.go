@@ -5,7 +5,6 @@ package target
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -205,12 +204,12 @@ func (s *Server) accept(p *portal) {
 		switch {
 		case err == nil:
 			if err := s.admit(p, c); err != nil {
-				s.refusals.Log(s.log, slog.LevelWarn, "connection refused", "error", err)
+				s.strangers.Warn("connection refused", "error", err)
 			}
 		case errors.Is(err, net.ErrClosed) || isTimeout(err):
 			return
 		default:
-			s.refusals.Log(s.log, slog.LevelWarn, "can't accept", "portal", p.listener.Addr().String(), "error", err)
+			s.strangers.Warn("can't accept", "portal", p.listener.Addr().String(), "error", err)
 			time.Sleep(acceptPause)
 		}
 	}

@@ -118,7 +118,7 @@ type Server struct {
 	node    *iscsi.Node
 	retired atomic.Bool // a successor has taken over
 
-	refusals *limit.Limiter // of log lines about connections
+	strangers *slog.Logger // for what initiators cause, which is limited, all together
 
 	// changes is held by what changes the targets, and by HandOver and TakeOver,
 	// which none of that may disturb. It is taken before mu.
@@ -179,14 +179,15 @@ func New(o Options) (*Server, error) {
 			return nil, fmt.Errorf("can't keep reservations in the state folder: %w", err)
 		}
 	}
-	s := &Server{conf: conf, options: o, log: o.Log, started: time.Now(), refusals: limit.New(iscsi.LogRate, time.Second), opening: make(chan struct{}, 1), applies: make(chan struct{}, 1)}
+	s := &Server{conf: conf, options: o, log: o.Log, started: time.Now(), opening: make(chan struct{}, 1), applies: make(chan struct{}, 1)}
 	s.waits.Store(o.Successor)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if s.log == nil {
 		s.log = slog.Default()
 	}
+	s.strangers = limit.Logger(s.log)
 	s.node = iscsi.NewNode(iscsi.Options{
-		Log: s.log, Limits: conf.Limits, FastPaths: o.FastPaths,
+		Log: s.strangers, Limits: conf.Limits, FastPaths: o.FastPaths,
 		Opened: o.opened(), Ended: o.ended(),
 	})
 	var errs []error
@@ -211,9 +212,9 @@ func New(o Options) (*Server, error) {
 
 // newServed makes a target without logical units.
 func (s *Server) newServed(conf *config.Target) (*served, error) {
-	t := &served{conf: conf, log: s.log}
+	t := &served{conf: conf, log: s.strangers}
 	device, err := scsi.NewDevice(scsi.DeviceOptions{
-		Name: conf.Name, TID: conf.TID, StateDir: s.options.StateDir, Log: s.log, Observe: s.options.Observe, Clock: s.options.Clock,
+		Name: conf.Name, TID: conf.TID, StateDir: s.options.StateDir, Log: s.strangers, Observe: s.options.Observe, Clock: s.options.Clock,
 	})
 	if err != nil {
 		return nil, err
@@ -243,7 +244,7 @@ func (s *Server) build(conf *config.Target, at string, mayBeLate func(target str
 		}
 	}
 	if t.device.LogicalUnit(0) == nil {
-		if err := attachController(t.device, s.log); err != nil {
+		if err := attachController(t.device, s.strangers); err != nil {
 			errs = append(errs, conf.Pos.Errorf("target %s LUN 0: %w", conf.Name, err))
 		}
 	}
@@ -266,7 +267,7 @@ func (s *Server) attach(t *served, j int, late bool) error {
 		}
 		return err
 	}
-	lu, err := newUnit(conf, store, s.log)
+	lu, err := newUnit(conf, store, s.strangers)
 	if err == nil {
 		err = t.attach(conf.Number, lu)
 	}

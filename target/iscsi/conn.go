@@ -3,6 +3,7 @@
 package iscsi
 
 import (
+	"context"
 	"golang.org/x/sys/unix"
 
 	"errors"
@@ -220,7 +221,7 @@ func (c *conn) logEnd() {
 	if errors.Is(c.ended, errLoggedOut) || c.quiet {
 		level = slog.LevelDebug
 	}
-	c.node.logLimit.Log(c.node.log, level, "connection closed", attrs...)
+	c.node.log.Log(context.Background(), level, "connection closed", attrs...)
 }
 
 // serve reads and handles PDUs until something ends that. Output gathers
@@ -354,6 +355,6 @@ func (c *conn) reject(reason pdu.RejectReason, h *pdu.BHS) {
 	b := c.pool.Get(pdu.BHSLen)
 	copy(b.B, h[:])
 	c.out.SendData(header(&p), true, b)
-	c.node.logLimit.Log(c.node.log, slog.LevelWarn, "PDU rejected", "remote", c.remote.String(),
+	c.node.log.Warn("PDU rejected", "remote", c.remote.String(),
 		"reason", fmt.Sprintf("%#x", uint8(reason)), "opcode", fmt.Sprintf("%#x", h[0]))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/mem"
 )
@@ -131,6 +132,7 @@ func (n *Node) liveness() {
 			return
 		case now := <-tick.C:
 			n.beats.Add(1)
+			limit.Account(n.log)
 			if n.stopped() {
 				continue
 			}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"time"
 
@@ -129,7 +128,7 @@ func (c *conn) fullFeature() {
 	c.move(connFull)
 	_ = c.node.sys.bound(c.sock) // fails if the connection is gone, as the next read says
 	c.sess.join(c)
-	c.node.logLimit.Log(c.node.log, slog.LevelInfo, "logged in", "initiator", c.sess.initiator, "remote", c.remote.String(),
+	c.node.log.Info("logged in", "initiator", c.sess.initiator, "remote", c.remote.String(),
 		"target", c.sess.targetName(), "tsih", c.sess.tsih, "cid", c.cid)
 }
 

@@ -132,8 +132,7 @@ type Node struct {
 	wg       sync.WaitGroup // connections, workers, the liveness loop
 	stop     chan struct{}
 	stopOnce sync.Once
-	logLimit *limit.Limiter // of lines that initiators can cause
-	beats    atomic.Uint64  // rounds of the liveness loop
+	beats    atomic.Uint64 // rounds of the liveness loop
 }
 
 // The order in which mutexes are taken.
@@ -143,9 +142,6 @@ const (
 	rankQueue // of tasks that wait for a worker, or for memory
 	rankOutput
 )
-
-// LogRate is how many log lines a second initiators can cause.
-const LogRate = 20
 
 // NewNode returns a Node that serves nothing yet.
 func NewNode(o Options) *Node {
@@ -157,12 +153,11 @@ func NewNode(o Options) *Node {
 		apart:    make(map[uint16]*session),
 		conns:    make(map[*conn]struct{}),
 		origins:  make(map[netip.Prefix]int),
-		logLimit: limit.New(LogRate, time.Second),
 		stop:     make(chan struct{}),
 	}
 	n.memory = account.New(n.opt.Limits.Memory, n.opt.Limits.Sessions+n.opt.Limits.DiscoverySessions+n.opt.Limits.Logins)
 	n.seats, n.leaveSeats = socket.SharedSeats()
-	n.log = n.opt.Log
+	n.log = limit.Logger(n.opt.Log) // all of its lines initiators can cause
 	n.tasks.New = func() any { return new(task) }
 	n.work.init(n, n.opt.Workers)
 	n.guesses.init(n.opt.Limits.LoginTimeout)

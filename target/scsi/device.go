@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gotgtd/gotgtd/internal/limit"
 )
 
 // DeviceOptions say what a Device is. All but Name may be zero.
@@ -36,7 +38,7 @@ type DeviceOptions struct {
 // concurrent use.
 type Device struct {
 	opts DeviceOptions
-	log  *slog.Logger
+	log  *slog.Logger // limited, for what initiators cause
 
 	replaced []Replacement // set by Restore alone, before the device is used
 
@@ -64,7 +66,7 @@ func NewDevice(o DeviceOptions) (*Device, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	d := &Device{opts: o, log: log.With("target", o.Name), nexuses: make(map[NexusID]*Nexus)}
+	d := &Device{opts: o, log: limit.Logger(log).With("target", o.Name), nexuses: make(map[NexusID]*Nexus)}
 	d.attachments.Store(&map[uint16]*attachment{})
 	return d, nil
 }

@@ -60,8 +60,8 @@ const (
 type LogicalUnit struct {
 	opts       LogicalUnitOptions
 	controller bool
-	pages      []ModePage // in the order of MODE SENSE
-	log        *slog.Logger
+	pages      []ModePage   // in the order of MODE SENSE
+	log        *slog.Logger // limited, for what initiators cause
 	blockSize  uint32
 	shift      uint8 // blockSize == 1<<shift
 	store      storage.Store
@@ -145,7 +145,7 @@ func newUnit(o LogicalUnitOptions, controller bool) (*LogicalUnit, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &LogicalUnit{opts: o, controller: controller, pages: pages, log: log, store: o.Store, errs: limit.New(10, 10*time.Second)}, nil
+	return &LogicalUnit{opts: o, controller: controller, pages: pages, log: limit.Logger(log), store: o.Store, errs: limit.New(10, 10*time.Second)}, nil
 }
 
 // has reports whether any of the state bits is set.
@@ -343,7 +343,7 @@ func (lu *LogicalUnit) Arrive() {
 		at.raise(unmet, nil)
 		at.reservations.Forget()
 		if err := at.reservations.Keep(); err != nil {
-			lu.opts.Log.Error("reservations of a disk that was replaced are not forgotten", "lun", at.number, "error", err)
+			limit.Plain(lu.log).Error("reservations of a disk that was replaced are not forgotten", "lun", at.number, "error", err)
 		}
 	}
 	lu.set(stateAbsent, false)

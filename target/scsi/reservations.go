@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
 )
 
@@ -55,7 +56,7 @@ func (a *attachment) newReservations(d *Device) reservation.State {
 	}
 	r := reservation.New(o)
 	if err := r.Damage(); err != nil {
-		a.lu.opts.Log.Error("reservations are lost", "target", d.opts.Name, "lun", a.number, "error", err)
+		limit.Plain(a.lu.log).Error("reservations are lost", "target", d.opts.Name, "lun", a.number, "error", err)
 	}
 	return r
 }

@@ -30,9 +30,15 @@ func storageSense(work mediumWork, err error) sense {
 		switch errno {
 		case syscall.ENOSPC, syscall.EDQUOT:
 			return sense{key: keyDataProtect, code: ascSpaceAllocationFailed}
-		case syscall.EROFS, syscall.EPERM, syscall.EACCES:
+		case syscall.EPERM, syscall.EACCES:
 			return sense{key: keyDataProtect, code: ascWriteProtected}
-		case syscall.ENODEV, syscall.ENXIO, syscall.ESTALE, syscall.EBADF:
+		case syscall.EROFS, syscall.ESHUTDOWN, syscall.ENODEV, syscall.ENXIO, syscall.ESTALE, syscall.ENOTCONN, syscall.ENOLINK:
+			// The blocks are out of reach from here: the file system was shut down or
+			// went read-only after an error, the device or the server behind it is gone.
+			// That is a fault of this path, and multipath takes another one for it, as it
+			// does not for MEDIUM ERROR, HARDWARE ERROR and DATA PROTECT.
+			return sense{key: keyNotReady, code: ascPortUnavailable}
+		case syscall.EBADF:
 			return sense{key: keyHardwareError, code: ascInternalTargetFailure}
 		}
 	}

@@ -21,6 +21,7 @@ const (
 const (
 	ascNone                   = 0x0000
 	ascManualIntervention     = 0x0403 // LOGICAL UNIT NOT READY, MANUAL INTERVENTION REQUIRED
+	ascPortUnavailable        = 0x040c // LOGICAL UNIT NOT ACCESSIBLE, TARGET PORT IN UNAVAILABLE STATE
 	ascWriteError             = 0x0c00
 	ascUnrecoveredReadError   = 0x1100
 	ascParameterListLength    = 0x1a00

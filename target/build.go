@@ -94,6 +94,17 @@ func auth(c *config.Auth) iscsi.Auth {
 	return a
 }
 
+// resets is whom resets of the target concern.
+func resets(c *config.Target) iscsi.ResetScope {
+	switch c.TaskManagement {
+	case "own":
+		return iscsi.ResetsOwn
+	case "all":
+		return iscsi.ResetsAll
+	}
+	return iscsi.ResetsAuto
+}
+
 // allowed is the target's access list as a function. An initiator that will have to
 // prove an account may go on if it can be one of those that the list has.
 // The embedding program is asked last, when the account is known.

@@ -225,7 +225,7 @@ func (s *Server) newServed(conf *config.Target) (*served, error) {
 	}
 	t.target = &iscsi.Target{
 		Name: conf.Name, Alias: conf.Alias, Device: device, Groups: conf.PortalGroups,
-		Auth: auth(&conf.Auth), Limits: conf.Parameters, Allowed: s.allowed(conf), Masked: masked(conf), Offline: conf.Offline,
+		Auth: auth(&conf.Auth), Limits: conf.Parameters, Allowed: s.allowed(conf), Masked: masked(conf), Offline: conf.Offline, Resets: resets(conf),
 	}
 	return t, nil
 }

@@ -161,6 +161,9 @@ type Metrics struct {
 	WebConfig string `yaml:"web-config,omitempty"`
 }
 
+// TaskManagements are the values of [Target.TaskManagement].
+var TaskManagements = []string{"own", "all"}
+
 // Target is one iSCSI target.
 type Target struct {
 	// Name is the iSCSI name, in lower case: iqn., eui. or naa. (RFC 7143 4.2.7).
@@ -179,6 +182,11 @@ type Target struct {
 
 	// Offline refuses all logins: the service is not available now.
 	Offline bool
+
+	// TaskManagement is one of [TaskManagements]: whom TARGET WARM RESET and TARGET COLD
+	// RESET concern, the sessions of the initiator that asks or all. Empty: TARGET COLD RESET
+	// its own, TARGET WARM RESET all.
+	TaskManagement string
 
 	// LUNs are in the order of the file. LUN 0 is a controller if no one uses
 	// the number.

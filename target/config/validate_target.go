@@ -37,6 +37,9 @@ func (v *validator) target(t *Target, at string) {
 	if len(t.Alias) > maxAlias || strings.ContainsRune(t.Alias, 0) {
 		v.fail(at+".alias", "must be at most %d bytes without NUL", maxAlias)
 	}
+	if t.TaskManagement != "" {
+		v.oneOf(at+".task-management", t.TaskManagement, TaskManagements)
+	}
 	v.access(t.Access, t, at+".access")
 	v.auth(t.Auth, at+".auth")
 	t.Parameters.Check(v.at(at + ".parameters"))

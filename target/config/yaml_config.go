@@ -164,7 +164,7 @@ func (b *builder) account(f fileAccount, at string) Account {
 func (b *builder) target(f *fileTarget, at string) Target {
 	t := Target{
 		Name: f.Name, TID: f.TID, Alias: f.Alias, AnyName: f.AnyName, Offline: f.Offline,
-		PortalGroups: f.PortalGroups, Auth: b.auth(f.Auth, at+".auth"), Pos: b.cfg.Where(at),
+		TaskManagement: f.TaskManagement, PortalGroups: f.PortalGroups, Auth: b.auth(f.Auth, at+".auth"), Pos: b.cfg.Where(at),
 	}
 	t.Access = b.access(f.Access, at+".access")
 	if f.Parameters != nil {

@@ -279,6 +279,7 @@ func TestYAMLErrors(t *testing.T) {
 		{"ignore-errors: 'yes'\n", []string{"1:16: ignore-errors: must be true or false"}},
 		{"ignore-errors: &a true\n", []string{"1:16: ignore-errors: must be true or false, but is an anchor"}},
 		{"a: 1\n---\nb: 2\n", []string{"3:2: a second document"}},
+		{target + "    task-management: mine\n", []string{"3:22: targets[0].task-management: \"mine\" is none of own, all"}},
 		{"portal-groups:\n  - tag: 0\n    portals:\n      - address: host.example:3260\n  - tag: 70000\n", []string{
 			"2:10: portal-groups[0].tag: 0 is not in the range from 1 to 65535",
 			"4:18: portal-groups[0].portals[0].address: \"host.example:3260\" is not an IP address",

@@ -105,7 +105,7 @@ func (w *yamlWriter) shared(s SharedAccount) fileShared {
 func (w *yamlWriter) target(t *Target) fileTarget {
 	f := fileTarget{
 		Name: t.Name, TID: t.TID, Alias: t.Alias, AnyName: t.AnyName, Offline: t.Offline,
-		PortalGroups: t.PortalGroups, Auth: w.auth(t.Auth), Parameters: w.parameters(t.Parameters),
+		TaskManagement: t.TaskManagement, PortalGroups: t.PortalGroups, Auth: w.auth(t.Auth), Parameters: w.parameters(t.Parameters),
 	}
 	f.Access = w.access(t.Access)
 	for _, l := range t.LUNs {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // deferredTo is the request that a deferred response is to.
@@ -52,7 +53,7 @@ func (d *deferred) release() {
 		c.out.Send(header(&pdu.TaskManagementResponse{Response: d.code, InitiatorTaskTag: d.tag}), true)
 		c.out.FlushNow()
 		if d.cold {
-			c.node.dropSessions(c.sess.target)
+			c.sess.dropSessions()
 		}
 	case toLogout:
 		if c.sess.nexus != nil {
@@ -76,14 +77,14 @@ func (d *deferred) release() {
 	}
 }
 
-// abortLocked aborts the tasks that match: they get no answer. Those running
-// end later and then release d, which may be nil.
+// abortLocked aborts the tasks that match at the wish of their own I_T nexus: they get
+// no answer. Those running end later and then release d, which may be nil.
 func (s *session) abortLocked(match func(*task) bool, d *deferred) {
 	for _, t := range s.tasks {
-		if !match(t) || t.aborted {
+		if !match(t) || t.aborted && !t.told {
 			continue
 		}
-		t.aborted = true
+		t.aborted, t.told = true, false
 		switch {
 		case t.phase == taskEarly:
 			// Its CmdSN still has to be used up: deliverLocked drops it.
@@ -98,6 +99,67 @@ func (s *session) abortLocked(match func(*task) bool, d *deferred) {
 			s.dropLocked(t)
 		}
 	}
+}
+
+// abortForOthers aborts the tasks that match at the wish of another I_T nexus. Where the
+// logical unit has TAS=1, each is answered with TASK ABORTED (SAM-5 5.6): an initiator that
+// has done nothing must not wait for its timeout. Those running release d when they end.
+func (s *session) abortForOthers(match func(*task) bool, d *deferred) {
+	s.mu.Lock()
+	conns := s.connsLocked()
+	s.abortLocked(func(t *task) bool { return match(t) && !s.tellsLocked(t) }, d)
+	for _, t := range s.tasks {
+		if match(t) && !t.aborted {
+			s.abortAndTellLocked(t, d)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.out.Flush()
+	}
+}
+
+// tellsLocked reports whether a task that others abort is answered.
+func (s *session) tellsLocked(t *task) bool {
+	return s.phase == sessionOpen && s.target.Device.TaskAbortedStatus(scsi.LUN(t.req.LUN))
+}
+
+// abortAndTellLocked ends a task with TASK ABORTED: now if it waits for nothing else, in its
+// turn if that has not come, after the data that the initiator is sending (RFC 7143
+// 11.4.7.2), or when it stops running.
+func (s *session) abortAndTellLocked(t *task, d *deferred) {
+	switch {
+	case t.memoryWait:
+		s.forgetWaitLocked(t)
+	case t.phase == taskRunning, t.phase == taskReady && !s.node.work.remove(t):
+		t.aborted, t.told = true, true
+		d.waiting.Add(1)
+		t.deferred = append(t.deferred, d)
+		return
+	}
+	t.cmd.AbortForOthers()
+	switch t.phase {
+	case taskEarly:
+		return
+	case taskData:
+		if !t.dataComplete() {
+			return
+		}
+	case taskBlocked:
+		s.blocked = slices.DeleteFunc(s.blocked, func(o *task) bool { return o == t })
+		t.moveLocked(taskReady)
+	}
+	t.moveLocked(taskRunning)
+	s.tellAbortLocked(t)
+}
+
+// tellAbortLocked answers a task that others have aborted and that has stopped.
+func (s *session) tellAbortLocked(t *task) {
+	t.cmd.AbortForOthers()
+	t.buf.Release()
+	t.buf, t.cmd.Out = nil, nil
+	s.leaveLocked(t, taskAnswered)
+	t.conn.out.SendSource(t)
 }
 
 // dropLocked ends a task that does not run, without an answer.
@@ -119,6 +181,13 @@ func (s *session) dropLocked(t *task) {
 func (s *session) finishAbortLocked(t *task) []*deferred {
 	list := t.deferred
 	t.deferred = nil
+	if t.told {
+		if t.phase == taskReady {
+			t.moveLocked(taskRunning)
+		}
+		s.tellAbortLocked(t)
+		return list
+	}
 	s.leaveLocked(t, taskEnded)
 	t.release(s.node)
 	return list

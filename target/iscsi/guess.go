@@ -4,7 +4,6 @@ package iscsi
 
 import (
 	"cmp"
-	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
@@ -154,6 +153,6 @@ func (n loginNode) Proved(account string, ok bool) {
 	begins, again := c.node.guesses.proved(time.Now(), c.origin(), account, ok)
 	c.quiet = again
 	if begins {
-		c.node.logLimit.Log(c.node.log, slog.LevelWarn, "authentication fails again and again and is delayed from now on", "remote", c.remote.String(), "account", iscsiname.Printable(account, maxAccountLen))
+		c.node.log.Warn("authentication fails again and again and is delayed from now on", "remote", c.remote.String(), "account", iscsiname.Printable(account, maxAccountLen))
 	}
 }

@@ -3,6 +3,7 @@
 package iscsi
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -50,7 +51,7 @@ func (c *conn) handleTaskManagement(h *pdu.BHS) error {
 func (s *session) abortTask(req *pdu.TaskManagementRequest, d *deferred) uint8 {
 	s.mu.Lock()
 	t := s.tasks[req.ReferencedTaskTag]
-	if t != nil && !t.aborted {
+	if t != nil && (!t.aborted || t.told) {
 		s.abortLocked(func(o *task) bool { return o == t }, d)
 		s.mu.Unlock()
 		return pdu.FunctionComplete
@@ -102,11 +103,44 @@ func (s *session) resetUnit(req *pdu.TaskManagementRequest, d *deferred) uint8 {
 	return pdu.FunctionComplete
 }
 
+// ResetScope says whom TARGET WARM RESET and TARGET COLD RESET concern.
+type ResetScope uint8
+
+// An initiator can't know who else uses a target. The end of all its sessions, which is
+// what TARGET COLD RESET is for iSCSI (RFC 7143 11.5.1), is too much to give to everybody.
+const (
+	ResetsAuto ResetScope = iota // TARGET COLD RESET as ResetsOwn, TARGET WARM RESET as ResetsAll
+	ResetsOwn                    // the sessions of the initiator that asks, and what is theirs
+	ResetsAll                    // all sessions with the target, and its logical units
+)
+
+// own reports whether a reset is for the sessions of who asks for it alone.
+func (r ResetScope) own(cold bool) bool { return r == ResetsOwn || r == ResetsAuto && cold }
+
 // resetTarget is TARGET WARM RESET, and what TARGET COLD RESET has in common
 // with it.
 func (s *session) resetTarget(req *pdu.TaskManagementRequest, d *deferred) {
-	s.abortEverywhere(req, s.mayReset, d)
-	s.target.Device.TargetReset(s.nexus, req.Function == pdu.TargetColdReset)
+	cold := req.Function == pdu.TargetColdReset
+	if !s.resets().own(cold) {
+		s.abortEverywhere(req, s.mayReset, d)
+		s.target.Device.TargetReset(s.nexus, cold)
+		return
+	}
+	s.abortIn(req, s.sameInitiator(), s.mayReset, d)
+	s.target.Device.ResetNexuses(s.nexus, cold, func(id scsi.NexusID) bool { return id.Initiator == s.initiator })
+}
+
+// resets is what the target says of resets now, if it is served still.
+func (s *session) resets() ResetScope {
+	return cmp.Or(s.node.target(s.target.Name), s.target).Resets
+}
+
+// sameInitiator returns the sessions of the session's initiator with its target. One of
+// another account has the same name by chance or on purpose, and is not among them.
+func (s *session) sameInitiator() []*session {
+	return slices.DeleteFunc(s.node.sessionList(), func(o *session) bool {
+		return o.target == nil || o.target.Device != s.target.Device || o.initiator != s.initiator || o.account != s.account
+	})
 }
 
 // mayReset reports whether a reset of the target that this session asks for
@@ -119,27 +153,34 @@ func (s *session) mayReset(t *task) bool {
 // abortEverywhere aborts tasks of all sessions with the target. Those of
 // other sessions count as older than the request wherever they are.
 func (s *session) abortEverywhere(req *pdu.TaskManagementRequest, match func(*task) bool, d *deferred) {
-	for _, o := range s.node.sessionList() {
+	s.abortIn(req, s.node.sessionList(), match, d)
+}
+
+// abortIn is abortEverywhere in those of the sessions that are with the target.
+func (s *session) abortIn(req *pdu.TaskManagementRequest, sessions []*session, match func(*task) bool, d *deferred) {
+	for _, o := range sessions {
 		switch {
 		case o == s:
 			o.abort(req, match, d)
 		case o.target != nil && o.target.Device == s.target.Device:
-			o.mu.Lock()
-			o.abortLocked(match, d)
-			o.mu.Unlock()
+			o.abortForOthers(match, d)
 		}
 	}
 }
 
-// dropSessions ends all sessions with a target after a while. It returns at
-// once.
-func (n *Node) dropSessions(t *Target) {
-	for _, s := range n.sessionList() {
-		s.mu.Lock()
-		s.resetting = s.resetting || s.target != nil && s.target.Device == t.Device
-		s.mu.Unlock()
+// dropSessions ends the sessions that a TARGET COLD RESET of this one concerns, after a
+// while. It returns at once.
+func (s *session) dropSessions() {
+	sessions := s.node.sessionList()
+	if s.resets().own(true) {
+		sessions = s.sameInitiator()
 	}
-	n.endReset()
+	for _, o := range sessions {
+		o.mu.Lock()
+		o.resetting = o.resetting || o.target != nil && o.target.Device == s.target.Device
+		o.mu.Unlock()
+	}
+	s.node.endReset()
 }
 
 // endReset ends the sessions whose target was reset, after coldResetDelay.
@@ -186,9 +227,7 @@ func (n *Node) abortPreempted(t *task) {
 		if s.target == nil || s.target.Device != t.sess.target.Device || !slices.Contains(t.cmd.Preempted, s.nexusID()) {
 			continue
 		}
-		s.mu.Lock()
-		s.abortLocked(func(o *task) bool { return sameUnit(o, unit) && !isPersistentReserveOut(o) }, d)
-		s.mu.Unlock()
+		s.abortForOthers(func(o *task) bool { return sameUnit(o, unit) && !isPersistentReserveOut(o) }, d)
 	}
 	d.release()
 }

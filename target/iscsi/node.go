@@ -74,7 +74,8 @@ type Target struct {
 	Groups  []uint16 // tags of the portal groups it is reached through
 	Auth    Auth
 	Limits  Limits
-	Offline bool // logins are told that the service is not available
+	Resets  ResetScope // whom TARGET WARM RESET and TARGET COLD RESET concern
+	Offline bool       // logins are told that the service is not available
 
 	// Allowed decides whether an initiator may use the target and see it in
 	// discovery; reason says why not. One that is Unproven is asked about again

@@ -438,8 +438,11 @@ func (s *session) restoreTask(st *TaskState) error {
 		s.immediate++
 	}
 	t.cmd.Out = st.Data
-	if t.phase != taskEarly {
+	switch {
+	case t.phase != taskEarly:
 		s.rearm(t, st)
+	case st.Done:
+		t.cmd.Settle(scsi.Status(st.Status), st.Sense)
 	}
 	s.restoreData(t)
 	switch t.phase {

@@ -45,6 +45,7 @@ type task struct {
 	broken      uint16 // the transport error to report instead of executing, 0 for none
 
 	aborted  bool
+	told     bool        // aborted while it ran, by others: it ends with TASK ABORTED
 	deferred []*deferred // responses that wait for this task to stop running
 
 	// Data-in, the flusher's.
@@ -82,7 +83,7 @@ func (t *task) release(n *Node) {
 	t.buf, t.want, t.received, t.unsolicited, t.outSN = nil, 0, 0, false, 0
 	t.asked, t.openR2Ts, t.r2tSN, t.filling, t.memoryWait, t.broken = 0, 0, 0, false, false, 0
 	t.unanswered = unanswered{}
-	t.aborted, t.deferred, t.inSent, t.dataSN = false, t.deferred[:0], 0, 0
+	t.aborted, t.told, t.deferred, t.inSent, t.dataSN = false, false, t.deferred[:0], 0, 0
 	n.tasks.Put(t)
 	account.Release(taskCost)
 }
@@ -234,7 +235,7 @@ func (s *session) deliverLocked(t *task) (run bool) {
 		s.dropLocked(t)
 		return false
 	}
-	if t.broken == 0 {
+	if t.broken == 0 && !t.cmd.Done() { // it is if others have aborted it
 		s.nexus.Prepare(&t.cmd)
 	}
 	t.setWant()

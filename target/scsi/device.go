@@ -297,6 +297,30 @@ func (d *Device) TargetReset(by *Nexus, cold bool) {
 	}
 }
 
+// ResetNexuses is a TargetReset that concerns the chosen I_T nexuses alone: their SPC-2
+// reservations go, they prevent no removal, and a unit attention tells them. What they share
+// with others stays, such as the mode pages.
+func (d *Device) ResetNexuses(by *Nexus, cold bool, chosen func(NexusID) bool) {
+	code := uint16(ascBusDeviceReset)
+	if cold {
+		code = ascPowerOn
+	}
+	d.log.Info("target reset, for the sessions of its initiator alone", "cold", cold, "by", by.String())
+	for _, at := range *d.attachments.Load() {
+		if by != nil && by.masks(at.number) {
+			continue
+		}
+		for _, nx := range d.openNexuses() {
+			if chosen == nil || !chosen(nx.id) {
+				continue
+			}
+			at.reservations.NexusLost(nx.reservationKey())
+			nx.setPrevent(at, false)
+			nx.attentions.raise(at, code)
+		}
+	}
+}
+
 func (d *Device) resetUnit(lu *LogicalUnit, code uint16) {
 	at := lu.attachment.Load()
 	if at == nil {

@@ -321,3 +321,29 @@ func TestConcurrentUse(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestResetNexuses resets a target for one nexus: what others hold and have set stays.
+func TestResetNexuses(t *testing.T) {
+	d := newDevice(t, scsi.DeviceOptions{})
+	attach(t, d, 1, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{Removable: true}})
+	attach(t, d, 2, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{Removable: true}})
+	h, other := openHost(t, d, "a").settle(), openHost(t, d, "b").settle()
+	h.lun, other.lun = scsi.MakeLUN(2), scsi.MakeLUN(2)
+	h.settle()
+	other.settle()
+	other.want(good, []byte{0x16, 5: 0}, nil, 0)
+	other.want(good, []byte{0x1e, 4: 1, 5: 0}, nil, 0)
+	h.lun, other.lun = scsi.MakeLUN(1), scsi.MakeLUN(1)
+	h.want(good, []byte{0x16, 5: 0}, nil, 0)
+	h.want(good, []byte{0x1e, 4: 1, 5: 0}, nil, 0)
+	d.ResetNexuses(h.n, true, func(id scsi.NexusID) bool { return id == h.n.ID() })
+	h.expect(t, "6/29/01")
+	other.want(good, ready, nil, 0) // no unit attention, and no reservation any more
+	h.lun, other.lun = scsi.MakeLUN(2), scsi.MakeLUN(2)
+	h.want("6/29/01", ready, nil, 0)
+	h.want("18", ready, nil, 0)
+	other.want(good, ready, nil, 0)
+	if d.LogicalUnit(1).Info().PreventRemoval || !d.LogicalUnit(2).Info().PreventRemoval {
+		t.Error("removal is prevented where it was not, or allowed to who has not")
+	}
+}

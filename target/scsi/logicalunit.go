@@ -58,14 +58,15 @@ const (
 // A LogicalUnit is a disk over a backing store, or a controller without one.
 // It is safe for concurrent use.
 type LogicalUnit struct {
-	opts       LogicalUnitOptions
-	controller bool
-	pages      []ModePage   // in the order of MODE SENSE
-	log        *slog.Logger // limited, for what initiators cause
-	blockSize  uint32
-	shift      uint8 // blockSize == 1<<shift
-	store      storage.Store
-	can        storage.Capabilities // of the store; no Discarder unless the unit is thin provisioned
+	opts         LogicalUnitOptions
+	controller   bool
+	pages        []ModePage   // in the order of MODE SENSE
+	log          *slog.Logger // limited, for what initiators cause
+	tellsAborted bool         // TAS, see [Device.TaskAbortedStatus]
+	blockSize    uint32
+	shift        uint8 // blockSize == 1<<shift
+	store        storage.Store
+	can          storage.Capabilities // of the store; no Discarder unless the unit is thin provisioned
 
 	state      atomic.Uint32 // state bits
 	blocks     atomic.Uint64 // capacity
@@ -145,7 +146,7 @@ func newUnit(o LogicalUnitOptions, controller bool) (*LogicalUnit, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &LogicalUnit{opts: o, controller: controller, pages: pages, log: limit.Logger(log), store: o.Store, errs: limit.New(10, 10*time.Second)}, nil
+	return &LogicalUnit{opts: o, controller: controller, pages: pages, tellsAborted: tellsAborted(pages), log: limit.Logger(log), store: o.Store, errs: limit.New(10, 10*time.Second)}, nil
 }
 
 // has reports whether any of the state bits is set.

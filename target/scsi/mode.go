@@ -65,6 +65,7 @@ func usualPages(controller bool) []ModePage {
 	control := ModePage{Page: pageControl, Data: make([]byte, 10)}
 	control.Data[0] = 0x20                        // TST: a task set for each I_T nexus
 	control.Data[1] = 0x10                        // QUEUE ALGORITHM MODIFIER: unrestricted reordering
+	control.Data[3] = controlTAS                  // TAS: who has a command aborted by others is told
 	control.Data[6], control.Data[7] = 0xff, 0xff // BUSY TIMEOUT PERIOD: unlimited
 	disconnect := ModePage{Page: pageDisconnect, Data: make([]byte, 14)}
 	if controller {
@@ -76,6 +77,16 @@ func usualPages(controller bool) []ModePage {
 	exceptions.Data[0] = 0x08 // DEXCPT: no informational exceptions
 	caching := ModePage{Page: pageCaching, Data: make([]byte, 18)}
 	return []ModePage{recovery, disconnect, caching, control, exceptions}
+}
+
+// controlTAS is the TAS bit of the Control mode page, in byte 5 with the header.
+const controlTAS = 0x40
+
+// tellsAborted returns TAS as the pages have it.
+func tellsAborted(pages []ModePage) bool {
+	return slices.ContainsFunc(pages, func(p ModePage) bool {
+		return p.Page == pageControl && p.Subpage == 0 && len(p.Data) > 3 && p.Data[3]&controlTAS != 0
+	})
 }
 
 // newPages returns the usual pages with others in their place or beside them,

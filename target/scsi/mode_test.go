@@ -57,7 +57,7 @@ func TestModeSense(t *testing.T) {
 	if p := h.page(0x4a); len(p) != 12 || p[2] != 4 || p[4] != 8 || p[8] != 0 {
 		t.Errorf("changeable bits of the control page % x", p)
 	}
-	if p := h.page(0x0a); p[2] != 0x20 || p[3] != 0x10 || p[8] != 0xff {
+	if p := h.page(0x0a); p[2] != 0x20 || p[3] != 0x10 || p[5] != 0x40 || p[8] != 0xff {
 		t.Errorf("control page % x", p)
 	}
 	h.want("5/39/00", modeSense(0xc8, 0), nil, 255)

@@ -15,6 +15,22 @@ const (
 // Prepare and replaces what that found.
 func (c *Command) Abort(code uint16) { c.fail(sense{key: keyAbortedCommand, code: code}) }
 
+// AbortForOthers ends a command that another I_T nexus has aborted with TASK ABORTED. What it
+// has done or found by then is not told.
+func (c *Command) AbortForOthers() {
+	c.Sense, c.Preempted = nil, nil
+	c.endWith(TaskAborted)
+}
+
+// TaskAbortedStatus reports whether commands to a logical unit that another I_T nexus aborts
+// end with TASK ABORTED (TAS in the Control mode page, SPC-4 7.5.8). If not, they are not
+// answered.
+func (d *Device) TaskAbortedStatus(lun LUN) bool {
+	n, _ := lun.Number()
+	lu := d.LogicalUnit(n)
+	return lu == nil || lu.tellsAborted
+}
+
 // Settle gives a command restored from another process the outcome that it
 // had there. sense is copied, and is empty for any status but CHECK CONDITION.
 func (c *Command) Settle(status Status, sense []byte) {

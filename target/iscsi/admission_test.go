@@ -90,6 +90,21 @@ func TestLoginSlots(t *testing.T) {
 	}
 }
 
+// TestLoginsPerAddress: an address has its share of unfinished logins, though there is room for more.
+func TestLoginsPerAddress(t *testing.T) {
+	r := newRigOf(t, Limits{}, Auth{}, realSystem, 0, Options{Limits: NodeLimits{LoginsPerAddress: 2}})
+	first := r.raw()
+	r.until("the first is known", func() bool { return r.underWay() == 1 })
+	second := r.raw()
+	r.until("the second is known", func() bool { return r.underWay() == 2 })
+	other, third := r.rawFrom("127.0.0.2"), r.raw()
+	first.ends("the oldest login of the address")
+	r.until("the others are there", func() bool { return r.from("127.0.0.1") == 2 && r.from("127.0.0.2") == 1 })
+	for _, c := range []*raw{second, third, other} {
+		c.c.Close()
+	}
+}
+
 // underWay is how many logins are under way.
 func (r *rig) underWay() int {
 	r.node.mu.Lock()

@@ -35,6 +35,7 @@ type Process struct {
 	reserve int64 // of each account, bytes
 	freed   chan struct{}
 	waiting atomic.Bool  // somebody was refused, and wants to hear of what is given back
+	wanted  atomic.Int64 // bytes that the one wants of these who wants least
 	shared  atomic.Int64 // bytes of all accounts beyond their reserves
 
 	sharing sync.Mutex // held by who is admitted to what all share
@@ -57,6 +58,7 @@ type Account struct {
 	key       string
 	initiator *initiator
 	used      atomic.Int64 // bytes
+	waiting   atomic.Bool  // somebody waits for what it has of its own
 	closed    bool         // protected by Process.mu
 }
 
@@ -125,9 +127,21 @@ func (p *Process) Used() (n int64) {
 // Reserve is how many bytes each account has of its own.
 func (p *Process) Reserve() int64 { return p.reserve }
 
-// Await asks for a message in [Process.Freed] when something is given back. Who has been
-// refused calls it, and then tries once more before it waits.
-func (p *Process) Await() { p.waiting.Store(true) }
+// Await asks for a message in [Process.Freed] when something is given back that may help
+// those who have been refused. Who serves them calls it, tries for each of them once more, and tells
+// then how many bytes the one wants who wants least: less than would do for that one is no news.
+func (p *Process) Await() (least func(int64)) {
+	p.wanted.Store(0)
+	p.waiting.Store(true)
+	return p.wanted.Store
+}
+
+// Await says whether somebody waits for what the account has of its own.
+func (a *Account) Await(waits bool) {
+	if a != nil {
+		a.waiting.Store(waits)
+	}
+}
 
 // Retry puts a message into [Process.Freed].
 func (p *Process) Retry() {
@@ -137,13 +151,24 @@ func (p *Process) Retry() {
 	}
 }
 
-// Freed has a message when something was given back since [Process.Await].
+// Freed has a message when something was given back since [Process.Await], or after [Process.Retry].
 func (p *Process) Freed() <-chan struct{} { return p.freed }
 
-func (p *Process) notify() {
-	if p.waiting.Load() && p.waiting.CompareAndSwap(true, false) {
+// notify tells of what an account has given back, if it may be of use.
+func (p *Process) notify(a *Account, shared int64) {
+	if !p.waiting.Load() || !a.waiting.Load() && (shared == 0 || !p.enough()) {
+		return
+	}
+	if p.waiting.CompareAndSwap(true, false) {
 		p.Retry()
 	}
+}
+
+// enough reports whether there is as much as the one needs who wants least, if its initiator has
+// nothing else.
+func (p *Process) enough() bool {
+	shared := p.shared.Load()
+	return shared == 0 || p.limit-shared >= 2*(p.wanted.Load()-p.reserve)
 }
 
 // beyond is the part of used that the reserve does not cover.
@@ -211,8 +236,9 @@ func (a *Account) Release(n int64) {
 		return
 	}
 	used := a.used.Add(-n)
-	a.unshare(a.beyond(used+n) - a.beyond(used))
-	a.process.notify()
+	over := a.beyond(used+n) - a.beyond(used)
+	a.unshare(over)
+	a.process.notify(a, over)
 }
 
 // Used returns the bytes that are on the account.

@@ -149,7 +149,7 @@ func TestAwait(t *testing.T) {
 					if p.Await(); a.Admit(n) {
 						break
 					}
-					wake.Wait()
+					wake.Wait() // others may have asked since: they want any number of bytes
 				}
 				wake.L.Unlock()
 				if random.IntN(50) == 0 {
@@ -191,7 +191,7 @@ func TestCharge(t *testing.T) {
 // TestRefusalsWakeNobody has accounts that are refused while somebody waits: only what is given back
 // is told.
 func TestRefusalsWakeNobody(t *testing.T) {
-	p := New(1<<20, 2)
+	p := New(1<<20, 3)
 	a, b := p.Open("a"), p.Open("b")
 	for _, x := range []*Account{a, b} {
 		for x.Admit(64 << 10) {
@@ -205,7 +205,7 @@ func TestRefusalsWakeNobody(t *testing.T) {
 			return false
 		}
 	}
-	p.Await()
+	least := p.Await()
 	if a.Admit(1<<20) || b.Admit(1<<20) || told() {
 		t.Error("a refusal is told as if something had been given back")
 	}
@@ -214,6 +214,29 @@ func TestRefusalsWakeNobody(t *testing.T) {
 	}
 	if a.Release(64 << 10); told() {
 		t.Error("told without having been asked for")
+	}
+	least = p.Await()
+	least(p.limit/2 + p.reserve)
+	if a.Release(64 << 10); told() {
+		t.Error("told of what is too little")
+	}
+	c := p.Open("c")
+	c.Charge(8 << 10)
+	if c.Release(4 << 10); told() {
+		t.Error("told of what is another's reserve")
+	}
+	if c.Await(true); told() {
+		t.Error("told of nothing")
+	}
+	if c.Release(4 << 10); !told() {
+		t.Error("who waits is not told of its own reserve")
+	}
+	least = p.Await()
+	least(p.limit/2 + p.reserve)
+	a.Release(a.Used())
+	b.Release(b.Used())
+	if !told() {
+		t.Error("not told of enough")
 	}
 }
 

@@ -100,6 +100,7 @@ func (s *session) awaitMemoryLocked(t *task) {
 	t.memoryWait = true
 	q.waiting.Add(1)
 	s.starved = append(s.starved, t)
+	s.memory.Await(true)
 	if len(s.starved) == 1 {
 		q.add(s)
 	}
@@ -112,6 +113,7 @@ func (s *session) forgetWaitLocked(t *task) {
 		s.starved = slices.Delete(s.starved, i, i+1)
 	}
 	t.memoryWait = false
+	s.memory.Await(len(s.starved) > 0)
 	s.node.wait.waiting.Add(-1)
 }
 
@@ -142,25 +144,30 @@ func (n *Node) serveMemory() {
 	if q.waiting.Load() == 0 {
 		return
 	}
-	n.memory.Await()
+	wanted := n.memory.Await()
 	q.mu.Lock()
 	ring := q.ring
 	q.ring = nil
 	q.mu.Unlock()
+	var least int64
 	for _, s := range ring {
-		s.serveMemory()
+		if need := s.serveMemory(); need > 0 && (least == 0 || need < least) {
+			least = need
+		}
 	}
+	wanted(least)
 }
 
 // serveMemory gives memory to the session's tasks in their order, until there is one that may
-// have none. The session waits again then.
-func (s *session) serveMemory() {
+// have none. The session waits again then, for as many bytes as are returned.
+func (s *session) serveMemory() (need int64) {
 	s.mu.Lock()
 	var conns []*conn
 	for len(s.starved) > 0 {
 		t := s.starved[0]
 		if t.phase == taskReady && !t.lend() || t.phase != taskReady && !t.bufferLocked() {
 			s.node.wait.add(s)
+			need = int64(max(t.cmd.Needs(), int(t.want)))
 			break
 		}
 		s.forgetWaitLocked(t)
@@ -177,4 +184,5 @@ func (s *session) serveMemory() {
 	for _, c := range conns {
 		c.out.Flush()
 	}
+	return need
 }

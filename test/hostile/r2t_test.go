@@ -57,10 +57,12 @@ func TestUnansweredR2Ts(t *testing.T) {
 				}
 			}
 			during := i.For(t, 1500*time.Millisecond)
-			share := during.WriteRate() / before.WriteRate()
-			Figure(t, "%d sessions: innocent's writes at %.0f %% of their undisturbed rate; before: %v; during: %v", n, 100*share, before, during)
-			if share < 0.4 {
-				t.Errorf("the innocent's writes go on at %.0f %% of their rate", 100*share)
+			// By the median: what else the machine does makes the mean what it likes.
+			share := before.Writes.Quantile(0.5).Seconds() / during.Writes.Quantile(0.5).Seconds()
+			Figure(t, "%d sessions: innocent's writes at %.0f %% of their undisturbed rate by the median, at %.0f %% by the mean; before: %v; during: %v",
+				n, 100*share, 100*during.WriteRate()/before.WriteRate(), before, during)
+			if share < 0.5 || during.Max() > 5*time.Second {
+				t.Errorf("the innocent's writes go on at %.0f %% of their rate, the longest took %v", 100*share, during.Max())
 			}
 		})
 	}

@@ -216,13 +216,14 @@ func TestManyKeys(t *testing.T) {
 	}
 }
 
-// upgrade replaces the daemon by a successor with the same configuration.
-func upgrade(t testing.TB, d *Daemon) {
+// upgrade replaces the daemon by a successor with the same configuration, and returns what it tells.
+func upgrade(t testing.TB, d *Daemon) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), gotgtd.Path(t), "upgrade", "--control", d.Control()).CombinedOutput()
 	if err != nil {
 		t.Fatalf("upgrade: %v\n%s\n%s", err, out, d.Log())
 	}
+	return string(out)
 }
 
 // TestNames: names that can't be written and read again are refused, and a file of reservations that

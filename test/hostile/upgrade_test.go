@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hostile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// startUpgradable starts a daemon under a supervisor, so that it can be upgraded.
+func startUpgradable(t *testing.T, yaml string) *Daemon {
+	t.Helper()
+	dir := t.TempDir()
+	return StartIn(t, gotgtd, dir, yaml, upgraded.Path(t), "run", "--control", filepath.Join(dir, "upgraded.sock"), "--")
+}
+
+// family is what the daemon's processes have in use together, in bytes, generations and
+// supervisor alike, without what they share by the program's file. What is in memory files and
+// mapped nowhere is not in it.
+func (d *Daemon) family() (total int64) {
+	parents, used := map[int]int{}, map[int]int64{}
+	entries, _ := filepath.Glob("/proc/[0-9]*/status")
+	for _, path := range entries {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		for line := range strings.Lines(string(text)) {
+			var v int64
+			if _, err := fmt.Sscanf(line, "PPid: %d", &v); err == nil {
+				parents[pid] = int(v)
+			}
+			for _, field := range []string{"RssAnon", "RssShmem"} {
+				if _, err := fmt.Sscanf(line, field+": %d kB", &v); err == nil {
+					used[pid] += v << 10
+				}
+			}
+		}
+	}
+	for pid, n := range used {
+		for p := pid; p > 1; p = parents[p] {
+			if p == d.PID() {
+				total += n
+				break
+			}
+		}
+	}
+	return total
+}
+
+// peak is the most that family was while f ran.
+func (d *Daemon) peak(f func()) (most int64) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			most = max(most, d.family())
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}()
+	f()
+	close(stop)
+	<-done
+	return most
+}
+
+// halfWritten is a session that has a write of 8 MiB of which a block is missing, and whose read of 8 MiB it
+// has not taken.
+type halfWritten struct {
+	c    *Client
+	data []byte
+	r2t  PDU    // the last one
+	sent uint32 // PDUs that answer it
+}
+
+// holdMuch makes the daemon hold 16 MiB for a session, and does not wait until it does.
+func holdMuch(t *testing.T, d *Daemon, n int) *halfWritten {
+	t.Helper()
+	h := &halfWritten{c: d.LoginAs(t, n, "MaxRecvDataSegmentLength=65536")}
+	h.data = bytes.Repeat([]byte(fmt.Sprintf("%8d", n)), big/8)
+	err := errors.Join(h.c.Settle(), h.c.Send(h.c.Command(Transfer(true, innocentBlocks, bigBlocks), true, big, nil)))
+	for sent := 0; err == nil && sent < big-innocentBlock; {
+		if h.r2t, err = h.c.Expect(R2T); err == nil {
+			from := int(h.r2t.Get(40))
+			sent = min(from+int(h.r2t.Get(44)), big-innocentBlock)
+			err = h.send(from, sent)
+		}
+	}
+	if err == nil {
+		err = h.c.Send(h.c.Command(Transfer(false, 2*innocentBlocks, bigBlocks), false, big, nil))
+	}
+	if err != nil {
+		t.Fatalf("session %d: %v", n, err)
+	}
+	return h
+}
+
+// send answers the R2T with the bytes from from to before to.
+func (h *halfWritten) send(from, to int) error {
+	const segment = 64 << 10
+	end := int(h.r2t.Get(40) + h.r2t.Get(44))
+	for at := from; at < to; at += segment {
+		p := NewPDU(DataOut, false, h.data[at:min(at+segment, to)])
+		if at+len(p.Data) < end {
+			p.Header[1] = 0
+		}
+		p.SetLUN(1)
+		p.Set(16, h.r2t.Tag())
+		p.Set(20, h.r2t.Get(20))
+		p.Set(36, h.sent)
+		p.Set(40, uint32(at))
+		if h.sent++; at+len(p.Data) == end {
+			h.sent = 0
+		}
+		if err := h.c.Send(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish takes what is to be read, sends what is missing, and says what is wrong with the outcome.
+func (h *halfWritten) finish() error {
+	for got := 0; got < big; {
+		p, err := h.c.Expect(DataIn)
+		if err != nil {
+			return err
+		}
+		if want := bytes.Repeat([]byte{0x5a}, len(p.Data)); !bytes.Equal(p.Data, want) {
+			return fmt.Errorf("the read has other data at %d", p.Get(40))
+		}
+		got += len(p.Data)
+	}
+	if err := h.send(big-innocentBlock, big); err != nil {
+		return err
+	}
+	if p, err := h.c.Expect(SCSIResponse); err != nil || p.Header[2] != 0 || p.Header[3] != 0 {
+		return fmt.Errorf("the write ends with response %#x, status %#x, %v", p.Header[2], p.Header[3], err)
+	}
+	if err := h.c.Send(h.c.Command(Transfer(false, innocentBlocks, bigBlocks), false, big, nil)); err != nil {
+		return err
+	}
+	for got := 0; got < big; {
+		p, err := h.c.Expect(DataIn)
+		if err != nil {
+			return err
+		}
+		if at := int(p.Get(40)); !bytes.Equal(p.Data, h.data[at:at+len(p.Data)]) {
+			return fmt.Errorf("what was written reads as something else at %d", at)
+		}
+		got += len(p.Data)
+	}
+	return nil
+}
+
+// TestUpgradeWhileMuchIsHeld upgrades while sessions hold a gigabyte: the innocent hardly waits, there is
+// no second gigabyte, and those who hold it go on where they were.
+func TestUpgradeWhileMuchIsHeld(t *testing.T) {
+	const sessions = 64 // of 16 MiB
+	d := startUpgradable(t, Config("limits:\n  memory: 2GiB\n"))
+	filler := d.Login(t, 1)
+	if err := errors.Join(filler.Settle(), fillBlocks(filler, 2*innocentBlocks)); err != nil {
+		t.Fatal(err)
+	}
+	i := LogIn(t, d)
+	i.For(t, 300*time.Millisecond)
+	alone := i.For(t, time.Second)
+	idle := d.family()
+	var held []*halfWritten
+	for n := range sessions {
+		held = append(held, holdMuch(t, d, n))
+	}
+	last := int64(-1)
+	waitFor(t, "nothing comes any more", func() bool {
+		now := d.family()
+		defer func() { last = now }()
+		time.Sleep(300 * time.Millisecond)
+		return now > idle+(64<<20) && now-last < 1<<20
+	})
+	before := d.family()
+	var took time.Duration
+	var told string
+	var peak int64
+	during := i.While(t, func() {
+		peak = d.peak(func() {
+			begin := time.Now()
+			told = upgrade(t, d)
+			took = time.Since(begin)
+		})
+	})
+	var group sync.WaitGroup
+	errs := make([]error, sessions)
+	for n, h := range held {
+		if n%8 != 0 {
+			h.c.Close()
+			continue
+		}
+		group.Go(func() { // one after the other would be as slow as it is long
+			if err := h.finish(); err != nil {
+				errs[n] = fmt.Errorf("session %d: %w", n, err)
+			}
+		})
+		group.Wait()
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.Errorf("what was held is not what it was: %v\n%s", err, d.Log())
+	}
+	Figure(t, "%s", told)
+	Figure(t, "held %s; upgrade in %v; memory of all processes %s before, at most +%s; innocent alone: %v; during: %v",
+		MiB(before-idle), took, MiB(before), MiB(peak-before), alone, during)
+	if during.Max() > time.Second { // 250 ms is what must hold on a machine of one's own
+		t.Errorf("the innocent waited for %v", during.Max())
+	}
+	if peak-before > 160<<20 { // 64 MiB, and what is on its way
+		t.Errorf("the upgrade took %s more than was held", MiB(peak-before))
+	}
+}
+
+// fillBlocks writes 8 MiB of 5ah.
+func fillBlocks(c *Client, lba uint64) error {
+	const part = 256 << 10
+	data := bytes.Repeat([]byte{0x5a}, part)
+	for at := 0; at < big; at += part {
+		err := c.Send(c.Command(Transfer(true, lba+uint64(at/innocentBlock), part/innocentBlock), true, part, nil))
+		if err != nil {
+			return err
+		}
+		r, err := c.Expect(R2T)
+		if err != nil {
+			return err
+		}
+		p := NewPDU(DataOut, false, data)
+		p.SetLUN(1)
+		p.Set(16, r.Tag())
+		p.Set(20, r.Get(20))
+		if err := c.Send(p); err != nil {
+			return err
+		}
+		if _, err := c.Expect(SCSIResponse); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func waitFor(t *testing.T, what string, reached func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !reached(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it did not come to this: %s", what)
+		}
+	}
+}

@@ -12,9 +12,11 @@ import (
 )
 
 // scheduler runs the tasks that may block on a bounded number of goroutines.
-// Sessions take turns, one task each, so that a busy one does not starve the
-// others, and none may hold more than half of the workers. Nor may the tasks of one
-// logical unit: a store that hangs does not take the workers of the others.
+// Sessions take turns, and the next is that of who has used the workers for the shortest
+// time, so that a busy one does not starve the others. None may hold more than half of the
+// workers. Nor may the tasks of one logical unit: a store that hangs does not take the workers
+// of the others. Long commands ([scsi.Command.Long]) run one at a time on a logical unit, and
+// in slices, after each of which they wait for their turn again.
 type scheduler struct {
 	node *Node
 	max  int // workers
@@ -22,7 +24,7 @@ type scheduler struct {
 	mu     ranked.Mutex // protects the fields below and every session's queue
 	idle   sync.Cond    // signalled when a worker ends
 	active int
-	ring   []*session // sessions that have a task to run, in the order of their turns
+	turns  turns // of the sessions that have a task to run
 	units  map[unitKey]*unitShare
 	spare  *unitShare // the one forgotten last, to be used again
 }
@@ -39,6 +41,7 @@ func (t *task) unit() unitKey { return unitKey{t.sess.target, t.req.LUN} }
 // last running task.
 type unitShare struct {
 	running int
+	long    bool       // one of them is long
 	waiting []*session // that have a task for it which may not run yet, each once
 }
 
@@ -47,7 +50,7 @@ type queue struct {
 	waiting atomic.Int32 // len(tasks), to look at without the lock
 	tasks   []*task
 	running int
-	listed  bool // in the scheduler's ring
+	usage   usage
 }
 
 func (w *scheduler) init(n *Node, workers int) {
@@ -56,12 +59,17 @@ func (w *scheduler) init(n *Node, workers int) {
 	w.idle.L = &w.mu
 }
 
-// add queues a ready task. The caller holds the session's mutex.
+// add queues a ready task; one that has begun goes on before the others. The caller holds
+// the session's mutex.
 func (w *scheduler) add(t *task) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	q := &t.sess.queue
-	q.tasks = append(q.tasks, t)
+	if t.cmd.Progress() > 0 {
+		q.tasks = slices.Insert(q.tasks, 0, t)
+	} else {
+		q.tasks = append(q.tasks, t)
+	}
 	q.waiting.Store(int32(len(q.tasks)))
 	w.listLocked(t.sess)
 }
@@ -98,11 +106,10 @@ func (w *scheduler) share() int { return (w.max + 1) / 2 }
 // it, and sees that there is a worker.
 func (w *scheduler) listLocked(s *session) {
 	q := &s.queue
-	if q.listed || len(q.tasks) == 0 || q.running >= w.share() || q.tasks[0].conn.out.Full() || w.eligibleLocked(s) < 0 {
+	if q.usage.listed || len(q.tasks) == 0 || q.running >= w.share() || q.tasks[0].conn.out.Full() || w.eligibleLocked(s) < 0 {
 		return
 	}
-	q.listed = true
-	w.ring = append(w.ring, s)
+	w.turns.add(s)
 	w.startLocked()
 }
 
@@ -112,7 +119,7 @@ func (w *scheduler) listLocked(s *session) {
 func (w *scheduler) eligibleLocked(s *session) int {
 	for i, t := range s.queue.tasks {
 		u := w.units[t.unit()]
-		if u == nil || u.running < w.share() {
+		if u == nil || u.running < w.share() && !(u.long && t.cmd.Long()) {
 			return i
 		}
 		if !slices.Contains(u.waiting, s) {
@@ -133,12 +140,16 @@ func (w *scheduler) beganLocked(t *task) {
 		w.units[t.unit()] = u
 	}
 	u.running++
+	u.long = u.long || t.cmd.Long()
 }
 
-// endedLocked counts a task that a worker is done with, of a session and unit.
-func (w *scheduler) endedLocked(s *session, key unitKey) {
+// endedLocked counts a task that a worker is done with, of a session and unit, and what
+// time it has taken.
+func (w *scheduler) endedLocked(s *session, key unitKey, long bool, took time.Duration) {
 	s.queue.running--
+	s.queue.usage.used += took
 	u := w.units[key]
+	u.long = u.long && !long
 	waiting := u.waiting
 	u.waiting = nil
 	if u.running--; u.running == 0 {
@@ -152,7 +163,7 @@ func (w *scheduler) endedLocked(s *session, key unitKey) {
 }
 
 func (w *scheduler) startLocked() {
-	if w.active < w.max && len(w.ring) > 0 && !w.node.stopped() {
+	if w.active < w.max && len(w.turns.list) > 0 && !w.node.stopped() {
 		w.active++
 		w.node.wg.Add(1)
 		go w.worker()
@@ -161,11 +172,9 @@ func (w *scheduler) startLocked() {
 
 // next takes the first task of the session whose turn it is.
 func (w *scheduler) nextLocked() *task {
-	for len(w.ring) > 0 && !w.node.stopped() {
-		s := w.ring[0]
-		w.ring = slices.Delete(w.ring, 0, 1)
+	for len(w.turns.list) > 0 && !w.node.stopped() {
+		s := w.turns.next()
 		q := &s.queue
-		q.listed = false
 		i := w.eligibleLocked(s)
 		if i < 0 {
 			continue
@@ -189,18 +198,18 @@ func (w *scheduler) worker() {
 			break
 		}
 		w.mu.Unlock()
-		s, unit := t.sess, t.unit()
-		w.run(t)
+		s, unit, long, began := t.sess, t.unit(), t.cmd.Long(), time.Now()
+		w.run(t, began)
 		w.mu.Lock()
-		w.endedLocked(s, unit)
+		w.endedLocked(s, unit, long, time.Since(began))
 	}
 	w.active--
 	w.idle.Broadcast()
 	w.mu.Unlock()
 }
 
-// run executes one task, unless it was aborted on its way here.
-func (w *scheduler) run(t *task) {
+// run executes one task, or a slice of it, unless it was aborted on its way here.
+func (w *scheduler) run(t *task, now time.Time) {
 	s, c := t.sess, t.conn
 	s.mu.Lock()
 	if t.aborted {
@@ -212,7 +221,7 @@ func (w *scheduler) run(t *task) {
 		s.mu.Unlock()
 	} else {
 		t.moveLocked(taskRunning)
-		t.started = time.Now()
+		t.started = now
 		s.mu.Unlock()
 		s.execute(t)
 	}
@@ -249,7 +258,7 @@ func (w *scheduler) quiesce(give <-chan struct{}) bool {
 func (w *scheduler) resume() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for range min(len(w.ring), w.max) {
+	for range min(len(w.turns.list), w.max) {
 		w.startLocked()
 	}
 }

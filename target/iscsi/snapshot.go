@@ -76,6 +76,7 @@ type TaskState struct {
 	Done        bool      `cbor:"14,keyasint"` // its outcome is known: Status and Sense
 	Status      uint8     `cbor:"15,keyasint"`
 	Sense       []byte    `cbor:"16,keyasint"`
+	Progress    uint64    `cbor:"17,keyasint,omitempty"` // bytes that are done; who does not know it begins anew
 }
 
 // PendingState is a request that is ahead of ExpCmdSN.
@@ -225,6 +226,7 @@ func (t *task) snapshot() TaskState {
 		CID: t.conn.cid, State: t.phase, Order: t.order, Received: t.received, Unsolicited: t.unsolicited,
 		OutSN: t.outSN, Asked: t.asked, R2Ts: t.r2ts[:t.openR2Ts], R2TSN: t.r2tSN, Broken: t.broken, Aborted: t.aborted,
 		Done: t.cmd.Done(), Status: uint8(t.cmd.Status), Sense: t.cmd.Sense,
+		Progress: t.cmd.Progress(),
 	}
 	t.req.Encode(&st.BHS)
 	st.Data = t.arrived()
@@ -482,6 +484,7 @@ func (s *session) rearm(t *task, st *TaskState) {
 		t.cmd.Settle(scsi.Status(st.Status), st.Sense)
 	case t.broken == 0:
 		s.nexus.Reprepare(&t.cmd)
+		t.cmd.Resume(st.Progress)
 		t.setWant()
 	}
 }

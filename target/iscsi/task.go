@@ -335,11 +335,15 @@ func (s *session) proceed(t *task, run bool) {
 	s.complete(t)
 }
 
-// execute runs a task on a worker.
+// execute runs a task on a worker: all of it or a slice, after which it waits for a worker
+// again.
 func (s *session) execute(t *task) {
 	if !t.settled() {
 		t.setOut()
-		s.nexus.Execute(&t.cmd)
+		if !s.nexus.ExecuteSlice(&t.cmd) {
+			s.schedule(t)
+			return
+		}
 	}
 	s.complete(t)
 }

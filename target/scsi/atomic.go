@@ -11,7 +11,7 @@ import (
 // atomicOperations are the commands that read and write in one step. They have
 // the medium alone, so no other command sees or changes the blocks meanwhile.
 func atomicOperations() []operation {
-	const alone = opNeedsMedium | opAlone | opWrites
+	const alone = opNeedsMedium | opAlone | opWrites | opLong
 	return []operation{
 		{code: 0x89, action: noAction, flags: alone, access: reservation.Write, usage: "\x18\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\xff\x00",
 			prepare: prepareCompareAndWrite, run: runCompareAndWrite},

@@ -96,7 +96,11 @@ type execState struct {
 	blocks uint32
 	direct bool // the command addresses blocks: lba and blocks count
 	fua    bool
-	began  time.Time // when Prepare or Reprepare was called, if somebody observes
+
+	progress uint64    // bytes that are done, see slice.go
+	until    time.Time // when the slice ends; zero: all of the command is one
+
+	began time.Time // when Prepare or Reprepare was called, if somebody observes
 }
 
 // Reset makes c ready for another command. Its Pool stays; its In and Buffer, which the

@@ -14,6 +14,7 @@ const (
 	opAlone                        // holds the medium lock alone while it executes
 	opStore                        // needs the store open while it executes, and no block kept still
 	opThin                         // there only if the logical unit is thin provisioned
+	opLong                         // see Command.Long
 	opEases                        // may do what an SPC reservation lets pass: see accessOf
 )
 

@@ -12,13 +12,13 @@ import (
 // (SBC-3 4.7), with WRITE SAME.
 func provisioningOperations() []operation {
 	return []operation{
-		{code: 0x42, action: noAction, flags: opChanges | opThin, access: reservation.Write, usage: "\x00\x00\x00\x00\x00\x00\xff\xff",
+		{code: 0x42, action: noAction, flags: opChanges | opThin | opLong, access: reservation.Write, usage: "\x00\x00\x00\x00\x00\x00\xff\xff",
 			prepare: prepareUnmap, run: runUnmap},
-		{code: 0x41, action: noAction, flags: opChanges, access: reservation.Write, usage: "\x08\xff\xff\xff\xff\x00\xff\xff",
+		{code: 0x41, action: noAction, flags: opChanges | opLong, access: reservation.Write, usage: "\x08\xff\xff\xff\xff\x00\xff\xff",
 			prepare: prepareWriteSame, run: runWriteSame},
-		{code: 0x93, action: noAction, flags: opChanges, access: reservation.Write, usage: "\x09\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
+		{code: 0x93, action: noAction, flags: opChanges | opLong, access: reservation.Write, usage: "\x09\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
 			prepare: prepareWriteSame, run: runWriteSame},
-		{code: 0x9e, action: 0x12, flags: opBlocks, access: reservation.Read, usage: "\x1f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
+		{code: 0x9e, action: 0x12, flags: opBlocks | opLong, access: reservation.Read, usage: "\x1f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
 			prepare: prepareLBAStatus, run: runLBAStatus},
 	}
 }
@@ -50,9 +50,8 @@ type extent struct {
 }
 
 // runUnmap is UNMAP (SBC-3 5.22). Every descriptor is checked before the
-// first is carried out.
+// first is carried out, and again in each slice.
 func runUnmap(c *Command) {
-	lu := c.exec.at.lu
 	if c.Length == 0 {
 		c.good()
 		return
@@ -61,16 +60,39 @@ func runUnmap(c *Command) {
 	if !ok {
 		return
 	}
+	lu, before := c.exec.at.lu, uint64(0) // bytes of the extents before
 	for _, e := range extents {
-		if e.blocks == 0 {
-			continue
-		}
-		if err := lu.can.Discarder.Discard(int64(e.lba<<lu.shift), int64(e.blocks)<<lu.shift); err != nil {
-			c.failStorage(freeing, e.lba, err)
+		// inPieces counts the bytes of all extents: each begins so much earlier.
+		n, began := uint64(e.blocks)<<lu.shift, c.exec.progress
+		if !c.inPieces(e.lba<<lu.shift-before, before+n, freedBytes, c.free) {
 			return
+		}
+		before += n
+		if c.exec.progress > began && c.yields() {
+			return // also after the last one: there may be a flush to come
 		}
 	}
 	c.changed()
+}
+
+// free is a piece of work that frees.
+func (c *Command) free(off, n uint64) bool {
+	lu := c.exec.at.lu
+	if err := lu.can.Discarder.Discard(int64(off), int64(n)); err != nil {
+		c.failStorage(freeing, off>>lu.shift, err)
+		return false
+	}
+	return true
+}
+
+// zero is a piece of work that zeroes.
+func (c *Command) zero(off, n uint64) bool {
+	lu := c.exec.at.lu
+	if err := lu.can.Zeroer.WriteZeroes(int64(off), int64(n)); err != nil {
+		c.failStorage(writing, off>>lu.shift, err)
+		return false
+	}
+	return true
 }
 
 // decodeUnmap returns the extents of an UNMAP parameter list (SBC-3 5.22.2).
@@ -164,21 +186,17 @@ func runWriteSame(c *Command) {
 		}
 		block = c.Out
 	}
-	off, n := int64(c.exec.lba<<lu.shift), int64(c.exec.blocks)<<lu.shift
-	var err error
-	work := writing
+	off, n := c.exec.lba<<lu.shift, uint64(c.exec.blocks)<<lu.shift
+	var all bool
 	switch zeros := isZero(block); {
 	case zeros && c.CDB[1]&sameUnmap != 0:
-		work = freeing
-		err = lu.can.Discarder.Discard(off, n)
+		all = c.inPieces(off, n, freedBytes, c.free)
 	case zeros && lu.can.Zeroer != nil:
-		err = lu.can.Zeroer.WriteZeroes(off, n)
+		all = c.inPieces(off, n, freedBytes, c.zero)
 	default:
-		c.writeRepeated(block)
-		return
+		all = c.writeRepeated(block, off, n)
 	}
-	if err != nil {
-		c.failStorage(work, c.exec.lba, err)
+	if !all {
 		return
 	}
 	lu.stats.written(int(n))
@@ -196,11 +214,10 @@ func isZero(p []byte) bool {
 	return true
 }
 
-// writeRepeated writes block, zeros if it is nil, to every block that the
-// command addresses.
-func (c *Command) writeRepeated(block []byte) {
+// writeRepeated writes block, zeros if it is nil, again and again to n bytes from off on. It
+// reports whether all is done, as inPieces does.
+func (c *Command) writeRepeated(block []byte, off, n uint64) bool {
 	lu := c.exec.at.lu
-	n := uint64(c.exec.blocks) << lu.shift
 	scratch := c.Pool.Get(int(min(scratchBytes, n)))
 	defer scratch.Release()
 	if block == nil {
@@ -210,18 +227,13 @@ func (c *Command) writeRepeated(block []byte) {
 			copy(scratch.B[i:], block)
 		}
 	}
-	off := c.exec.lba << lu.shift
-	for done := uint64(0); done < n; {
-		p := scratch.B[:min(uint64(len(scratch.B)), n-done)]
-		if k, err := lu.store.WriteAt(p, int64(off+done)); err != nil {
-			c.failStorage(writing, (off+done+uint64(k))>>lu.shift, err)
-			return
+	return c.inPieces(off, n, scratchBytes, func(off, n uint64) bool {
+		k, err := lu.store.WriteAt(scratch.B[:n], int64(off))
+		if err != nil {
+			c.failStorage(writing, (off+uint64(k))>>lu.shift, err)
 		}
-		done += uint64(len(p))
-	}
-	lu.stats.written(int(n))
-	c.exec.nexus.stats.written(int(n))
-	c.changed()
+		return err == nil
+	})
 }
 
 func prepareLBAStatus(c *Command) {

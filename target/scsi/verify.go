@@ -11,8 +11,8 @@ import (
 // verifyOperations are the commands that look at blocks without returning
 // them.
 func verifyOperations() []operation {
-	const read = opBlocks
-	const both = opNeedsMedium | opAlone | opWrites
+	const read = opBlocks | opLong
+	const both = opNeedsMedium | opAlone | opWrites | opLong
 	return []operation{
 		{code: 0x2f, action: noAction, flags: read, access: reservation.Read, usage: "\x16\xff\xff\xff\xff\x00\xff\xff",
 			prepare: prepareVerify, run: runVerify},
@@ -99,30 +99,31 @@ func (c *Command) hasOneBlock() bool {
 	return false
 }
 
-// scratchBytes is how much of the medium is looked at in one step, a multiple
-// of every block size.
-const scratchBytes = 256 << 10
-
 // compareBlocks reads n bytes from the command's first block on and compares
 // them with data: nothing when it is nil, itself again and again when it is
-// one block. It reports whether all is equal; if not, the command has failed.
+// one block. It reports whether all is done and equal, as inPieces does.
 func (c *Command) compareBlocks(data []byte, n uint64) bool {
-	lu := c.exec.at.lu
 	scratch := c.Pool.Get(scratchBytes)
 	defer scratch.Release()
-	off := c.exec.lba << lu.shift
-	for done := uint64(0); done < n; {
-		p := scratch.B[:min(scratchBytes, n-done)]
-		if k, err := lu.store.ReadAt(p, int64(off+done)); err != nil {
-			c.failStorage(reading, (off+done+uint64(k))>>lu.shift, err)
-			return false
-		}
-		if at := firstDifference(p, data, done); data != nil && at >= 0 {
-			lba := (off + done + uint64(at)) >> lu.shift
-			c.fail(sense{key: keyMiscompare, code: ascMiscompare}.withInfo(lba))
-			return false
-		}
-		done += uint64(len(p))
+	return c.inPieces(c.exec.lba<<c.exec.at.lu.shift, n, scratchBytes, func(off, n uint64) bool {
+		return c.compare(scratch.B[:n], data, off)
+	})
+}
+
+// compare reads what scratch has room for from off on, and compares it with the part of
+// data that belongs there. It reports whether that is equal; if not, the command has failed.
+func (c *Command) compare(scratch, data []byte, off uint64) bool {
+	lu := c.exec.at.lu
+	if k, err := lu.store.ReadAt(scratch, int64(off)); err != nil {
+		c.failStorage(reading, (off+uint64(k))>>lu.shift, err)
+		return false
+	}
+	if data == nil {
+		return true
+	}
+	if at := firstDifference(scratch, data, off-c.exec.lba<<lu.shift); at >= 0 {
+		c.fail(sense{key: keyMiscompare, code: ascMiscompare}.withInfo((off + uint64(at)) >> lu.shift))
+		return false
 	}
 	return true
 }
@@ -162,17 +163,26 @@ func prepareWriteVerify(c *Command) {
 }
 
 // runWriteVerify is WRITE AND VERIFY (SBC-3 5.34 to 5.37). It has the medium
-// alone, so that no other write comes between.
+// alone for each piece, so that no other write comes between that and its verification.
 func runWriteVerify(c *Command) {
-	if !c.writeOut() {
-		return
-	}
-	data := c.wholeBlocks()
-	n := uint64(len(data))
-	if c.byteCheck() == compareNothing {
-		data = nil
-	}
-	if c.compareBlocks(data, n) {
+	lu, data := c.exec.at.lu, c.wholeBlocks()
+	scratch := c.Pool.Get(min(durableBytes, len(data)))
+	defer scratch.Release()
+	first := c.exec.lba << lu.shift
+	if c.inPieces(first, uint64(len(data)), durableBytes, func(off, n uint64) bool {
+		p := data[off-first:][:n]
+		k, err := lu.write(p, int64(off), c.exec.fua)
+		if err != nil {
+			c.failStorage(writing, (off+uint64(k))>>lu.shift, err)
+			return false
+		}
+		compared := data
+		if c.byteCheck() == compareNothing {
+			compared = nil
+		}
+		return c.compare(scratch.B[:n], compared, off)
+	}) {
+		c.written(len(data), 0, nil)
 		c.good()
 	}
 }

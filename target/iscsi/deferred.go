@@ -78,10 +78,17 @@ func (d *deferred) release() {
 }
 
 // abortLocked aborts the tasks that match at the wish of their own I_T nexus: they get
-// no answer. Those running end later and then release d, which may be nil.
+// no answer. Those running end later and then release d. With nil the nexus is lost, and
+// nobody waits for those running: they keep the blocks that they change until they end.
 func (s *session) abortLocked(match func(*task) bool, d *deferred) {
 	for _, t := range s.tasks {
-		if !match(t) || t.aborted && !t.told {
+		if !match(t) {
+			continue
+		}
+		if d == nil && t.phase == taskRunning {
+			t.cmd.KeepRange()
+		}
+		if t.aborted && !t.told {
 			continue
 		}
 		t.aborted, t.told = true, false
@@ -181,6 +188,7 @@ func (s *session) dropLocked(t *task) {
 func (s *session) finishAbortLocked(t *task) []*deferred {
 	list := t.deferred
 	t.deferred = nil
+	t.cmd.ReleaseRange()
 	if t.told {
 		if t.phase == taskReady {
 			t.moveLocked(taskRunning)

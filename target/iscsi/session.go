@@ -245,6 +245,7 @@ func (s *session) end(why error) {
 		s.endReason = why
 	}
 	conns := s.connsLocked()
+	s.abortLocked(func(*task) bool { return true }, nil)
 	s.mu.Unlock()
 	for _, c := range conns {
 		c.close(why)

@@ -98,6 +98,7 @@ type execState struct {
 	fua    bool
 
 	progress uint64    // bytes that are done, see slice.go
+	kept     bool      // see KeepRange; the transport's
 	until    time.Time // when the slice ends; zero: all of the command is one
 
 	began time.Time // when Prepare or Reprepare was called, if somebody observes

@@ -84,6 +84,8 @@ type LogicalUnit struct {
 	open   sync.RWMutex
 	closed bool // changes with both locks held
 
+	lost lostWrites
+
 	modes sync.Mutex // serializes changes of mode pages
 }
 

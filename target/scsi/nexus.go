@@ -224,7 +224,7 @@ func (n *Nexus) tryExecute(c *Command) bool {
 	if op.flags&opMedium == 0 {
 		return op.try(c)
 	}
-	if !lu.medium.TryRLock() {
+	if op.flags&opWrites != 0 && lu.lost.holdBack(c) || !lu.medium.TryRLock() {
 		return false
 	}
 	defer lu.medium.RUnlock()
@@ -258,6 +258,10 @@ func (n *Nexus) execute(c *Command) {
 		return
 	}
 	op, lu := c.exec.op, c.exec.at.lu
+	if op.flags&opWrites != 0 && !lu.lost.wait(c) {
+		c.AbortForOthers() // it is aborted already, and nobody is told how it ends
+		return
+	}
 	switch {
 	case op.flags&opAlone != 0:
 		lu.medium.Lock()

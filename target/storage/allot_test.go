@@ -59,14 +59,29 @@ func TestSizeNeverShrinks(t *testing.T) {
 	}
 }
 
-func TestSizeIsNothingToReaders(t *testing.T) {
+// TestSizeIsTheLeastForReaders opens for reading what has another size: more is there to be
+// read, less is never served.
+func TestSizeIsTheLeastForReaders(t *testing.T) {
 	s, path := create(t, 1<<20)
 	s.Close()
-	for _, size := range []int64{512, 2 << 20} {
+	for _, size := range []int64{512, 1 << 20} {
 		s := open(t, storage.Options{Path: path, Size: size, ReadOnly: true, Create: true})
 		if s.Info().Size != 1<<20 {
 			t.Errorf("with size %d it has %d bytes", size, s.Info().Size)
 		}
+	}
+	s, err := storage.OpenFile(storage.Options{Path: path, Size: 1<<20 + 512, ReadOnly: true})
+	if err == nil {
+		s.Close()
+		t.Fatal("a file that is too short is served")
+	}
+	for _, part := range []string{path, "less than the size of", "opened for reading alone", "lower size or leave it out"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("no %q in %q", part, err)
+		}
+	}
+	if size, _ := stat(t, path); size != 1<<20 {
+		t.Errorf("the file has %d bytes", size)
 	}
 }
 

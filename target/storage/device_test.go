@@ -67,12 +67,17 @@ func attach(path string, sector uint32) (*os.File, error) {
 
 func TestDeviceConforms(t *testing.T) {
 	path := loopDevice(t, 4<<20, 512)
-	size := int64(1 << 30) // a device does not grow
-	if !strings.HasPrefix(path, "/dev/") {
-		size = 4 << 20 // the file that stands in would
+	if strings.HasPrefix(path, "/dev/") { // the file that stands in would grow
+		s, err := storage.OpenFile(storage.Options{Path: path, Size: 1 << 30, Create: true})
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "it is a device") {
+			t.Errorf("a device that is too short: %v", err)
+		}
 	}
 	storagetest.TestStore(t, func() storage.Store {
-		s, err := storage.OpenFile(storage.Options{Path: path, Size: size, Create: true})
+		s, err := storage.OpenFile(storage.Options{Path: path, Size: 4 << 20, Create: true})
 		if err != nil {
 			t.Fatal(err)
 		}

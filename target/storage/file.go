@@ -97,11 +97,26 @@ func newFile(f *os.File, o *Options) (*file, error) {
 	if size == 0 {
 		return fail(fmt.Errorf("it holds no block of %d bytes", s.unit))
 	}
+	if size < o.Size-o.Size%s.unit {
+		return fail(fmt.Errorf("it has %s, less than the size of %s, and does not grow, as %s: find out where the rest is, or lower size or leave it out",
+			bytesText(size), bytesText(o.Size), s.rigidity()))
+	}
 	s.size.Store(size)
 	if !s.readOnly {
 		s.granularity = discardGranularity(fd, &st, size)
 	}
 	return s, nil
+}
+
+// rigidity says why a file that is too short has not been made longer.
+func (s *file) rigidity() string {
+	switch {
+	case s.device:
+		return "it is a device"
+	case s.readOnly:
+		return "it is opened for reading alone"
+	}
+	return "somebody has cut it while it was opened"
 }
 
 // Info returns the store's properties.

@@ -17,8 +17,8 @@ type Options struct {
 
 	// Size is the size in bytes of a regular file: of one that Create makes, and
 	// one that is shorter grows to it, durably. One that is longer is an error,
-	// since a file is never shrunk. 0: a file keeps its size. It means nothing with
-	// ReadOnly, or to a device.
+	// since a file is never shrunk. With ReadOnly, and of a device, which do not grow, it
+	// is the least that there must be: a store is never served short. 0: a file keeps its size.
 	Size int64
 
 	// Preallocate takes the whole space of a file that is made or grown.

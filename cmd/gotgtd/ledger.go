@@ -19,6 +19,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/plan"
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 const (
@@ -37,8 +38,9 @@ const (
 // A ledger remembers over restarts which numbers were given, in a file of the
 // state folder.
 type ledger struct {
-	path    string // empty: nothing is remembered
-	text    []byte // what is at path
+	path    string    // empty: nothing is remembered
+	text    []byte    // what is at path
+	written time.Time // when that was written
 	targets []ledgerTarget
 }
 
@@ -88,7 +90,7 @@ func openLedger(dir string) (*ledger, error) {
 		return nil, fmt.Errorf("can't read the numbers of targets and LUNs in %q (mend it, or move it away if every number is in the configuration): %w", l.path, err)
 	}
 	l.targets, l.text = f.Targets, text
-	return l, nil
+	return l, l.stat()
 }
 
 // readPrivate reads a file of the state folder.
@@ -105,8 +107,8 @@ func readPrivate(path string) ([]byte, error) {
 // the configuration that they end up in would name that.
 func (f *ledgerFile) check() error {
 	for _, t := range f.Targets {
-		if t.TID < 1 || t.TID > 65535 {
-			return fmt.Errorf("target %q has TID %d, which is none of 1 to 65535", t.Name, t.TID)
+		if t.TID < 1 || t.TID > config.MaxTID {
+			return fmt.Errorf("target %q has TID %d, which is none of 1 to %d", t.Name, t.TID, config.MaxTID)
 		}
 		for _, u := range t.LUNs {
 			if u.LUN > scsi.MaxLUN {
@@ -119,45 +121,61 @@ func (f *ledgerFile) check() error {
 
 // numbers returns what is remembered.
 func (l *ledger) numbers() config.Numbers {
-	n := config.Numbers{}
-	for _, t := range l.targets {
-		n.Set(t.Name, t.TID, "", 0)
-		for _, u := range t.LUNs {
-			n.Set(t.Name, t.TID, u.Path, u.LUN)
-		}
-	}
-	return n
+	return l.some(func(ledgerTarget, ledgerLUN) bool { return true })
 }
 
 // kept returns those of what is gone.
 func (l *ledger) kept() config.Numbers {
+	return l.some(func(t ledgerTarget, u ledgerLUN) bool { return t.Gone != "" || u.Gone != "" })
+}
+
+// some returns the numbers of the logical units that want returns true for. A target without
+// any is asked for once, with a logical unit that is not one.
+func (l *ledger) some(want func(ledgerTarget, ledgerLUN) bool) config.Numbers {
 	n := config.Numbers{}
 	for _, t := range l.targets {
-		if t.Gone != "" {
+		if want(t, ledgerLUN{}) {
 			n.Set(t.Name, t.TID, "", 0)
 		}
 		for _, u := range t.LUNs {
-			if t.Gone != "" || u.Gone != "" {
-				n.Set(t.Name, t.TID, u.Path, u.LUN)
+			if !want(t, u) {
+				continue
+			}
+			n.Set(t.Name, t.TID, u.Path, u.LUN)
+			if u.Store != "" {
+				n.SetStore(t.Name, u.Store, l.store(u, t.Gone == "" && u.Gone == ""))
 			}
 		}
 	}
 	return n
 }
 
+// store is what is known of a store that was served. One that was served to the last existed
+// when the file was written.
+func (l *ledger) store(u ledgerLUN, last bool) config.StoreNumber {
+	number := config.StoreNumber{LUN: u.LUN}
+	if !storage.Lasting(u.Store) {
+		number.Path = u.Path
+	}
+	if last {
+		number.Existed = l.written
+	}
+	return number
+}
+
 // moved lists the paths that lead to another store than when they were last
-// served.
+// served, as a logical unit of the same number.
 func (l *ledger) moved(r *plan.Running) []string {
-	was := make(map[string]string)
+	was := make(map[string]ledgerLUN)
 	for _, t := range l.targets {
 		for _, u := range t.LUNs {
-			was[t.Name+"\x00"+u.Path] = u.Store
+			was[t.Name+"\x00"+u.Path] = u
 		}
 	}
 	var list []string
 	for _, t := range r.Targets {
 		for _, u := range t.LUNs {
-			if old := was[t.Name+"\x00"+u.Path]; old != "" && u.Store != "" && old != u.Store {
+			if old := was[t.Name+"\x00"+u.Path]; old.Store != "" && u.Store != "" && old.Store != u.Store && old.LUN == u.LUN {
 				list = append(list, u.Path)
 			}
 		}
@@ -214,22 +232,35 @@ func (l *ledger) note(r *plan.Running) error {
 		return err
 	}
 	l.text = text
-	return nil
+	return l.stat()
+}
+
+// stat notes when the file was written, by the clock of those who make files.
+func (l *ledger) stat() error {
+	info, err := os.Stat(l.path)
+	if err == nil {
+		l.written = info.ModTime()
+	}
+	return err
 }
 
 // remember keeps what is known of logical units that were there before.
 func (t *ledgerTarget) remember(old []ledgerLUN, now time.Time) {
-	byPath, numbers := make(map[string]*ledgerLUN), make(map[uint16]bool)
+	byPath, stores, numbers := make(map[string]*ledgerLUN), make(map[string]bool), make(map[uint16]bool)
 	for i := range t.LUNs {
-		byPath[t.LUNs[i].Path], numbers[t.LUNs[i].LUN] = &t.LUNs[i], true
+		u := &t.LUNs[i]
+		byPath[u.Path], stores[u.Store], numbers[u.LUN] = u, true, true
 	}
 	var gone []ledgerLUN
 	for _, u := range old {
 		if n := byPath[u.Path]; n != nil {
-			if n.Store == "" { // one that can't be opened now is known all the same
+			if n.Store == "" && !stores[u.Store] { // one that can't be opened now is known all the same
 				n.Store = u.Store
 			}
 			continue
+		}
+		if u.Store != "" && stores[u.Store] {
+			continue // it is there, by another path
 		}
 		if u.Gone = stillKept(u.Gone, now); u.Gone != "" && !numbers[u.LUN] {
 			gone = append(gone, u)

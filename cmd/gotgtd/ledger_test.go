@@ -39,6 +39,9 @@ func TestLedger(t *testing.T) {
 	want.Set(a.Name, 2, "/one", 1)
 	want.Set(a.Name, 2, "/two: # x", 2)
 	want.Set(b.Name, 1, "", 0)
+	for i, u := range a.LUNs {
+		want.SetStore(a.Name, u.Store, config.StoreNumber{LUN: uint16(i + 1), Path: u.Path, Existed: reopen().written})
+	}
 	if d := cmp.Diff(want, reopen().numbers()); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
@@ -51,8 +54,41 @@ func TestLedger(t *testing.T) {
 	if err := l.note(running(a)); err != nil {
 		t.Fatal(err)
 	}
+	delete(want[a.Name].Stores, "file:1")
+	want.SetStore(a.Name, "file:9", config.StoreNumber{LUN: 1, Path: "/one", Existed: reopen().written})
+	want.SetStore(a.Name, "file:2", config.StoreNumber{LUN: 2, Path: "/two: # x"}) // nothing says that a file of this ID is this one
 	if d := cmp.Diff(want, reopen().numbers()); d != "" {
 		t.Errorf("what is gone is forgotten (-want +got):\n%s", d)
+	}
+}
+
+// TestLedgerKnowsStores: a disk that is served by another path is not gone, and one that
+// exchanged its path with another has not moved.
+func TestLedgerKnowsStores(t *testing.T) {
+	l, err := openLedger(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	luns := []plan.LUN{{LUN: 1, Path: "/one", Store: "file:1"}, {LUN: 2, Path: "/two", Store: "device:naa.5000"}}
+	served := running(plan.Target{Name: "iqn.2026-11.test:a", TID: 1, LUNs: luns})
+	if err := l.note(served); err != nil {
+		t.Fatal(err)
+	}
+	luns[0].Path, luns[1].Path = luns[1].Path, luns[0].Path
+	if list := l.moved(served); len(list) > 0 {
+		t.Errorf("moved: %v", list)
+	}
+	luns[0].Path = "/link"
+	if err := l.note(served); err != nil {
+		t.Fatal(err)
+	}
+	want := config.Numbers{}
+	want.Set("iqn.2026-11.test:a", 1, "/link", 1)
+	want.Set("iqn.2026-11.test:a", 1, "/one", 2)
+	want.SetStore("iqn.2026-11.test:a", "file:1", config.StoreNumber{LUN: 1, Path: "/link", Existed: l.written})
+	want.SetStore("iqn.2026-11.test:a", "device:naa.5000", config.StoreNumber{LUN: 2, Existed: l.written})
+	if d := cmp.Diff(want, l.numbers()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }
 

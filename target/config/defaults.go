@@ -30,15 +30,16 @@ func (c *Config) setDefaults(known Numbers) {
 			taken[t.TID] = true
 		}
 	}
-	for _, n := range known { // of targets that are gone
-		taken[n.TID] = true
+	gone := make(map[int]bool, len(known))
+	for _, n := range known {
+		gone[n.TID] = true
 	}
 	tid := 1
 	for i := range c.Targets {
 		t := &c.Targets[i]
 		if t.TID == 0 {
-			for taken[tid] {
-				tid++
+			if tid = freeTID(tid, taken, gone); tid > MaxTID { // the numbers of what is gone are free then
+				tid, gone = freeTID(1, taken, nil), nil
 			}
 			t.TID, taken[tid] = tid, true
 		}

@@ -152,7 +152,10 @@ func (b *tgtBuilder) target(t *tgtTarget) {
 		c.target.TID = b.known.tid(c.target.Name, b.taken)
 	}
 	if c.target.TID == 0 {
-		c.target.TID = b.known.nextTID(b.tid, b.taken)
+		var err error
+		if c.target.TID, err = b.known.nextTID(b.tid, b.taken); err != nil {
+			b.fail(t.head, at+".tid", err)
+		}
 	}
 	b.tid, b.taken[c.target.TID] = c.target.TID, true
 	b.luns(c, t.stores, shared)
@@ -195,31 +198,10 @@ func (b *tgtBuilder) luns(c *tgtContext, stores []*tgtStore, shared []tgtDirecti
 	slices.SortStableFunc(stores, func(x, y *tgtStore) int {
 		return cmp.Or(cmp.Compare(x.head.name, y.head.name), cmp.Compare(x.head.value, y.head.value))
 	})
-	taken := b.known.takenLUNs(c.target.Name)
-	own := map[uint16]bool{}
-	for _, s := range stores {
-		for _, d := range s.directives {
-			if n, err := parseLUN(d.value); err == nil && d.name == "lun" {
-				taken[n], own[n] = true, true
-			}
-		}
-	}
-	numbered := slices.ContainsFunc(shared, func(d tgtDirective) bool { return d.name == "lun" })
-	next, byOrder := uint16(1), false
-	for _, s := range stores {
-		l := LUN{Pos: s.head.pos}
+	numbers, byOrder := b.number(c.target.Name, stores, shared)
+	for i, s := range stores {
+		l := LUN{Pos: s.head.pos, Number: numbers[i]}
 		at := fmt.Sprintf("%s.luns[%d]", c.at, len(c.target.LUNs))
-		given := numbered || slices.ContainsFunc(s.directives, func(d tgtDirective) bool { return d.name == "lun" })
-		if n, ok := b.known.lun(c.target.Name, s.path()); !given && ok && !own[n] {
-			l.Number, own[n], given = n, true, true
-		}
-		byOrder = byOrder || !given
-		if !given {
-			for taken[next] {
-				next++
-			}
-			l.Number, taken[next] = next, true
-		}
 		b.lun(&l, at, s, shared)
 		l.SetTgtDefaults(c.target.TID)
 		c.target.LUNs = append(c.target.LUNs, l)

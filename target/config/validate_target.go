@@ -33,7 +33,7 @@ func (v *validator) targets() {
 
 func (v *validator) target(t *Target, at string) {
 	v.name(t, at+".name")
-	v.between(at+".tid", int64(t.TID), 1, 65535)
+	v.between(at+".tid", int64(t.TID), 1, MaxTID)
 	if len(t.Alias) > maxAlias || strings.ContainsRune(t.Alias, 0) {
 		v.fail(at+".alias", "must be at most %d bytes without NUL", maxAlias)
 	}

@@ -100,6 +100,9 @@ func (r *Running) Numbers() config.Numbers {
 	for _, t := range r.Targets {
 		for _, l := range t.LUNs {
 			n.Set(t.Name, t.TID, l.Path, l.LUN)
+			if l.Store != "" && l.Error == "" { // it is open, so nothing else can have its ID
+				n.SetStore(t.Name, l.Store, config.StoreNumber{LUN: l.LUN})
+			}
 		}
 		n.Set(t.Name, t.TID, "", 0)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,23 @@ func Identify(path string) (id string, size int64, err error) {
 		}
 	}
 	return identity(&st), size, nil
+}
+
+// Existed reports whether the store at path was there at a time already: whether the file
+// system says that it was made before. Where nothing tells, as of many devices and on older
+// file systems, it reports false.
+func Existed(path string, at time.Time) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME, &st)
+	return err == nil && st.Mask&unix.STATX_BTIME != 0 && !time.Unix(st.Btime.Sec, int64(st.Btime.Nsec)).After(at)
+}
+
+// Lasting reports whether an ID that [Identify] has returned can't be that of another store
+// later: a device says it of itself. A file's can, as soon as the file is gone, and
+// so can the number of a device that says nothing.
+func Lasting(id string) bool {
+	name, ok := strings.CutPrefix(id, "device:")
+	return ok && strings.Trim(name, "0123456789:") != ""
 }
 
 // identity tells a file or device whatever its path: a file by its device and

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // TestIdentity looks at a file by two names, at another in its place, and at
@@ -59,5 +60,36 @@ func TestIdentity(t *testing.T) {
 	}
 	if _, _, err := Identify(filepath.Join(dir, "none")); err == nil {
 		t.Error("a file that is not there has an identity")
+	}
+}
+
+// TestExisted asks when a file was made.
+func TestExisted(t *testing.T) {
+	before := time.Now().Add(-time.Hour)
+	path := filepath.Join(t.TempDir(), "a")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(path, before, before); err != nil { // that it was changed says nothing
+		t.Fatal(err)
+	}
+	for at, want := range map[time.Time]bool{before: false, time.Now().Add(time.Hour): true} {
+		if got := Existed(path, at); got != want {
+			t.Errorf("%v: %v, want %v", at, got, want)
+		}
+	}
+	if Existed(path+".none", time.Now().Add(time.Hour)) {
+		t.Error("a file that is not there existed")
+	}
+}
+
+func TestLasting(t *testing.T) {
+	for id, want := range map[string]bool{
+		"device:naa.5000c500a1b2c3d4": true, "device:LVM-hPLCnI2bXyG": true, "device:eui.0025-part1": true,
+		"device:8:16": false, "file:8:1:131": false, "loop:file:8:1:131+0": false, "": false,
+	} {
+		if got := Lasting(id); got != want {
+			t.Errorf("%q: %v, want %v", id, got, want)
+		}
 	}
 }

@@ -21,7 +21,7 @@ func TestZeroArguments(t *testing.T) {
 		t.Fatal(err)
 	}
 	zerocall.Package(t, map[string]any{
-		"Check": Check, "Identify": Identify, "NewRAM": NewRAM, "OpenFile": OpenFile, "OpenBackend": OpenBackend,
+		"Check": Check, "Identify": Identify, "Existed": Existed, "Lasting": Lasting, "NewRAM": NewRAM, "OpenFile": OpenFile, "OpenBackend": OpenBackend,
 		"FindDriver": FindDriver, "Drivers": Drivers, "Can": Can, "CheckRange": CheckRange, "Register": nil,
 	}, ram, file, &Error{}, Driver{})
 }

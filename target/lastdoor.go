@@ -216,23 +216,15 @@ func goesOffline(lu *scsi.LogicalUnit, was *scsi.UnitState) bool {
 
 // inUse is what a plan calls so.
 func inUse(u *scsi.UnitState) bool {
-	return isRecent(ioTime(u.LastIO)) || u.Reservations.Reserved != nil || len(u.Reservations.Registrations) > 0
+	return isRecent(u.LastUse()) || u.Reservations.Reserved != nil || len(u.Reservations.Registrations) > 0
 }
 
 // usedBy reports whether a session uses a logical unit: it has read or written lately, as the
 // logical unit was, or its initiator has a reservation or registration.
 func usedBy(u *scsi.UnitState, s *iscsi.SessionInfo) bool {
 	r := &u.Reservations
-	return isRecent(s.LastIO) && isRecent(ioTime(u.LastIO)) || r.Reserved != nil && r.Reserved.Initiator == s.Initiator ||
+	return isRecent(s.LastIO) && isRecent(u.LastUse()) || r.Reserved != nil && r.Reserved.Initiator == s.Initiator ||
 		slices.ContainsFunc(r.Registrations, func(r reservation.Registration) bool { return r.Nexus.Initiator == s.Initiator })
-}
-
-// ioTime is the time of a snapshot's LastIO.
-func ioTime(seconds int64) time.Time {
-	if seconds == 0 {
-		return time.Time{}
-	}
-	return time.Unix(seconds, 0)
 }
 
 func isRecent(t time.Time) bool { return !t.IsZero() && time.Since(t) < plan.RecentIO }

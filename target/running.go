@@ -32,6 +32,7 @@ func (s *Server) Running() *plan.Running {
 	for _, t := range s.targetList() {
 		r.Targets = append(r.Targets, t.running())
 	}
+	r.Now = time.Now()
 	return r
 }
 

@@ -110,11 +110,11 @@ func (n *Node) dismiss(s *session, grace time.Duration) {
 // askToLeave asks the initiator to log out, and returns how long it has for that.
 func (s *session) askToLeave(grace time.Duration) time.Duration {
 	s.mu.Lock()
-	left := time.Until(time.Unix(0, s.leave))
+	left := time.Until(s.leave)
 	asked := left > -grace // one of long ago is over
 	if !asked {
 		left = grace
-		s.leave = time.Now().Add(grace).UnixNano()
+		s.leave = time.Now().Add(grace)
 	}
 	s.mu.Unlock()
 	if !asked {

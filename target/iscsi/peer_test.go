@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 )
@@ -202,7 +203,7 @@ func TestEnd(t *testing.T) {
 	}
 	r.raw().login() // another name is not rejected
 	r.node.mu.Lock()
-	r.node.rejections[0].Until = 1
+	r.node.rejections[0].Stamp = boottime.Of(time.Now())
 	r.node.mu.Unlock()
 	r.dial(initiator.Options{})
 	if left := r.node.Rejections(); len(left) > 0 {
@@ -221,14 +222,47 @@ func TestEndMoves(t *testing.T) {
 		failed <- err
 	}()
 	s := old.session(tsih)
-	r.until("it is asked to log out", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.leave != 0 })
+	r.until("it is asked to log out", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return !s.leave.IsZero() })
 	state, socks := r.freeze(t)
-	state.Sessions[0].Leave = time.Now().Add(time.Millisecond).UnixNano()
+	state.Sessions[0].Leave += time.Hour.Nanoseconds() // the clock was set meanwhile
+	state.Sessions[0].LeaveStamp = boottime.Of(time.Now().Add(time.Millisecond))
 	r.move(t, state, socks)
 	if err := <-failed; !errors.Is(err, ErrClosed) {
 		t.Errorf("the process that has handed over says %v", err)
 	}
 	r.none()
+}
+
+// TestClockIsSet hands over with the clock set by a day in between, onwards and back: who is
+// rejected is so for as long as was said, and a login has the time that is left of its own.
+// A process that knows no stamps tells wall time alone.
+func TestClockIsSet(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, step := range []time.Duration{day, -day} {
+		r := newRig(t, Limits{}, Auth{})
+		r.raw() // and says nothing
+		r.until("it logs in", func() bool { return len(r.node.connList()) == 1 })
+		if err := r.node.Reject(testTarget, "iqn.2026-11.test:stamp", time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		state, socks := r.freeze(t)
+		state.Rejections[0].Until -= step.Nanoseconds()
+		state.Rejections = append(state.Rejections, Rejection{testTarget, "iqn.2026-11.test:wall", time.Now().Add(time.Hour).UnixNano(), 0})
+		state.Connections[0].Born -= step.Nanoseconds()
+		r.move(t, state, socks)
+		left := r.node.Rejections()
+		if len(left) != 2 {
+			t.Fatalf("by %v: rejected are %v", step, left)
+		}
+		for _, l := range left {
+			if d := time.Until(time.Unix(0, l.Until)); d < time.Hour/2 || d > time.Hour {
+				t.Errorf("by %v: %s is rejected for another %v", step, l.Initiator, d)
+			}
+		}
+		if age := time.Since(r.node.connList()[0].born).Abs(); age > time.Hour {
+			t.Errorf("by %v: the login has begun %v ago", step, age)
+		}
+	}
 }
 
 // TestRejectionsAreBounded fills the table.

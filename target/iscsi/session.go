@@ -62,9 +62,9 @@ type session struct {
 	text      textExchange              // the text negotiation under way
 	textHeld  int64                     // bytes of it that are on the account
 	phase     sessionPhase
-	endReason error // why it is ending
-	resetting bool  // ends soon, because of TARGET COLD RESET
-	leave     int64 // when it ends unless it has logged out, as it was asked to: nanoseconds since 1970; 0 if it was not
+	endReason error     // why it is ending
+	resetting bool      // ends soon, because of TARGET COLD RESET
+	leave     time.Time // when it ends unless it has logged out, as it was asked to; zero if it was not
 
 	queue queue // tasks for workers; belongs to the scheduler
 }
@@ -415,7 +415,7 @@ func (s *session) info() SessionInfo {
 	if s.nexus != nil {
 		i.Counters, i.LastIO, i.Masked = s.nexus.Counters(), s.nexus.LastIO(), s.nexus.Masked()
 	}
-	i.Tasks, i.Leaving = len(s.tasks), s.leave != 0
+	i.Tasks, i.Leaving = len(s.tasks), !s.leave.IsZero()
 	for _, c := range s.conns {
 		i.Connections = append(i.Connections, ConnectionInfo{c.cid, c.sock.Local(), c.remote, c.agreed.HeaderDigest, c.agreed.DataDigest})
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/internal/iscsiname"
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
@@ -56,6 +57,8 @@ type SessionState struct {
 	Account   []byte         `cbor:"19,keyasint,omitempty"` // CHAP name, any bytes; a process that did not tell it leaves it empty
 	Address   []byte         `cbor:"20,keyasint,omitempty"` // that the first connection came from: 4 or 16 bytes and a zone
 	Apart     bool           `cbor:"21,keyasint,omitempty"` // its data follows later, see Rest
+
+	LeaveStamp boottime.Stamp `cbor:"22,keyasint,omitempty"` // Leave by a clock that nobody sets; 0 from a process that did not tell it
 }
 
 // TaskState is a command that has not run yet.
@@ -107,6 +110,8 @@ type ConnectionState struct {
 	In           []byte       `cbor:"13,keyasint"` // read from the socket, without effect so far
 	Out          []byte       `cbor:"14,keyasint"` // for the socket, not taken by the kernel so far
 	Heard        uint32       `cbor:"15,keyasint"`
+
+	BornStamp boottime.Stamp `cbor:"16,keyasint,omitempty"` // Born by a clock that nobody sets; 0 from a process that did not tell it
 }
 
 // Bulk yields where the state holds data: what has arrived for write commands, and what the
@@ -169,7 +174,7 @@ func (n *Node) snapshot(apart []*session, stop func() error) (*NodeState, []*soc
 
 func (c *conn) snapshot(apart bool) ConnectionState {
 	st := ConnectionState{
-		CID: c.cid, Group: c.group, Born: c.born.UnixNano(), HeaderDigest: c.agreed.HeaderDigest, DataDigest: c.agreed.DataDigest,
+		CID: c.cid, Group: c.group, Born: c.born.UnixNano(), BornStamp: boottime.Of(c.born), HeaderDigest: c.agreed.HeaderDigest, DataDigest: c.agreed.DataDigest,
 		SendLimit: c.agreed.SendLimit, ReceiveLimit: c.agreed.ReceiveLimit, LoggingOut: c.is(connLeaving),
 		Login: c.login, Heard: c.heard.Load(), Last: c.out.Last(),
 	}
@@ -190,8 +195,11 @@ func (s *session) snapshot() SessionState {
 	defer s.mu.Unlock()
 	st := SessionState{
 		TSIH: s.tsih, ISID: s.isid, Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), Group: s.group,
-		Params: s.params, Started: s.born.UnixNano(), LastTTT: s.window.LastTag(), Arrivals: s.arrivals, Text: s.text, Ending: s.phase >= sessionEnding, Resetting: s.resetting, Leave: s.leave,
+		Params: s.params, Started: s.born.UnixNano(), LastTTT: s.window.LastTag(), Arrivals: s.arrivals, Text: s.text, Ending: s.phase >= sessionEnding, Resetting: s.resetting,
 		Account: []byte(s.account),
+	}
+	if !s.leave.IsZero() {
+		st.Leave, st.LeaveStamp = s.leave.UnixNano(), boottime.Of(s.leave)
 	}
 	st.ExpCmdSN, st.MaxCmdSN = s.window.Numbers()
 	st.Address, _ = s.address.MarshalBinary() // never fails
@@ -254,7 +262,8 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 	// Until Start nothing runs, and what goes wrong must not hurt the
 	// connections, which are the other process's.
 	n.phase.Store(uint32(nodeRestoring))
-	n.lastTSIH, n.rejections = st.LastTSIH, slices.Clone(st.Rejections[:min(len(st.Rejections), maxRejections)])
+	n.lastTSIH = st.LastTSIH
+	n.restoreRejections(st.Rejections)
 	for i := range st.Sessions {
 		if err := n.restoreSession(&st.Sessions[i], target); err != nil {
 			return err
@@ -287,9 +296,12 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 	}
 	s.openAccount()
 	s.arrivals = st.Arrivals
-	s.text, s.resetting, s.leave = st.Text, st.Resetting, st.Leave
+	s.text, s.resetting = st.Text, st.Resetting
 	s.textHeld = int64(len(s.text.In) + len(s.text.Out))
 	s.memory.Charge(s.textHeld)
+	if st.Leave != 0 {
+		s.leave = st.LeaveStamp.Or(time.Unix(0, st.Leave))
+	}
 	s.phase = sessionOpen
 	if st.Ending {
 		s.phase = sessionEnding
@@ -323,7 +335,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 		return fmt.Errorf("iscsi: %w", err)
 	}
 	c := newConn(n, sock, st.Group)
-	c.born, c.cid = time.Unix(0, st.Born), st.CID
+	c.born, c.cid = st.BornStamp.Or(time.Unix(0, st.Born)), st.CID
 	c.agree(login.Agreed{HeaderDigest: st.HeaderDigest, DataDigest: st.DataDigest, SendLimit: st.SendLimit, ReceiveLimit: st.ReceiveLimit})
 	c.heard.Store(st.Heard)
 	c.out.StartStatSN(st.StatSN)
@@ -523,7 +535,7 @@ func (n *Node) Start() {
 func (n *Node) goOnDismissing() {
 	const grace = logoutRequestSeconds * time.Second
 	for _, s := range n.sessionList() {
-		if time.Until(time.Unix(0, s.leave)) > -grace {
+		if time.Until(s.leave) > -grace {
 			n.Dismiss(s.tsih, grace)
 		}
 	}

@@ -46,6 +46,9 @@ func Make(running *Running, desired *config.Config, look Looks) *Plan {
 	if running == nil {
 		p.running = &Running{}
 	}
+	if now := p.running.Now; !now.IsZero() {
+		p.now = now
+	}
 	p.index()
 	p.portals(Portals(desired))
 	wanted := make(map[string]bool)

@@ -231,6 +231,31 @@ func matches(t *testing.T, what string, got, parts []string) {
 }
 
 // TestReasonOnce: a line and a refusal say what changes once.
+// TestClockOfTheDaemon: what is in use is so by the clock of the process that has told when, be it
+// a day wrong. One that does not tell its clock is taken to have ours.
+func TestClockOfTheDaemon(t *testing.T) {
+	const day = 24 * time.Hour
+	now := time.Now()
+	for _, tt := range []struct {
+		clock, lastIO time.Time
+		refused       bool
+	}{
+		{time.Time{}, now, true},
+		{time.Time{}, now.Add(-day), false},
+		{now.Add(day), now.Add(day), true},
+		{now.Add(-day), now.Add(-day), true},
+		{now.Add(-day), now.Add(-day - RecentIO), false},
+		{now.Add(day), now, false},
+	} {
+		r := &Running{Now: tt.clock, Targets: []Target{{Name: "iqn.2026-11.test:a", TID: 1, LUNs: []LUN{{LUN: 1, LastIO: tt.lastIO}}}}}
+		r.Sessions = []Session{{Target: "iqn.2026-11.test:a", LastIO: tt.lastIO}}
+		p := Make(r, &config.Config{}, nil)
+		if got := p.Check() != nil; got != tt.refused {
+			t.Errorf("clock %v, last use %v: refused %v, want %v", tt.clock, tt.lastIO, got, tt.refused)
+		}
+	}
+}
+
 func TestReasonOnce(t *testing.T) {
 	d := disks{"/a": {"file:1", 64 << 20}}
 	conf := oneTarget(config.LUN{Number: 1, Path: "/a"})

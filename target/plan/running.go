@@ -28,6 +28,11 @@ type Running struct {
 	Targets  []Target  `json:"targets"`
 	Sessions []Session `json:"sessions"`
 
+	// Now is the clock of the process that tells this, for comparison with the times below: they
+	// are told by the clock as it is set, so that setting it brings nobody's disk out of use. A
+	// process that does not tell leaves it out.
+	Now time.Time `json:"now,omitzero"`
+
 	// Portals are those of the configuration. A process that does not tell, or
 	// whose command line says where it listens, leaves them out.
 	Portals []Portal `json:"portals,omitzero"`

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gotgtd/gotgtd/internal/boottime"
 )
 
 // Counters is what was moved since the start, over handoffs.
@@ -23,19 +25,19 @@ type counters struct {
 
 	clock func() time.Time // nil: time.Now; set before the first use
 
-	sampling sync.Mutex // protects the fields below
-	seen     uint64     // commands at the last sample
-	moved    time.Time  // the last sample that had more commands than the one before
+	sampling sync.Mutex     // protects the fields below
+	seen     uint64         // commands at the last sample
+	moved    boottime.Stamp // the last sample that had more commands than the one before
 }
 
-// lastIO returns when blocks were last moved, zero for never, as exactly as it is
+// lastIO returns when blocks were last moved, 0 for never, as exactly as it is
 // called often: the hot path takes no time.
-func (c *counters) lastIO() time.Time {
+func (c *counters) lastIO() boottime.Stamp {
 	now := c.reads.Load() + c.writes.Load()
 	c.sampling.Lock()
 	defer c.sampling.Unlock()
 	if now != c.seen {
-		c.seen, c.moved = now, c.now()
+		c.seen, c.moved = now, boottime.Of(c.now())
 	}
 	return c.moved
 }
@@ -47,12 +49,21 @@ func (c *counters) now() time.Time {
 	return time.Now()
 }
 
-// lastIOSeconds is lastIO in seconds since 1970, 0 for never.
-func (c *counters) lastIOSeconds() int64 {
-	if at := c.lastIO(); !at.IsZero() {
-		return at.Unix()
+// lastIOSeconds is a time of lastIO in seconds since 1970, 0 for never, for a process that knows
+// no stamps.
+func lastIOSeconds(at boottime.Stamp) int64 {
+	if at == 0 {
+		return 0
 	}
-	return 0
+	return at.Time().Unix()
+}
+
+// lastIOOf is what a snapshot tells of lastIO.
+func lastIOOf(seconds int64, at boottime.Stamp) boottime.Stamp {
+	if at == 0 && seconds > 0 {
+		return boottime.Of(time.Unix(seconds, 0))
+	}
+	return at
 }
 
 func (c *counters) read(n int)    { c.reads.Add(1); c.readBytes.Add(uint64(n)) }
@@ -62,15 +73,11 @@ func (c *counters) load() Counters {
 	return Counters{c.reads.Load(), c.writes.Load(), c.readBytes.Load(), c.writtenBytes.Load(), c.errors.Load()}
 }
 
-// store takes over the counters of another process and its lastIO, in seconds
-// since 1970.
-func (c *counters) store(v Counters, lastIO int64) {
+// store takes over the counters of another process and its lastIO.
+func (c *counters) store(v Counters, lastIO boottime.Stamp) {
 	c.sampling.Lock()
 	defer c.sampling.Unlock()
-	c.seen = v.Reads + v.Writes
-	if c.moved = (time.Time{}); lastIO > 0 {
-		c.moved = time.Unix(lastIO, 0)
-	}
+	c.seen, c.moved = v.Reads+v.Writes, lastIO
 	c.reads.Store(v.Reads)
 	c.writes.Store(v.Writes)
 	c.readBytes.Store(v.ReadBytes)

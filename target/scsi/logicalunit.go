@@ -262,7 +262,7 @@ func (lu *LogicalUnit) StoreID() string {
 // LastIO returns when a command has last read or written blocks, zero for never.
 // It notices what has happened since the last call, and takes that for now: it is
 // as exact as it is called often. [Nexus.LastIO] likewise.
-func (lu *LogicalUnit) LastIO() time.Time { return lu.stats.lastIO() }
+func (lu *LogicalUnit) LastIO() time.Time { return lu.stats.lastIO().Time() }
 
 // Holders returns the initiator ports that hold a reservation or are
 // registered, each once.

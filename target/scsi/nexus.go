@@ -59,7 +59,7 @@ func (n *Nexus) Counters() Counters { return n.stats.load() }
 
 // LastIO returns when a command of this nexus has last read or written blocks;
 // see [LogicalUnit.LastIO].
-func (n *Nexus) LastIO() time.Time { return n.stats.lastIO() }
+func (n *Nexus) LastIO() time.Time { return n.stats.lastIO().Time() }
 
 // Close ends the I_T nexus (SAM-5 6.3.4): when it returns, SPC-2 reservations
 // of the nexus are released and it prevents no removal. Persistent

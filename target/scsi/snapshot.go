@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
+	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
 )
 
@@ -48,7 +50,13 @@ type UnitState struct {
 	ModePages              []byte `cbor:"19,keyasint,omitempty"` // fingerprint of the mode pages as configured; empty from a process that did not tell it
 	DescriptorSenseDefault bool   `cbor:"20,keyasint,omitempty"` // D_SENSE as configured; told where ModePages is
 	Offline                bool   `cbor:"21,keyasint,omitempty"` // as configured
+
+	// LastIOStamp is LastIO by a clock that nobody sets, 0 from a process that did not tell it.
+	LastIOStamp boottime.Stamp `cbor:"22,keyasint,omitempty"`
 }
+
+// LastUse returns when blocks were last moved, zero for never.
+func (u *UnitState) LastUse() time.Time { return lastIOOf(u.LastIO, u.LastIOStamp).Time() }
 
 // Identity is what initiators tell a logical unit by.
 type Identity struct {
@@ -70,6 +78,8 @@ type NexusState struct {
 	Counters   Counters         `cbor:"5,keyasint"`
 	LastIO     int64            `cbor:"6,keyasint,omitempty"` // seconds since 1970, see [Nexus.LastIO]
 	Masked     []uint16         `cbor:"7,keyasint,omitempty"` // numbers of logical units that it does not see, in order
+
+	LastIOStamp boottime.Stamp `cbor:"8,keyasint,omitempty"` // as in UnitState
 }
 
 // NexusUnitState is what a logical unit keeps for an I_T nexus. Most keep nothing
@@ -125,13 +135,16 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 	}
 	if lu.store != nil {
 		s.Store = lu.StoreID()
-		s.LastIO = lu.stats.lastIOSeconds()
+		s.LastIOStamp = lu.stats.lastIO()
+		s.LastIO = lastIOSeconds(s.LastIOStamp)
 	}
 	return s
 }
 
 func (n *Nexus) snapshot() NexusState {
-	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load(), LastIO: n.stats.lastIOSeconds(), Masked: n.Masked()}
+	s := NexusState{Initiator: n.id.Initiator, ISID: n.id.ISID, TargetPort: n.id.TargetPort, Counters: n.stats.load(), Masked: n.Masked()}
+	s.LastIOStamp = n.stats.lastIO()
+	s.LastIO = lastIOSeconds(s.LastIOStamp)
 	for u, at := range *n.dev.attachments.Load() {
 		if n.masks(u) {
 			continue // Mask begins anew with it
@@ -297,7 +310,7 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 	if err := at.reservations.Restore(u.Reservations); err != nil {
 		return nil, err
 	}
-	lu.stats.store(u.Counters, u.LastIO)
+	lu.stats.store(u.Counters, lastIOOf(u.LastIO, u.LastIOStamp))
 	if lu.controller {
 		return nil, nil
 	}
@@ -383,7 +396,7 @@ func (lu *LogicalUnit) inquiryFingerprint() []byte {
 // are still there, news the unit attentions that they raise, and changed says
 // whether others came or went.
 func (n *Nexus) restore(s NexusState, kept map[uint16]bool, news map[uint16][]uint16, changed bool) {
-	n.stats.store(s.Counters, s.LastIO)
+	n.stats.store(s.Counters, lastIOOf(s.LastIO, s.LastIOStamp))
 	n.setMask(s.Masked)
 	attachments := *n.dev.attachments.Load()
 	for _, u := range s.Units {

@@ -8,10 +8,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/storage/storagetest"
@@ -90,6 +92,39 @@ func TestHandoffKeepsEverything(t *testing.T) {
 	}
 	if c := a.n.Counters(); c.Writes != 1 || c.WrittenBytes != 512 || c.Errors != 2 {
 		t.Errorf("counters %+v", c)
+	}
+}
+
+// TestClockIsSet: when blocks were last moved is as long ago as it was, though the clock has been
+// set. A process that knows no stamps tells wall time alone.
+func TestClockIsSet(t *testing.T) {
+	old := newDevice(t, scsi.DeviceOptions{})
+	attach(t, old, 1, scsi.LogicalUnitOptions{})
+	h := openHost(t, old, "a").settle()
+	h.write(0, fill(1, 1))
+	for _, tt := range []struct {
+		what string
+		set  func(seconds *int64, stamp *boottime.Stamp)
+		min  time.Duration
+	}{
+		{"onwards", func(s *int64, _ *boottime.Stamp) { *s -= 7200 }, 0},
+		{"back", func(s *int64, _ *boottime.Stamp) { *s += 7200 }, 0},
+		{"an older process", func(s *int64, stamp *boottime.Stamp) { *s, *stamp = *s-7200, 0 }, 2 * time.Hour},
+	} {
+		state := carry(t, old)
+		u, n := &state.Units[0], &state.Nexuses[0]
+		tt.set(&u.LastIO, &u.LastIOStamp)
+		tt.set(&n.LastIO, &n.LastIOStamp)
+		next := newDevice(t, scsi.DeviceOptions{})
+		attach(t, next, 1, scsi.LogicalUnitOptions{})
+		if err := next.Restore(state); err != nil {
+			t.Fatal(err)
+		}
+		for what, at := range map[string]time.Time{"state": u.LastUse(), "unit": next.LogicalUnit(1).LastIO(), "nexus": h.resume(t, next).n.LastIO()} {
+			if age := time.Since(at); age < tt.min || age > tt.min+time.Hour {
+				t.Errorf("%s: last use of the %s was %v ago", tt.what, what, age)
+			}
+		}
 	}
 }
 

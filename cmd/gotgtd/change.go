@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -168,6 +169,17 @@ func (ch *change) elsewhere(err error) error {
 		"edit the included file that has it and run `gotgtd upgrade`, or use tgtadm if that has made it", missing.Name, ch.file.Path)
 }
 
+// configWait is how long a change of the configuration file waits for another one. It takes as
+// long as an upgrade does, or as somebody has the file in an editor (`config edit`).
+const configWait = time.Minute
+
+// openConfig locks the configuration file.
+func openConfig(ctx context.Context, path string) (*replace.File, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, configWait, fmt.Errorf("it was waited for for %v", configWait))
+	defer cancel()
+	return replace.Open(ctx, path)
+}
+
 // begin locks the daemon's configuration file.
 func (r *changer) begin(c *cobra.Command) (*change, error) {
 	d := client(c)
@@ -178,7 +190,7 @@ func (r *changer) begin(c *cobra.Command) (*change, error) {
 	if st.Config == "" {
 		return nil, errNoFile
 	}
-	f, err := replace.Open(st.Config)
+	f, err := openConfig(c.Context(), st.Config)
 	if err != nil {
 		return nil, fmt.Errorf("can't change the daemon's configuration: %w", err)
 	}

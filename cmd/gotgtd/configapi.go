@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/gotgtd/gotgtd/internal/replace"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/control"
 	"github.com/gotgtd/gotgtd/target/handoff"
@@ -75,7 +74,7 @@ func (d *daemon) propose(p control.Proposal) (*change, error) {
 	if d.options.file() == "" {
 		return nil, control.ErrNoFile
 	}
-	f, err := replace.Open(d.options.file())
+	f, err := openConfig(d.life, d.options.file())
 	if err != nil {
 		return nil, err
 	}

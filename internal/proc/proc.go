@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -118,12 +119,22 @@ func parseAddress(s string) (netip.AddrPort, bool) {
 // owner is a process that has a descriptor of what a link of /proc/PID/fd calls so, 0 if none
 // can be seen.
 func owner(link string) int {
-	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
-	for _, fd := range fds {
-		if to, err := os.Readlink(fd); err == nil && to == link {
-			pid, _ := strconv.Atoi(strings.Split(fd, "/")[2])
-			return pid
-		}
+	if list := owners(link); len(list) > 0 {
+		return list[0]
 	}
 	return 0
+}
+
+// owners are all processes that owner may return.
+func owners(link string) (pids []int) {
+	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err != nil || to != link {
+			continue
+		}
+		if pid, _ := strconv.Atoi(strings.Split(fd, "/")[2]); !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }

@@ -5,6 +5,7 @@
 package replace
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,8 +26,9 @@ type File struct {
 	dir  *os.File // locked
 }
 
-// Open locks and reads a file.
-func Open(path string) (*File, error) {
+// Open locks and reads a file. Until ctx ends it waits for whoever has it open with this package;
+// the error is a [*LockedError] then.
+func Open(ctx context.Context, path string) (*File, error) {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
@@ -36,12 +38,9 @@ func Open(path string) (*File, error) {
 		return nil, err
 	}
 	f := &File{Path: path, dir: dir}
-	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
-		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-	}
-	if err != nil {
+	if err := lock(ctx, dir, path); err != nil {
 		dir.Close()
-		return nil, fmt.Errorf("can't lock %s: %w", dir.Name(), err)
+		return nil, err
 	}
 	if f.info, err = os.Stat(path); err == nil {
 		f.Text, err = os.ReadFile(path)

@@ -3,9 +3,12 @@
 package replace
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +20,7 @@ func TestReplace(t *testing.T) {
 	if err := errors.Join(os.WriteFile(path, []byte("old"), 0o640), os.Symlink("a", link)); err != nil {
 		t.Fatal(err)
 	}
-	f, err := Open(link)
+	f, err := Open(t.Context(), link)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,8 +61,43 @@ func TestReplace(t *testing.T) {
 	if list, err := os.ReadDir(dir); err != nil || len(list) != 3 {
 		t.Errorf("something is left: %v, %v", list, err)
 	}
-	if _, err := Open(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Open(t.Context(), filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+// TestLocked: whoever waits for another learns of it when it gives up, and who that is, and gets the
+// file once it is free.
+func TestLocked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tired := errors.New("tired")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*lockPause, tired)
+	defer cancel()
+	_, err = Open(ctx, path)
+	var locked *LockedError
+	if want := fmt.Sprintf("(PID %d)", os.Getpid()); !errors.As(err, &locked) || !errors.Is(err, tired) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+		t.Errorf("the file is locked: %v, want %q and %q in it", err, want, path)
+	}
+	second := make(chan error, 1)
+	go func() {
+		f, err := Open(t.Context(), path)
+		if err == nil {
+			err = f.Close()
+		}
+		second <- err
+	}()
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-second; err != nil {
+		t.Errorf("after it was free: %v", err)
 	}
 }
 
@@ -70,7 +108,7 @@ func TestChangedMeanwhile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := Open(path)
+	f, err := Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +133,7 @@ func TestChangedMeanwhile(t *testing.T) {
 	}
 	want("after an edit in place", "edited")
 	f.Close()
-	if f, err = Open(path); err != nil {
+	if f, err = Open(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()

@@ -18,16 +18,20 @@ import (
 
 // Client talks to the process that listens on a socket.
 type Client struct {
+	socket    string
 	host      string
+	alive     string
 	maxAnswer int64
+	silence   time.Duration
 	http      http.Client
 }
 
 // NewClient returns a client that calls the server host, for its errors alone,
-// and reads maxAnswer bytes of an answer. Each request has a connection of its
-// own, so that it reaches the process that listens by then.
-func NewClient(socket, host string, maxAnswer int64) *Client {
-	return &Client{host: host, maxAnswer: maxAnswer, http: http.Client{Transport: &http.Transport{
+// and reads maxAnswer bytes of an answer. alive is the path of what the server can
+// tell at once: a server that doesn't while an operation is under way is silent. Each
+// request has a connection of its own, so that it reaches the process that listens by then.
+func NewClient(socket, host, alive string, maxAnswer int64) *Client {
+	return &Client{socket: socket, host: host, alive: alive, maxAnswer: maxAnswer, silence: silence, http: http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
@@ -36,20 +40,20 @@ func NewClient(socket, host string, maxAnswer int64) *Client {
 }
 
 // Do makes a request; body may be nil. The caller closes the answer's body. An
-// error is a *url.Error.
+// error is a [*SilentError], or a *url.Error.
 func (c *Client) Do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	ctx, stop := c.watch(ctx, method)
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.host+path, bytes.NewReader(body))
 	if err != nil {
+		stop()
 		return nil, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, err
+		stop()
+		return nil, said(ctx, err)
 	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(resp.Body, c.maxAnswer), resp.Body}
+	resp.Body = &watchedBody{io.LimitReader(resp.Body, c.maxAnswer), resp.Body, ctx, stop}
 	return resp, nil
 }
 

@@ -121,7 +121,7 @@ func TestClientAndServer(t *testing.T) {
 		1000: `["host","PUT","/a?b=c","text"]` + "\n",
 		6:    `["host`,
 	} {
-		resp, err := NewClient(path, "host", limit).Do(t.Context(), http.MethodPut, "/a?b=c", []byte("text"))
+		resp, err := NewClient(path, "host", "/", limit).Do(t.Context(), http.MethodPut, "/a?b=c", []byte("text"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +153,7 @@ func TestReadTimeout(t *testing.T) {
 	if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("of a request that does not come: %v", err)
 	}
-	c := NewClient(path, "host", 100)
+	c := NewClient(path, "host", "/", 100)
 	resp, err := c.Do(t.Context(), http.MethodGet, "/", nil)
 	for i := 0; err != nil && i < 100; i++ { // on a busy machine it may itself come too late
 		resp, err = c.Do(t.Context(), http.MethodGet, "/", nil)

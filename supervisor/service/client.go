@@ -74,7 +74,7 @@ func (c Client) Reexec(ctx context.Context) (Result, error) {
 }
 
 func (c Client) do(ctx context.Context, method, verb string) (Result, error) {
-	resp, err := unixhttp.NewClient(c.Control, "upgraded", maxAnswer).Do(ctx, method, "/v1/"+verb, nil)
+	resp, err := unixhttp.NewClient(c.Control, "upgraded", "/v1/"+verbStatus, maxAnswer).Do(ctx, method, "/v1/"+verb, nil)
 	if err != nil {
 		return Result{}, fmt.Errorf("can't reach the supervisor: %w", err)
 	}

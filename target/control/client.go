@@ -27,7 +27,7 @@ type Client struct {
 
 // NewClient returns a client of the daemon that listens on a socket.
 func NewClient(socket string) *Client {
-	return &Client{socket, unixhttp.NewClient(socket, "gotgtd", maxAnswer)}
+	return &Client{socket, unixhttp.NewClient(socket, "gotgtd", "/v1/status", maxAnswer)}
 }
 
 // Status asks for the daemon's status.
@@ -162,6 +162,10 @@ func (c *Client) once(ctx context.Context, method, path string, question []byte,
 	resp, err := c.http.Do(ctx, method, path, question)
 	if method == http.MethodGet && errors.Is(err, io.EOF) {
 		return errElsewhere // the process has ended meanwhile
+	}
+	var silent *unixhttp.SilentError
+	if errors.As(err, &silent) {
+		return silent
 	}
 	if err != nil {
 		return fmt.Errorf("can't reach gotgtd through %q (does it run, as this user or with this --control?): %w", c.socket, errors.Unwrap(err))

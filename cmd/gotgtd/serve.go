@@ -15,6 +15,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -83,6 +84,7 @@ type daemon struct {
 	moved      chan struct{}   // closed when a successor has taken over
 	life       context.Context // ends when the daemon stops, and with it an upgrade under way
 
+	asked   atomic.Bool      // whether a signal has asked for an upgrade that is the successor's to make
 	turn    chan struct{}    // holds an element while an upgrade is prepared and carried out
 	overlay *overlay.Overlay // what tgtadm has changed; the generation's own, never altered
 
@@ -292,7 +294,11 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 		d.handleSignals(ctx, signals, group)
 		return nil
 	})
-	return errors.Join(group.Wait(), d.stop())
+	err := group.Wait()
+	d.passOn(signals)
+	err = errors.Join(err, d.stop())
+	d.passOn(signals)
+	return err
 }
 
 // warnOpen says at a start which targets everybody may use who reaches a
@@ -369,10 +375,45 @@ func (d *daemon) handleSignals(ctx context.Context, signals <-chan os.Signal, gr
 				return
 			}
 			group.Go(func() error {
-				_, _ = d.Upgrade(ctx, false) // the outcome is logged and in the history
+				// The outcome is logged and in the history, unless it is the successor's.
+				if _, err := d.Upgrade(ctx, false); errors.Is(err, control.ErrLeft) {
+					d.asked.Store(true)
+				}
 				return nil
 			})
 		}
+	}
+}
+
+// passOn has the successor carry out, once, the reloads that this process was asked for by signals
+// while it handed over: what they are about may not be in what the successor has read.
+func (d *daemon) passOn(signals <-chan os.Signal) {
+	asked := d.asked.Swap(false)
+	for len(signals) > 0 {
+		s := <-signals
+		asked = asked || s == syscall.SIGHUP || s == syscall.SIGUSR2
+	}
+	if !asked || !d.hasMoved() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	st, err := control.NewClient(d.options.control).Status(ctx)
+	if err == nil {
+		err = syscall.Kill(st.PID, syscall.SIGHUP)
+	}
+	if err != nil {
+		d.log.Error("the reload that was asked for during the upgrade is not carried out: ask for it again", "error", err)
+	}
+}
+
+// hasMoved tells whether a successor has taken over.
+func (d *daemon) hasMoved() bool {
+	select {
+	case <-d.moved:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -400,22 +441,22 @@ func (d *daemon) Upgrade(ctx context.Context, force bool) (handoff.Report, error
 // takeTurn waits for the upgrade that somebody else has asked for. If that succeeds, the
 // successor is to be asked.
 func (d *daemon) takeTurn(ctx context.Context) error {
+	var err error
 	select {
 	case d.turn <- struct{}{}:
+		if d.hasMoved() {
+			d.endTurn()
+		}
 	case <-d.moved:
-		return control.ErrLeft
 	case <-d.life.Done():
-		return context.Cause(d.life)
+		err = context.Cause(d.life)
 	case <-ctx.Done():
-		return fmt.Errorf("another upgrade is under way: %w", context.Cause(ctx))
+		err = fmt.Errorf("another upgrade is under way: %w", context.Cause(ctx))
 	}
-	select {
-	case <-d.moved:
-		d.endTurn()
+	if d.hasMoved() { // which is why the rest has ended
 		return control.ErrLeft
-	default:
-		return nil
 	}
+	return err
 }
 
 func (d *daemon) endTurn() { <-d.turn }

@@ -381,9 +381,57 @@ func TestStopOvertakesUpgrade(t *testing.T) {
 	}
 }
 
+// TestReloadDuringUpgrade asks for a reload while an upgrade is under way that succeeds. What has
+// asked for it may have come too late for the successor's look at the configuration, so that
+// reloads once more, and once only.
+func TestReloadDuringUpgrade(t *testing.T) {
+	d := startDaemon(t)
+	program, err := filepath.EvalSymlinks(d.program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	goOn := filepath.Join(d.dir, "go")
+	if err := unix.Mkfifo(goOn, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	started := slowSuccessor(t, d, "read go <"+goOn+"\nln -sf "+program+" "+d.program+"\nexec "+d.program+` "$@"`)
+	hup := func() {
+		if err := d.cmd.Process.Signal(unix.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hup()
+	if _, err := started.Read(make([]byte, 16)); err != nil {
+		t.Fatalf("no successor was started: %v", err)
+	}
+	for range 3 {
+		hup()
+	}
+	if err := os.WriteFile(goOn, []byte("go\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		d.waitFor(t, "upgraded")
+	}
+	d.waitEnd(t)
+	st := d.status(t)
+	if st.Generation != 3 {
+		t.Errorf("generation %d serves", st.Generation)
+	}
+	stopOther(t, st.PID)
+	d.checkSocketGone(t)
+}
+
 // hangingSuccessor puts a program in the daemon's place that says so on the
 // pipe which it returns, and hangs.
 func hangingSuccessor(t *testing.T, d *daemonProcess) *os.File {
+	t.Helper()
+	return slowSuccessor(t, d, "exec sleep 60")
+}
+
+// slowSuccessor puts a program in the daemon's place that says that it was started on the pipe which it
+// returns, and goes on with what the script says.
+func slowSuccessor(t *testing.T, d *daemonProcess, script string) *os.File {
 	t.Helper()
 	fifo := filepath.Join(d.dir, "started")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
@@ -397,7 +445,7 @@ func hangingSuccessor(t *testing.T, d *daemonProcess) *os.File {
 	if err := f.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	script := "#!/bin/sh\necho started >" + fifo + "\nexec sleep 60\n"
+	script = "#!/bin/sh\necho started >" + fifo + "\n" + script + "\n"
 	next := d.program + ".next"
 	if err := errors.Join(os.WriteFile(next, []byte(script), 0o700), os.Rename(next, d.program)); err != nil {
 		t.Fatal(err)

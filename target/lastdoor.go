@@ -80,7 +80,7 @@ func (e *LostError) Error() string {
 // meanwhile, and an embedding program makes no plan. The sessions are restored by now, and
 // nothing runs.
 func (t *taker) lastDoor(sessions []iscsi.SessionInfo, devices map[string]scsi.DeviceState) error {
-	if t.server.options.Force {
+	if o := &t.server.options; o.Force && len(o.ForceFor) == 0 {
 		return nil
 	}
 	d := newDoor(t.server, sessions, devices)
@@ -127,7 +127,7 @@ func newDoor(s *Server, sessions []iscsi.SessionInfo, devices map[string]scsi.De
 func (d *door) replacements() (errs []error) {
 	for _, st := range d.server.targets {
 		for _, r := range st.device.Replaced() {
-			if user := d.seer(st.conf.Name, r.Number); user != "" {
+			if user := d.seer(st.conf.Name, r.Number); user != "" && !d.forced(st.conf.Name, &r.Number) {
 				errs = append(errs, &ReplacedError{st.conf.Name, r.Number, r.Why, user})
 			}
 		}
@@ -140,7 +140,7 @@ func (d *door) removals() (errs []error) {
 	for _, name := range slices.Sorted(maps.Keys(d.devices)) {
 		for _, u := range d.devices[name].Units {
 			user := d.seer(name, u.LUN)
-			if u.Controller || user == "" {
+			if u.Controller || user == "" || d.forced(name, &u.LUN) {
 				continue
 			}
 			var lu *scsi.LogicalUnit
@@ -158,11 +158,17 @@ func (d *door) removals() (errs []error) {
 	return errs
 }
 
+// forced tells whether a target, or a logical unit of it, is among what force is meant for.
+func (d *door) forced(target string, lun *uint16) bool {
+	o := &d.server.options
+	return o.Force && slices.ContainsFunc(o.ForceFor, func(p plan.Part) bool { return p.Has(target, lun) })
+}
+
 // dismissals are of sessions that may not stay, and use their target.
 func (d *door) dismissals(leave []dismissed) (errs []error) {
 	there := d.server.byName()
 	for _, s := range leave {
-		if there[s.Target] == nil || s.Leaving { // removals tells of the first, and the second is no news
+		if there[s.Target] == nil || s.Leaving || d.forced(s.Target, nil) { // removals tells of the first, and the second is no news
 			continue
 		}
 		used := func(u scsi.UnitState) bool { return usedBy(&u, s.SessionInfo) }
@@ -182,7 +188,7 @@ func (d *door) masks() (errs []error) {
 			}
 			for _, u := range d.devices[name].Units {
 				goes := !u.Controller && slices.Contains(s.Masked, u.LUN) && !slices.Contains(s.masked, u.LUN)
-				if goes && usedBy(&u, s.SessionInfo) {
+				if goes && !d.forced(name, &u.LUN) && usedBy(&u, s.SessionInfo) {
 					errs = append(errs, &InUseError{name, u.LUN, sessionName(s.SessionInfo), true})
 				}
 			}

@@ -51,6 +51,7 @@ func TestLastDoor(t *testing.T) {
 		change      func(c *config.Config, path string)
 		want        any // the error, nil for none
 		idle, force bool
+		only        []plan.Part
 	}{
 		{what: "nothing", change: func(*config.Config, string) {}},
 		{what: "a disk less", change: less, want: new(*InUseError)},
@@ -69,6 +70,13 @@ func TestLastDoor(t *testing.T) {
 		{what: "masked", change: mask, want: new(*InUseError)},
 		{what: "masked from an idle session", change: mask, idle: true},
 		{what: "masked by force", change: mask, force: true},
+		{what: "a disk less by force for it", change: less, force: true, only: []plan.Part{{Target: lateName, LUN: new(uint16(2))}}},
+		{what: "a disk less by force for its target", change: less, force: true, only: []plan.Part{{Target: lateName}}},
+		{what: "a disk less by force for another", change: less, want: new(*InUseError), force: true, only: []plan.Part{{Target: lateName, LUN: new(uint16(1))}, {Target: "iqn.2026-11.test:fresh"}}},
+		{what: "access narrowed by force for its target", change: narrow, force: true, only: []plan.Part{{Target: lateName}}},
+		{what: "access narrowed by force for a disk", change: narrow, want: new(*DismissedError), force: true, only: []plan.Part{{Target: lateName, LUN: new(uint16(2))}}},
+		{what: "masked by force for it", change: mask, force: true, only: []plan.Part{{Target: lateName, LUN: new(uint16(2))}}},
+		{what: "a file less by force for another", change: gone, want: new(*LostError), force: true, only: []plan.Part{{Target: lateName, LUN: new(uint16(1))}}},
 		{what: "a file less", change: gone, want: new(*LostError)},
 		{what: "an idle file less", change: gone, want: new(*LostError), idle: true},
 		{what: "a file less by force", change: gone, force: true},
@@ -105,7 +113,7 @@ func TestLastDoor(t *testing.T) {
 			if p := plan.Make(old.Running(), &changed, Look); len(p.Refused()) == 0 && tc.want != nil {
 				t.Errorf("after the first read the plan is:\n%s", strings.Join(p.Lines(), "\n"))
 			}
-			next, err := New(Options{Config: &changed, Successor: true, Force: tc.force, Clock: clock, Log: slog.New(slog.DiscardHandler)})
+			next, err := New(Options{Config: &changed, Successor: true, Force: tc.force, ForceFor: tc.only, Clock: clock, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -29,6 +29,7 @@ import (
 	"github.com/gotgtd/gotgtd/internal/replace"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/iscsi"
+	"github.com/gotgtd/gotgtd/target/plan"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
@@ -49,6 +50,9 @@ type Options struct {
 	// Force takes over sessions though a logical unit that they use is another
 	// one by now. They are told, and can't reach it before they have looked.
 	Force bool
+
+	// ForceFor is what Force is meant for; none: everything.
+	ForceFor []plan.Part
 
 	// Known, if set, tells whether the file at a path was served before: then its
 	// format is not looked at, since its guest may have written anything into it.

@@ -16,6 +16,10 @@ import (
 type briefing struct {
 	Running *plan.Running `json:"running"`
 	Force   bool          `json:"force"` // carry out a plan that would be refused
+
+	// ForceFor is what Force is meant for, everything if there is nothing in it. A generation that
+	// does not know it forces everything.
+	ForceFor []plan.Part `json:"force_for,omitempty"`
 }
 
 // parseBriefing reads what the predecessor has left: nothing, if there is none

@@ -30,6 +30,7 @@ type change struct {
 	force   bool
 	dryRun  bool
 	backup  bool // keep the old text as FILE.bak
+	part    bool // the text is the file's but for a part, which is all that is meant
 	upgrade func(context.Context) (*handoff.Report, error)
 }
 
@@ -40,6 +41,8 @@ type outcome struct {
 	Pending []string        `json:"pending,omitempty"` // what the file had in it already that the daemon had not read
 	Applied bool            `json:"applied"`
 	Report  *handoff.Report `json:"report,omitempty"`
+
+	refused []string // of what is pending, and goes along
 }
 
 // plan works out what the text would do, and how much of that the file would
@@ -58,9 +61,15 @@ func (ch *change) plan() (*outcome, error) {
 		var pending *plan.Plan
 		if pending, err = planFor(ch.running, old); err == nil {
 			o.Pending = pending.Lines()
+			o.refused = both(pending.Refused(), o.Plan.Refused())
 		}
 	}
 	return o, nil // a text that was not valid is replaced by one that is
+}
+
+// both lists what is in two lists.
+func both(a, b []string) []string {
+	return slices.DeleteFunc(a, func(s string) bool { return !slices.Contains(b, s) })
 }
 
 // make carries the change out. If the daemon refuses it, the file has its old
@@ -72,6 +81,10 @@ func (ch *change) make(ctx context.Context) (*outcome, error) {
 	}
 	if err := o.Plan.Check(); err != nil && !ch.force {
 		return o, err
+	}
+	if ch.force && ch.part && len(o.refused) > 0 {
+		return o, fmt.Errorf("%s was changed before this and not reloaded, and that would hurt initiators: --force is for this change alone. "+
+			"See `gotgtd plan`, and take that back, or carry it out first with `gotgtd upgrade --force`:\n%s", ch.file.Path, strings.Join(o.refused, "\n"))
 	}
 	same := bytes.Equal(ch.text, ch.file.Text)
 	if ch.dryRun || same && o.Plan.Empty() {
@@ -114,6 +127,7 @@ func (ch *change) put() error {
 type changer struct {
 	force, dryRun, asJSON *bool
 	backup                bool
+	part                  bool
 	name                  func(error) error // of the new text: what its errors say
 }
 
@@ -128,6 +142,7 @@ func newChanger(c *cobra.Command) *changer {
 
 // edit changes the configuration file as a person would.
 func (r *changer) edit(c *cobra.Command, edit func(*config.Editor) error) error {
+	r.part = true
 	return r.rewrite(c, func(path string, old []byte) ([]byte, error) {
 		e, err := config.Edit(path, old)
 		if err == nil {
@@ -200,7 +215,7 @@ func (r *changer) begin(c *cobra.Command) (*change, error) {
 		return nil, err
 	}
 	return &change{
-		file: f, running: running, force: *r.force, dryRun: *r.dryRun, backup: r.backup,
+		file: f, running: running, force: *r.force, dryRun: *r.dryRun, backup: r.backup, part: r.part,
 		upgrade: func(ctx context.Context) (*handoff.Report, error) {
 			return upgradeFrom(ctx, d, st.Generation, *r.force)
 		},

@@ -405,6 +405,17 @@ func TestCommandsUnderSession(t *testing.T) {
 	if st := d.status(t); st.Generation != 1 {
 		t.Errorf("generation %d", st.Generation)
 	}
+	// What somebody has put into the file and not reloaded is not what --force is for.
+	if err := os.WriteFile(file, []byte(exchanged), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if out := d.fail(t, "lun", "add", a, "backend=ram", "size=1M", "--force"); !strings.Contains(out, "was changed before this") || !strings.Contains(out, "iqn.2026-11.test:host") {
+		t.Errorf("forced for another disk, it prints:\n%s", out)
+	}
+	wantText(t, file, exchanged)
+	if err := os.WriteFile(file, []byte(changedConfig), 0o640); err != nil {
+		t.Fatal(err)
+	}
 	if out := d.output(t, append(set, "--force")...); !strings.Contains(out, "\ngeneration 2") {
 		t.Errorf("forced, it prints:\n%s", out)
 	}

@@ -61,20 +61,39 @@ func (d *daemon) Change(ctx context.Context, ops []overlay.Operation) error {
 	if err := d.idle(ops); err != nil {
 		return err
 	}
-	err = plan.Make(runs, conf, target.Look).Check()
-	force := err != nil && takesAway(ops)
-	if err != nil && !force {
+	p := plan.Make(runs, conf, target.Look)
+	var forced []plan.Part
+	if p.Check() != nil {
+		forced = takenAway(runs, ops)
+		p.Force(forced...)
+	}
+	if err := p.Check(); err != nil {
 		return fmt.Errorf("%w: %w", overlay.ErrInvalidRequest, err)
 	}
 	runs.Overlay = next
-	_, err = d.upgrade(ctx, runs, force)
+	_, err = d.upgrade(ctx, &briefing{Running: runs, Force: len(forced) > 0, ForceFor: forced})
 	return err
 }
 
-// takesAway reports whether the operations do nothing but delete or take offline, which is
-// never meant for something else: what idle has let pass is done, as tgt does.
-func takesAway(ops []overlay.Operation) bool {
-	return !slices.ContainsFunc(ops, func(op overlay.Operation) bool { return op.Op != "delete" && !op.Force && !takesOffline(&op) })
+// takenAway returns what the operations delete or take offline, if they do nothing else: that is
+// never meant for something else, and what idle has let pass is done, as tgt does. Nothing else is.
+func takenAway(runs *plan.Running, ops []overlay.Operation) []plan.Part {
+	var parts []plan.Part
+	for _, op := range ops {
+		if op.Op != "delete" && !takesOffline(&op) {
+			return nil
+		}
+		for _, t := range runs.Targets {
+			switch {
+			case op.TID == 0 || t.TID != op.TID:
+			case op.Mode == "target":
+				parts = append(parts, plan.Part{Target: t.Name})
+			case op.Mode == "logicalunit":
+				parts = append(parts, plan.Part{Target: t.Name, LUN: new(op.LUN)})
+			}
+		}
+	}
+	return parts
 }
 
 func takesOffline(op *overlay.Operation) bool {

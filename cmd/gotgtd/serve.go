@@ -182,7 +182,7 @@ func (d *daemon) configure(brief *briefing) (o target.Options, err error) {
 	}
 	fast, err := fastPaths()
 	return target.Options{
-		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: d.successor, FastPaths: fast, Force: brief.Force, Clock: d.clock,
+		Config: conf, Log: d.log, StateDir: d.options.state(), Successor: d.successor, FastPaths: fast, Force: brief.Force, ForceFor: brief.ForceFor, Clock: d.clock,
 		MayBeLate: func(target string, lun uint16) bool { return !d.successor || brief.Running.NotOpen(target, lun) },
 		Opened:    d.noteNumbers,
 		Pausing:   d.pausing,
@@ -241,9 +241,10 @@ func (d *daemon) follow(b *briefing, conf *config.Config) error {
 	for _, line := range d.plan {
 		d.log.Info("plan", "change", line)
 	}
-	if b.Force {
+	if b.Force && len(b.ForceFor) == 0 {
 		return nil
 	}
+	p.Force(b.ForceFor...)
 	return p.Check()
 }
 
@@ -435,7 +436,7 @@ func (d *daemon) Upgrade(ctx context.Context, force bool) (handoff.Report, error
 		return handoff.Report{Time: time.Now(), Phases: []handoff.Phase{}, Error: err.Error()}, err
 	}
 	defer d.endTurn()
-	return d.upgrade(ctx, d.Running(), force)
+	return d.upgrade(ctx, &briefing{Running: d.Running(), Force: force})
 }
 
 // takeTurn waits for the upgrade that somebody else has asked for. If that succeeds, the
@@ -461,12 +462,12 @@ func (d *daemon) takeTurn(ctx context.Context) error {
 
 func (d *daemon) endTurn() { <-d.turn }
 
-// upgrade replaces the process; told is what the successor is told that runs.
-func (d *daemon) upgrade(ctx context.Context, told *plan.Running, force bool) (handoff.Report, error) {
+// upgrade replaces the process; b is what the successor is told.
+func (d *daemon) upgrade(ctx context.Context, b *briefing) (handoff.Report, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(d.life, func() { cancel(context.Cause(d.life)) })()
-	text, err := json.Marshal(briefing{Running: told, Force: force})
+	text, err := json.Marshal(b)
 	if err != nil {
 		return handoff.Report{}, err
 	}

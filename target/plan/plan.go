@@ -116,6 +116,27 @@ func (e *RefusedError) Error() string {
 		strings.Join(e.Plan.Refused(), "\n")
 }
 
+// Part is a target, or a logical unit of it.
+type Part struct {
+	Target string  `json:"target"`
+	LUN    *uint16 `json:"lun,omitempty"` // nil: the target with all that it has
+}
+
+// Has tells whether something is, or is in, the part; lun is nil for a target itself.
+func (p Part) Has(target string, lun *uint16) bool {
+	return p.Target == target && (p.LUN == nil || lun != nil && *lun == *p.LUN)
+}
+
+// Force takes back what speaks against the changes to some parts. The rest stays refused.
+func (p *Plan) Force(parts ...Part) {
+	for i := range p.Changes {
+		c := &p.Changes[i]
+		if c.Target != "" && slices.ContainsFunc(parts, func(part Part) bool { return part.Has(c.Target, c.LUN) }) {
+			c.Refused = ""
+		}
+	}
+}
+
 // Check returns a [RefusedError] if anything needs force.
 func (p *Plan) Check() error {
 	if len(p.Refused()) > 0 {

@@ -256,6 +256,37 @@ func TestClockOfTheDaemon(t *testing.T) {
 	}
 }
 
+// TestForce: what is forced for one disk or target is not forced for another.
+func TestForce(t *testing.T) {
+	now := time.Now()
+	r := &Running{}
+	for _, name := range []string{"iqn.2026-11.test:a", "iqn.2026-11.test:b"} {
+		r.Targets = append(r.Targets, Target{Name: name, TID: len(r.Targets) + 1, LUNs: []LUN{{LUN: 1, LastIO: now}, {LUN: 2, LastIO: now}}})
+		r.Sessions = append(r.Sessions, Session{Target: name, LastIO: now})
+	}
+	less := &config.Config{Targets: []config.Target{{Name: "iqn.2026-11.test:a", TID: 1}}}
+	one, two := uint16(1), uint16(2)
+	for _, tt := range []struct {
+		parts []Part
+		left  int
+	}{
+		{nil, 3},
+		{[]Part{{Target: "iqn.2026-11.test:a", LUN: &one}}, 2},
+		{[]Part{{Target: "iqn.2026-11.test:a", LUN: &one}, {Target: "iqn.2026-11.test:a", LUN: &two}}, 1},
+		{[]Part{{Target: "iqn.2026-11.test:a"}}, 1},
+		{[]Part{{Target: "iqn.2026-11.test:b", LUN: &one}}, 3}, // the target goes as a whole
+		{[]Part{{Target: "iqn.2026-11.test:b"}}, 2},
+		{[]Part{{Target: "iqn.2026-11.test:a"}, {Target: "iqn.2026-11.test:b"}}, 0},
+		{[]Part{{}}, 3},
+	} {
+		p := Make(r, less, nil)
+		p.Force(tt.parts...)
+		if got := p.Refused(); len(got) != tt.left || (p.Check() != nil) != (tt.left > 0) {
+			t.Errorf("forced for %v: refused are %q, want %d", tt.parts, got, tt.left)
+		}
+	}
+}
+
 func TestReasonOnce(t *testing.T) {
 	d := disks{"/a": {"file:1", 64 << 20}}
 	conf := oneTarget(config.LUN{Number: 1, Path: "/a"})

@@ -20,6 +20,9 @@ type briefing struct {
 	// ForceFor is what Force is meant for, everything if there is nothing in it. A generation that
 	// does not know it forces everything.
 	ForceFor []plan.Part `json:"force_for,omitempty"`
+
+	// Clock is what days are counted by.
+	Clock *calendar `json:"clock,omitempty"`
 }
 
 // parseBriefing reads what the predecessor has left: nothing, if there is none

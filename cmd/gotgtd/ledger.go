@@ -8,13 +8,16 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/internal/replace"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/plan"
@@ -39,8 +42,9 @@ const (
 // state folder.
 type ledger struct {
 	path    string    // empty: nothing is remembered
-	text    []byte    // what is at path
+	text    []byte    // what is at path, nil if nothing is
 	written time.Time // when that was written
+	clock   calendar
 	targets []ledgerTarget
 }
 
@@ -200,7 +204,10 @@ func (l *ledger) note(r *plan.Running) error {
 	if l.path == "" {
 		return nil
 	}
-	now := time.Now()
+	d := days{today: time.Now()}
+	if d.early = l.clock.now(); d.early.After(d.today) {
+		d.early = d.today
+	}
 	var targets []ledgerTarget
 	for _, t := range r.Targets {
 		n := ledgerTarget{Name: t.Name, TID: t.TID}
@@ -212,12 +219,12 @@ func (l *ledger) note(r *plan.Running) error {
 	for _, old := range l.targets {
 		i := slices.IndexFunc(targets, func(t ledgerTarget) bool { return t.Name == old.Name })
 		if i < 0 {
-			if old.Gone = stillKept(old.Gone, now); old.Gone != "" {
+			if old.Gone = d.stillKept(old.Gone); old.Gone != "" {
 				targets = append(targets, old)
 			}
 			continue
 		}
-		targets[i].remember(old.LUNs, now)
+		targets[i].remember(old.LUNs, d)
 	}
 	l.targets = targets
 	text, err := yaml.Marshal(ledgerFile{targets})
@@ -245,7 +252,7 @@ func (l *ledger) stat() error {
 }
 
 // remember keeps what is known of logical units that were there before.
-func (t *ledgerTarget) remember(old []ledgerLUN, now time.Time) {
+func (t *ledgerTarget) remember(old []ledgerLUN, d days) {
 	byPath, stores, numbers := make(map[string]*ledgerLUN), make(map[string]bool), make(map[uint16]bool)
 	for i := range t.LUNs {
 		u := &t.LUNs[i]
@@ -262,21 +269,82 @@ func (t *ledgerTarget) remember(old []ledgerLUN, now time.Time) {
 		if u.Store != "" && stores[u.Store] {
 			continue // it is there, by another path
 		}
-		if u.Gone = stillKept(u.Gone, now); u.Gone != "" && !numbers[u.LUN] {
+		if u.Gone = d.stillKept(u.Gone); u.Gone != "" && !numbers[u.LUN] {
 			gone = append(gone, u)
 		}
 	}
 	t.LUNs = append(t.LUNs, gone...)
 }
 
+// calendar is a time by the clock as it was set when the first of a line of generations began, and by
+// one that nobody sets. Numbers are not forgotten because the clock is set onwards by mistake.
+type calendar struct {
+	Wall  time.Time      `json:"wall"`
+	Stamp boottime.Stamp `json:"stamp"`
+}
+
+// newCalendar begins with the clock as it is.
+func newCalendar() calendar {
+	now := time.Now()
+	return calendar{now, boottime.Of(now)}
+}
+
+// now is the time as it would be had nobody set the clock.
+func (c calendar) now() time.Time { return c.Wall.Add(time.Since(c.Stamp.Time())) }
+
+// days are today by the clock, for what is written down, and the earlier of that and of
+// what the calendar says, for what is forgotten.
+type days struct{ today, early time.Time }
+
 // stillKept returns the day on which something went, today if that is new, and
 // nothing if it is too long ago.
-func stillKept(gone string, now time.Time) string {
+func (d days) stillKept(gone string) string {
 	if gone == "" {
-		return now.Format(time.DateOnly)
+		return d.today.Format(time.DateOnly)
 	}
-	if day, err := time.Parse(time.DateOnly, gone); err == nil && now.Sub(day) > ledgerKeeps {
+	if day, err := time.Parse(time.DateOnly, gone); err == nil && d.early.Sub(day) > ledgerKeeps {
 		return ""
 	}
 	return gone
+}
+
+// adopt notes numbers that a predecessor has kept, when the file is lost. Those of what runs are noted
+// with that; the rest is gone from today on.
+func (l *ledger) adopt(known config.Numbers) {
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		t := ledgerTarget{Name: name, TID: known[name].TID}
+		stores := make(map[uint16]string)
+		for id, s := range known[name].Stores {
+			stores[s.LUN] = id
+		}
+		for _, path := range slices.Sorted(maps.Keys(known[name].LUNs)) {
+			n := known[name].LUNs[path]
+			t.LUNs = append(t.LUNs, ledgerLUN{LUN: n, Path: path, Store: stores[n]})
+		}
+		l.targets = append(l.targets, t)
+	}
+}
+
+// lost tells whether there is no file where one should be.
+func (l *ledger) lost() bool { return l.path != "" && l.text == nil }
+
+// writable returns why the file could not be written now. A folder that is not there is made at
+// the next reload.
+func (l *ledger) writable() error {
+	if l.path == "" {
+		return nil
+	}
+	if err := unix.Access(filepath.Dir(l.path), unix.W_OK|unix.X_OK); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// tryToWrite is writable, and finds out more: whether there is room.
+func (l *ledger) tryToWrite() error {
+	if l.path == "" {
+		return nil
+	}
+	err := replace.Write(l.path+".try", append([]byte(ledgerHead), l.text...), 0o600, os.Getuid(), os.Getgid())
+	return errors.Join(err, os.RemoveAll(l.path+".try"))
 }

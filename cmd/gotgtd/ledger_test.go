@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
@@ -95,9 +96,110 @@ func TestLedgerKnowsStores(t *testing.T) {
 func TestLedgerForgetsAtLast(t *testing.T) {
 	now := time.Date(2026, 11, 27, 0, 0, 0, 0, time.UTC)
 	for gone, want := range map[string]string{"": "2026-11-27", "2026-10-01": "2026-10-01", "2026-01-01": ""} {
-		if got := stillKept(gone, now); got != want {
+		if got := (days{now, now}).stillKept(gone); got != want {
 			t.Errorf("gone %q is %q, want %q", gone, got, want)
 		}
+	}
+}
+
+// TestLedgerAndTheClock sets the clock onwards by 100 days while generations follow each other. What
+// went 40 days before that is kept; what was written down before they began is forgotten by the
+// clock that was right then.
+func TestLedgerAndTheClock(t *testing.T) {
+	const day = 24 * time.Hour
+	now := time.Now()
+	gone := now.Add(-140 * day).Format(time.DateOnly)
+	for _, tt := range []struct {
+		what  string
+		clock calendar
+		want  int
+	}{
+		{"set onwards since", calendar{now.Add(-100 * day), boottime.Of(now)}, 1},
+		{"right", calendar{now, boottime.Of(now)}, 0},
+		{"set back since", calendar{now.Add(100 * day), boottime.Of(now)}, 0},
+		{"right for 100 days", calendar{now.Add(-100 * day), boottime.Of(now.Add(-100 * day))}, 0},
+	} {
+		l, err := openLedger(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.clock, l.targets = tt.clock, []ledgerTarget{{Name: "iqn.2026-11.test:a", TID: 1, Gone: gone}}
+		if err := l.note(running()); err != nil {
+			t.Fatal(err)
+		}
+		if len(l.targets) != tt.want {
+			t.Errorf("%s: %d targets are kept, want %d", tt.what, len(l.targets), tt.want)
+		}
+	}
+}
+
+// TestLostLedger takes the file away from under a daemon, and the folder: what was given stays, also what
+// is kept for a disk that is gone, and is written down again. That is said, and so it is at a start
+// that does not find the file.
+func TestLostLedger(t *testing.T) {
+	dir := t.TempDir()
+	state, file := filepath.Join(dir, "state"), filepath.Join(dir, "targets.conf")
+	write := func(disks ...string) {
+		t.Helper()
+		text := "<target iqn.2026-11.test:c>\n"
+		for _, name := range disks {
+			path := filepath.Join(dir, name)
+			if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			text += "backing-store " + path + "\n"
+		}
+		if err := os.WriteFile(file, []byte(text+"</target>\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("b", "c")
+	d := startDaemonSaying(t, "no numbers of targets and LUNs are known", "--config", file, "--state-dir", state)
+	write("c")
+	d.output(t, "upgrade")
+	for range 2 {
+		if err := os.RemoveAll(state); err != nil {
+			t.Fatal(err)
+		}
+		d.output(t, "upgrade")
+		d.waitFor(t, "is not there; they stay as they were given")
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // it is written when the successor serves
+			if _, err := os.Stat(filepath.Join(state, ledgerName)); err == nil {
+				break
+			} else if time.Now().After(end) {
+				t.Fatal(err)
+			}
+		}
+		l, err := openLedger(state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.numbers()["iqn.2026-11.test:c"].LUNs; got[filepath.Join(dir, "b")] != 1 || got[filepath.Join(dir, "c")] != 2 {
+			t.Errorf("the numbers are %v", got)
+		}
+	}
+	stopOther(t, d.status(t).PID)
+}
+
+// TestUnwritableLedger: that the file can't be written shows, and nothing is left of the attempt.
+func TestUnwritableLedger(t *testing.T) {
+	dir := t.TempDir()
+	l, err := openLedger(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.writable(), l.tryToWrite()); err != nil {
+		t.Errorf("it can be written: %v", err)
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
+		t.Errorf("left are %v, %v", list, err)
+	}
+	l.path = filepath.Join("/proc/self", ledgerName) // where nobody makes files
+	if err := l.tryToWrite(); err == nil {
+		t.Error("an attempt where no files can be made succeeds")
+	}
+	if err := (&ledger{}).tryToWrite(); err != nil {
+		t.Errorf("without a state folder: %v", err)
 	}
 }
 

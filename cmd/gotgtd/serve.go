@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -162,10 +163,15 @@ func (d *daemon) configure(brief *briefing) (o target.Options, err error) {
 	if d.ledger, err = openLedger(d.options.state()); err != nil {
 		return o, err
 	}
+	d.ledger.clock = newCalendar()
+	if brief.Clock != nil {
+		d.ledger.clock = *brief.Clock
+	}
 	conf, err := d.options.configuration(brief.numbers(d.ledger.numbers()))
 	if err != nil {
 		return o, err
 	}
+	d.sayLost(brief, conf)
 	if err := d.lay(brief, conf); err != nil {
 		return o, err
 	}
@@ -188,6 +194,21 @@ func (d *daemon) configure(brief *briefing) (o target.Options, err error) {
 		Pausing:   d.pausing,
 		Known:     d.served,
 	}, err
+}
+
+// sayLost says that the numbers that were given are not there any more, or will not be.
+func (d *daemon) sayLost(b *briefing, conf *config.Config) {
+	switch file := filepath.Join(d.options.state(), ledgerName); {
+	case d.ledger.lost() && b.Running != nil:
+		d.log.Warn("the file with the numbers of targets and LUNs is not there; they stay as they were given in the process that runs, and are written down again", "file", file)
+		d.ledger.adopt(b.Running.Noted)
+	case d.successor || !conf.NewIdentities():
+	case d.ledger.lost():
+		d.log.Warn("no numbers of targets and LUNs are known, and the configuration leaves some to order: if these disks have been served before, initiators may take one for another. "+
+			"Stop, put the file back from a backup or give every lun and controller_tid in the configuration, and start again", "file", file)
+	case d.ledger.path == "":
+		d.log.Warn("there is no state folder to keep the numbers of targets and LUNs in that the configuration leaves to order: after a restart disks may have others. Give one with --state-dir")
+	}
 }
 
 // open opens the portals and the control socket.
@@ -235,6 +256,10 @@ func (d *daemon) follow(b *briefing, conf *config.Config) error {
 	}
 	if err := unavailable(b.Running, conf); err != nil {
 		return err
+	}
+	b.Running.StateDir, b.Running.Unwritable = d.options.state(), ""
+	if err := d.ledger.tryToWrite(); err != nil {
+		b.Running.Unwritable = err.Error()
 	}
 	p := plan.Make(b.Running, conf, target.Look)
 	d.plan = p.Lines()
@@ -326,7 +351,7 @@ func (d *daemon) noteNumbers() {
 		}
 	}
 	if err := d.ledger.note(r); err != nil {
-		d.log.Error("numbers of targets and LUNs not noted: after a restart they may be others", "error", err)
+		d.log.Error("numbers of targets and LUNs not noted: after a restart they may be others. Make the state folder writable, and reload", "folder", d.options.state(), "error", err)
 	}
 }
 
@@ -467,6 +492,7 @@ func (d *daemon) upgrade(ctx context.Context, b *briefing) (handoff.Report, erro
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(d.life, func() { cancel(context.Cause(d.life)) })()
+	b.Clock = &d.ledger.clock
 	text, err := json.Marshal(b)
 	if err != nil {
 		return handoff.Report{}, err
@@ -496,7 +522,10 @@ func (d *daemon) EndSession(ctx context.Context, tsih uint16, rejectFor time.Dur
 // Running implements [control.Daemon].
 func (d *daemon) Running() *plan.Running {
 	r := d.server.Running()
-	r.Overlay, r.Noted = d.overlay, d.keptNumbers()
+	r.Overlay, r.Noted, r.StateDir = d.overlay, d.keptNumbers(), d.options.state()
+	if err := d.ledger.writable(); err != nil {
+		r.Unwritable = err.Error()
+	}
 	if len(d.options.listen) == 0 {
 		r.Portals = plan.Portals(d.conf)
 	}

@@ -47,8 +47,24 @@ func startDaemon(t *testing.T, args ...string) *daemonProcess {
 	return startDaemonAs(t, func(*exec.Cmd) {}, args...)
 }
 
+// startDaemonSaying is startDaemon with something that the daemon says before it serves.
+func startDaemonSaying(t *testing.T, text string, args ...string) *daemonProcess {
+	t.Helper()
+	d := launchDaemon(t, func(*exec.Cmd) {}, args...)
+	d.waitFor(t, text)
+	d.waitFor(t, "serving iqn.")
+	return d
+}
+
 // startDaemonAs is startDaemon with a change to how the process is started.
 func startDaemonAs(t *testing.T, change func(*exec.Cmd), args ...string) *daemonProcess {
+	t.Helper()
+	d := launchDaemon(t, change, args...)
+	d.waitFor(t, "serving iqn.")
+	return d
+}
+
+func launchDaemon(t *testing.T, change func(*exec.Cmd), args ...string) *daemonProcess {
 	t.Helper()
 	dir := t.TempDir()
 	d := &daemonProcess{
@@ -93,7 +109,6 @@ func startDaemonAs(t *testing.T, change func(*exec.Cmd), args ...string) *daemon
 		stderr.Close()
 		<-read
 	})
-	d.waitFor(t, "serving iqn.")
 	return d
 }
 

@@ -51,9 +51,10 @@ type Config struct {
 	// [Config.Validate] renews them.
 	Warnings Errors
 
-	notes    Errors // warnings of the parser
-	places   places
-	language fileFormat
+	notes      Errors // warnings of the parser
+	places     places
+	language   fileFormat
+	newNumbers bool // see NewNumbers
 }
 
 // PortalGroup is a set of portals that share a target portal group tag

@@ -41,7 +41,7 @@ func (c *Config) setDefaults(known Numbers) {
 			if tid = freeTID(tid, taken, gone); tid > MaxTID { // the numbers of what is gone are free then
 				tid, gone = freeTID(1, taken, nil), nil
 			}
-			t.TID, taken[tid] = tid, true
+			t.TID, taken[tid], c.newNumbers = tid, true, true
 		}
 		t.SetDefaults()
 	}

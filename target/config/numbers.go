@@ -45,6 +45,12 @@ func (s *StoreNumber) is(path, id string) bool {
 	return err == nil && there == id
 }
 
+// NewNumbers reports whether a target or logical unit that no number was known of has got one by order.
+func (c *Config) NewNumbers() bool { return c.newNumbers }
+
+// NewIdentities reports whether initiators know a disk by such a number: those from a targets.conf.
+func (c *Config) NewIdentities() bool { return c.newNumbers && c.language == formatTGT }
+
 // Set notes the number of a target and, unless path is empty, that of a
 // logical unit.
 func (n Numbers) Set(target string, tid int, path string, lun uint16) {

@@ -153,6 +153,7 @@ func (b *tgtBuilder) target(t *tgtTarget) {
 	}
 	if c.target.TID == 0 {
 		var err error
+		b.cfg.newNumbers = true
 		if c.target.TID, err = b.known.nextTID(b.tid, b.taken); err != nil {
 			b.fail(t.head, at+".tid", err)
 		}
@@ -199,6 +200,7 @@ func (b *tgtBuilder) luns(c *tgtContext, stores []*tgtStore, shared []tgtDirecti
 		return cmp.Or(cmp.Compare(x.head.name, y.head.name), cmp.Compare(x.head.value, y.head.value))
 	})
 	numbers, byOrder := b.number(c.target.Name, stores, shared)
+	b.cfg.newNumbers = b.cfg.newNumbers || byOrder
 	for i, s := range stores {
 		l := LUN{Pos: s.head.pos, Number: numbers[i]}
 		at := fmt.Sprintf("%s.luns[%d]", c.at, len(c.target.LUNs))

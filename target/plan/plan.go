@@ -20,8 +20,9 @@ const RecentIO = time.Minute
 // Change is one difference between what runs and what is wanted.
 type Change struct {
 	Op      string   `json:"op"`     // "+", "~" or "-"
-	Target  string   `json:"target"` // empty where it is a portal
+	Target  string   `json:"target"` // empty where it is a portal or a folder
 	Portal  string   `json:"portal,omitempty"`
+	Folder  string   `json:"folder,omitempty"` // the state folder, of which something is to be said
 	LUN     *uint16  `json:"lun,omitempty"`
 	What    string   `json:"what"`              // for people
 	Sees    string   `json:"sees,omitempty"`    // what the initiators that are logged in are told
@@ -66,11 +67,28 @@ func Make(running *Running, desired *config.Config, look Looks) *Plan {
 			p.remove(t)
 		}
 	}
+	p.state(desired)
 	return p.plan
 }
 
+// state says that the state folder can't be written. Numbers that are given by order have to be
+// kept there, or a restart gives others.
+func (p *planner) state(desired *config.Config) {
+	if p.running.Unwritable == "" {
+		return
+	}
+	c := Change{Op: "~", Folder: p.running.StateDir, What: "no file can be written there: " + p.running.Unwritable}
+	if desired.NewNumbers() {
+		c.Refused = c.What + ": the numbers of what is new, which the configuration leaves open, would be others after a restart. " +
+			"Make the folder writable, or give the numbers in the configuration"
+	}
+	p.note(c)
+}
+
 // Empty reports whether nothing changes.
-func (p *Plan) Empty() bool { return p == nil || len(p.Changes) == 0 }
+func (p *Plan) Empty() bool {
+	return p == nil || !slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Folder == "" })
+}
 
 // Refused lists the changes that need force, a line each.
 func (p *Plan) Refused() []string {
@@ -112,7 +130,7 @@ func (p *Plan) Lines() []string {
 type RefusedError struct{ Plan *Plan }
 
 func (e *RefusedError) Error() string {
-	return "the new configuration would hurt initiators that are logged in; nothing was changed (--force does it all the same):\n" +
+	return "the new configuration would hurt initiators; nothing was changed (--force does it all the same):\n" +
 		strings.Join(e.Plan.Refused(), "\n")
 }
 
@@ -129,6 +147,9 @@ func (p Part) Has(target string, lun *uint16) bool {
 
 // Force takes back what speaks against the changes to some parts. The rest stays refused.
 func (p *Plan) Force(parts ...Part) {
+	if p == nil {
+		return
+	}
 	for i := range p.Changes {
 		c := &p.Changes[i]
 		if c.Target != "" && slices.ContainsFunc(parts, func(part Part) bool { return part.Has(c.Target, c.LUN) }) {
@@ -149,6 +170,8 @@ func (c *Change) subject() string {
 	switch {
 	case c.Portal != "":
 		return "portal " + c.Portal
+	case c.Folder != "":
+		return "state folder " + c.Folder
 	case c.LUN == nil:
 		return "target " + c.Target
 	}

@@ -287,6 +287,35 @@ func TestForce(t *testing.T) {
 	}
 }
 
+// TestUnwritableStateFolder: a plan that gives numbers by order is refused if they can't be kept; in any
+// other it is said.
+func TestUnwritableStateFolder(t *testing.T) {
+	load := func(text string) *config.Config {
+		t.Helper()
+		c, err := config.Parse("x.conf", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	given := load("<target iqn.2026-11.test:a>\ncontroller_tid 3\n</target>\n")
+	byOrder := load("<target iqn.2026-11.test:a>\n</target>\n")
+	for _, tt := range []struct {
+		c              *config.Config
+		unwritable     string
+		lines, refused int
+	}{{given, "", 1, 0}, {byOrder, "", 1, 0}, {given, "read-only file system", 2, 0}, {byOrder, "read-only file system", 2, 1}} {
+		p := Make(&Running{StateDir: "/state", Unwritable: tt.unwritable}, tt.c, nil)
+		text := strings.Join(p.Lines(), "\n")
+		if len(p.Lines()) != tt.lines || len(p.Refused()) != tt.refused || strings.Contains(text, "state folder /state: no file can be written there: read-only file system") != (tt.unwritable != "") {
+			t.Errorf("%q, numbers by order %v: the plan is\n%s", tt.unwritable, tt.c.NewNumbers(), text)
+		}
+	}
+	if p := Make(&Running{StateDir: "/state", Unwritable: "full"}, &config.Config{}, nil); !p.Empty() || len(p.Lines()) != 1 {
+		t.Errorf("where nothing changes the plan is %q", p.Lines())
+	}
+}
+
 func TestReasonOnce(t *testing.T) {
 	d := disks{"/a": {"file:1", 64 << 20}}
 	conf := oneTarget(config.LUN{Number: 1, Path: "/a"})

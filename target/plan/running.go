@@ -41,6 +41,11 @@ type Running struct {
 	// folder has none.
 	Noted config.Numbers `json:"noted,omitempty"`
 
+	// StateDir is the state folder, and Unwritable why no file can be written there, empty if one
+	// can: numbers that are given can't be kept over a restart.
+	StateDir   string `json:"state_dir,omitempty"`
+	Unwritable string `json:"unwritable,omitempty"`
+
 	// Overlay is what tgtadm has changed: it is on top of whatever is wanted next.
 	Overlay *overlay.Overlay `json:"overlay,omitempty"`
 }

@@ -3,6 +3,7 @@
 package iscsi
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -141,7 +142,7 @@ func (n *Node) admitDiscoveryLocked() (victim *session, err error) {
 	if len(list) < n.opt.Limits.DiscoverySessions {
 		return nil, nil
 	}
-	slices.SortFunc(list, func(a, b *session) int { return a.born.Compare(b.born) })
+	slices.SortFunc(list, func(a, b *session) int { return cmp.Compare(a.born, b.born) })
 	victim = list[whoHasMost(list, func(s *session) netip.Prefix { return origin(s.address) })]
 	victim.displaced = true
 	return victim, nil
@@ -153,7 +154,7 @@ func (n *Node) expireLogins(now time.Time) {
 	list := slices.Clone(n.logins)
 	n.mu.Unlock()
 	for _, c := range list {
-		switch age := now.Sub(c.born); {
+		switch age := now.Sub(c.born.Time()); {
 		case age > n.opt.Limits.LoginTimeout:
 			c.close(fmt.Errorf("login not complete after %v", n.opt.Limits.LoginTimeout))
 		case age > n.opt.Limits.FirstRequestTimeout && c.heard.Load() == 0:
@@ -164,7 +165,7 @@ func (n *Node) expireLogins(now time.Time) {
 
 // expireDiscovery ends discovery sessions that have had their time.
 func (s *session) expireDiscovery(now time.Time) {
-	if limit := s.node.opt.Limits.DiscoveryTimeout; s.target == nil && now.Sub(s.born) > limit {
+	if limit := s.node.opt.Limits.DiscoveryTimeout; s.target == nil && now.Sub(s.born.Time()) > limit {
 		s.end(fmt.Errorf("a discovery session ends after %v", limit))
 	}
 }

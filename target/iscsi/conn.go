@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
@@ -41,7 +42,7 @@ type conn struct {
 	sock   *socket.Socket
 	remote netip.AddrPort
 	group  uint16 // tag of the portal group it came in through
-	born   time.Time
+	born   boottime.Stamp
 
 	memory    *account.Account // until the login is over; then it is the session's
 	loginHeld int64            // bytes of text of the login that are on it
@@ -70,7 +71,7 @@ type conn struct {
 // newConn returns a connection that takes sock over.
 func newConn(n *Node, sock *socket.Socket, group uint16) *conn {
 	c := &conn{
-		node: n, sock: sock, group: group, born: time.Now(),
+		node: n, sock: sock, group: group, born: boottime.Of(time.Now()),
 		remote: sock.Remote(),
 		login:  new(login.Login),
 		done:   make(chan struct{}),

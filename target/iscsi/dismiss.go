@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/gotgtd/gotgtd/internal/boottime"
 )
 
 // errDismissed ends a session that did not log out when it was asked to.
@@ -110,11 +112,11 @@ func (n *Node) dismiss(s *session, grace time.Duration) {
 // askToLeave asks the initiator to log out, and returns how long it has for that.
 func (s *session) askToLeave(grace time.Duration) time.Duration {
 	s.mu.Lock()
-	left := time.Until(s.leave)
+	left := time.Until(s.leave.Time())
 	asked := left > -grace // one of long ago is over
 	if !asked {
 		left = grace
-		s.leave = time.Now().Add(grace)
+		s.leave = boottime.Of(time.Now().Add(grace))
 	}
 	s.mu.Unlock()
 	if !asked {

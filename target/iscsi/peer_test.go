@@ -222,7 +222,7 @@ func TestEndMoves(t *testing.T) {
 		failed <- err
 	}()
 	s := old.session(tsih)
-	r.until("it is asked to log out", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return !s.leave.IsZero() })
+	r.until("it is asked to log out", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.leave != 0 })
 	state, socks := r.freeze(t)
 	state.Sessions[0].Leave += time.Hour.Nanoseconds() // the clock was set meanwhile
 	state.Sessions[0].LeaveStamp = boottime.Of(time.Now().Add(time.Millisecond))
@@ -259,7 +259,7 @@ func TestClockIsSet(t *testing.T) {
 				t.Errorf("by %v: %s is rejected for another %v", step, l.Initiator, d)
 			}
 		}
-		if age := time.Since(r.node.connList()[0].born).Abs(); age > time.Hour {
+		if age := time.Since(r.node.connList()[0].born.Time()).Abs(); age > time.Hour {
 			t.Errorf("by %v: the login has begun %v ago", step, age)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/internal/ranked"
 	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
@@ -41,7 +42,7 @@ type session struct {
 	tsih      uint16
 	group     uint16 // portal group tag
 	params    Params
-	born      time.Time
+	born      boottime.Stamp
 	memory    *account.Account // what it and its connections have; set with nexus
 	pool      *mem.Pool        // charges it
 	gone      chan struct{}    // closed when the session has ended
@@ -62,9 +63,9 @@ type session struct {
 	text      textExchange              // the text negotiation under way
 	textHeld  int64                     // bytes of it that are on the account
 	phase     sessionPhase
-	endReason error     // why it is ending
-	resetting bool      // ends soon, because of TARGET COLD RESET
-	leave     time.Time // when it ends unless it has logged out, as it was asked to; zero if it was not
+	endReason error          // why it is ending
+	resetting bool           // ends soon, because of TARGET COLD RESET
+	leave     boottime.Stamp // when it ends unless it has logged out, as it was asked to; zero if it was not
 
 	queue queue // tasks for workers; belongs to the scheduler
 }
@@ -82,7 +83,7 @@ func newSession(n *Node) *session {
 		node:  n,
 		conns: make(map[uint16]*conn),
 		tasks: make(map[uint32]*task),
-		born:  time.Now(),
+		born:  boottime.Of(time.Now()),
 		gone:  make(chan struct{}),
 	}
 	s.mu.SetRank(rankSession)
@@ -408,14 +409,14 @@ func (n *Node) Sessions() []SessionInfo {
 func (s *session) info() SessionInfo {
 	i := SessionInfo{
 		Initiator: s.initiator, Alias: s.alias, Account: s.account, Address: s.address, Target: s.targetName(), ISID: s.isid, TSIH: s.tsih,
-		Group: s.group, Started: s.born, Params: s.params,
+		Group: s.group, Started: s.born.Time(), Params: s.params,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.nexus != nil {
 		i.Counters, i.LastIO, i.Masked = s.nexus.Counters(), s.nexus.LastIO(), s.nexus.Masked()
 	}
-	i.Tasks, i.Leaving = len(s.tasks), !s.leave.IsZero()
+	i.Tasks, i.Leaving = len(s.tasks), s.leave != 0
 	for _, c := range s.conns {
 		i.Connections = append(i.Connections, ConnectionInfo{c.cid, c.sock.Local(), c.remote, c.agreed.HeaderDigest, c.agreed.DataDigest})
 	}

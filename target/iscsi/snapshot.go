@@ -4,6 +4,7 @@ package iscsi
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -58,7 +59,9 @@ type SessionState struct {
 	Address   []byte         `cbor:"20,keyasint,omitempty"` // that the first connection came from: 4 or 16 bytes and a zone
 	Apart     bool           `cbor:"21,keyasint,omitempty"` // its data follows later, see Rest
 
-	LeaveStamp boottime.Stamp `cbor:"22,keyasint,omitempty"` // Leave by a clock that nobody sets; 0 from a process that did not tell it
+	// Leave and Started by a clock that nobody sets; 0 from a process that did not tell it.
+	LeaveStamp   boottime.Stamp `cbor:"22,keyasint,omitempty"`
+	StartedStamp boottime.Stamp `cbor:"23,keyasint,omitempty"`
 }
 
 // TaskState is a command that has not run yet.
@@ -174,7 +177,7 @@ func (n *Node) snapshot(apart []*session, stop func() error) (*NodeState, []*soc
 
 func (c *conn) snapshot(apart bool) ConnectionState {
 	st := ConnectionState{
-		CID: c.cid, Group: c.group, Born: c.born.UnixNano(), BornStamp: boottime.Of(c.born), HeaderDigest: c.agreed.HeaderDigest, DataDigest: c.agreed.DataDigest,
+		CID: c.cid, Group: c.group, Born: c.born.Time().UnixNano(), BornStamp: c.born, HeaderDigest: c.agreed.HeaderDigest, DataDigest: c.agreed.DataDigest,
 		SendLimit: c.agreed.SendLimit, ReceiveLimit: c.agreed.ReceiveLimit, LoggingOut: c.is(connLeaving),
 		Login: c.login, Heard: c.heard.Load(), Last: c.out.Last(),
 	}
@@ -195,11 +198,11 @@ func (s *session) snapshot() SessionState {
 	defer s.mu.Unlock()
 	st := SessionState{
 		TSIH: s.tsih, ISID: s.isid, Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), Group: s.group,
-		Params: s.params, Started: s.born.UnixNano(), LastTTT: s.window.LastTag(), Arrivals: s.arrivals, Text: s.text, Ending: s.phase >= sessionEnding, Resetting: s.resetting,
+		Params: s.params, Started: s.born.Time().UnixNano(), StartedStamp: s.born, LastTTT: s.window.LastTag(), Arrivals: s.arrivals, Text: s.text, Ending: s.phase >= sessionEnding, Resetting: s.resetting,
 		Account: []byte(s.account),
 	}
-	if !s.leave.IsZero() {
-		st.Leave, st.LeaveStamp = s.leave.UnixNano(), boottime.Of(s.leave)
+	if s.leave != 0 {
+		st.Leave, st.LeaveStamp = s.leave.Time().UnixNano(), s.leave
 	}
 	st.ExpCmdSN, st.MaxCmdSN = s.window.Numbers()
 	st.Address, _ = s.address.MarshalBinary() // never fails
@@ -274,7 +277,7 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 			return err
 		}
 	}
-	slices.SortFunc(n.logins, func(a, b *conn) int { return a.born.Compare(b.born) })
+	slices.SortFunc(n.logins, func(a, b *conn) int { return cmp.Compare(a.born, b.born) })
 	n.maskRestored()
 	for i := range st.Sessions {
 		if st.Sessions[i].Apart {
@@ -287,10 +290,18 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 	return nil
 }
 
+// stampOf is a stamp that a snapshot has, or else its wall time, in nanoseconds since 1970.
+func stampOf(s boottime.Stamp, wall int64) boottime.Stamp {
+	if s == 0 {
+		return boottime.Of(time.Unix(0, wall))
+	}
+	return s
+}
+
 func (n *Node) restoreSession(st *SessionState, target func(string) *Target) error {
 	s := newSession(n)
 	s.initiator, s.alias, s.isid, s.tsih, s.group = st.Initiator, iscsiname.Printable(st.Alias, pdu.MaxValueLen), st.ISID, st.TSIH, st.Group
-	s.params, s.born, s.account = st.Params, time.Unix(0, st.Started), string(st.Account)
+	s.params, s.born, s.account = st.Params, stampOf(st.StartedStamp, st.Started), string(st.Account)
 	if err := s.address.UnmarshalBinary(st.Address); err != nil {
 		return fmt.Errorf("iscsi: the address of the session of %s: %w", st.Initiator, err)
 	}
@@ -300,7 +311,7 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 	s.textHeld = int64(len(s.text.In) + len(s.text.Out))
 	s.memory.Charge(s.textHeld)
 	if st.Leave != 0 {
-		s.leave = st.LeaveStamp.Or(time.Unix(0, st.Leave))
+		s.leave = stampOf(st.LeaveStamp, st.Leave)
 	}
 	s.phase = sessionOpen
 	if st.Ending {
@@ -335,7 +346,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 		return fmt.Errorf("iscsi: %w", err)
 	}
 	c := newConn(n, sock, st.Group)
-	c.born, c.cid = st.BornStamp.Or(time.Unix(0, st.Born)), st.CID
+	c.born, c.cid = stampOf(st.BornStamp, st.Born), st.CID
 	c.agree(login.Agreed{HeaderDigest: st.HeaderDigest, DataDigest: st.DataDigest, SendLimit: st.SendLimit, ReceiveLimit: st.ReceiveLimit})
 	c.heard.Store(st.Heard)
 	c.out.StartStatSN(st.StatSN)
@@ -535,7 +546,7 @@ func (n *Node) Start() {
 func (n *Node) goOnDismissing() {
 	const grace = logoutRequestSeconds * time.Second
 	for _, s := range n.sessionList() {
-		if time.Until(s.leave) > -grace {
+		if time.Until(s.leave.Time()) > -grace {
 			n.Dismiss(s.tsih, grace)
 		}
 	}

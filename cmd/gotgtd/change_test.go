@@ -122,6 +122,12 @@ func TestCommandsUser(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	first := secrets(1)[0]
+	if out := d.output(t, "user", "list"); !strings.HasPrefix(out, "TARGET ") || !strings.Contains(out, a+"  bob   incoming\n") || strings.Contains(out, "secret") {
+		t.Errorf("user list prints:\n%s", out)
+	}
+	if out := d.output(t, "user", "list", a, "--json"); !strings.Contains(out, `"user": "bob"`) {
+		t.Errorf("user list --json prints:\n%s", out)
+	}
 	if out, err := user("secret-of-bob-2\n", "set", a, "bob"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

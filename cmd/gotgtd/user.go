@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/replace"
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/control"
 )
 
 // secretsFolder is beside the configuration file, and has the secrets that
@@ -25,12 +27,54 @@ import (
 const secretsFolder = "secrets"
 
 func userCommand() *cobra.Command {
-	c := groupCommand("user", "Add, change and remove CHAP accounts")
+	c := groupCommand("user", "Add, change, remove and list CHAP accounts")
 	c.AddCommand(
 		userSetCommand("add", "Add an account", true),
 		userSetCommand("set", "Give an account another secret", false),
-		userRemoveCommand())
+		userRemoveCommand(), userListCommand())
 	return c
+}
+
+// userList is an account as user list prints it.
+type userList struct {
+	Target string `json:"target,omitempty"` // empty: discovery
+	User   string `json:"user"`
+	Use    string `json:"use"`
+}
+
+// What an account is for: an initiator proves with it who it is, or the target does.
+const (
+	useIncoming = "incoming"
+	useOutgoing = "outgoing"
+)
+
+func userListCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "list [TARGET]", Short: "List the CHAP accounts", Args: cobra.MaximumNArgs(1),
+		Long: "List prints the accounts of the targets and of discovery that the daemon has: incoming ones, with which initiators prove who they are, and outgoing ones, with which the target does. Secrets are not printed.",
+	}
+	return listCommand(c, "TARGET\tUSER\tUSE", func(st *control.Status, args []string) (any, []string, error) {
+		targets, err := chosen(st, args)
+		list, rows := []userList{}, []string(nil)
+		add := func(target string, users []string, outgoing string) {
+			for _, u := range users {
+				list = append(list, userList{target, u, useIncoming})
+			}
+			if outgoing != "" {
+				list = append(list, userList{target, outgoing, useOutgoing})
+			}
+		}
+		if len(args) == 0 {
+			add("", st.DiscoveryAccounts, st.DiscoveryOutAccount)
+		}
+		for _, t := range targets {
+			add(t.Name, t.Accounts, t.OutAccount)
+		}
+		for _, u := range list {
+			rows = append(rows, cmp.Or(u.Target, "(discovery)")+"\t"+printable(u.User, "-")+"\t"+u.Use)
+		}
+		return list, rows, err
+	})
 }
 
 // userFlags say which account is meant.

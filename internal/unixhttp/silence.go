@@ -36,6 +36,10 @@ func (e *SilentError) Error() string {
 // on and the server does not answer another question meanwhile. stop waits for its end.
 func (c *Client) watch(ctx context.Context, method string) (watched context.Context, stop func()) {
 	watched, cancel := context.WithCancelCause(ctx)
+	wait := c.silence
+	if method != http.MethodGet {
+		wait /= 3 // and then that long for the other answer
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -43,7 +47,7 @@ func (c *Client) watch(ctx context.Context, method string) (watched context.Cont
 			select {
 			case <-watched.Done():
 				return
-			case <-time.After(c.silence):
+			case <-time.After(wait):
 			}
 			if method == http.MethodGet || !c.answers(watched) {
 				cancel(&SilentError{c.socket, c.silence, listeners(c.socket, c.host)})

@@ -6,7 +6,31 @@ import (
 	"context"
 	"fmt"
 	"os"
+
+	"github.com/gotgtd/gotgtd/internal/headroom"
 )
+
+// A successor takes about as much before it has anything, and the snapshot's small parts.
+const roomBeside = 32 << 20
+
+// available is what there is; other in tests.
+var available = func() headroom.Memory { return headroom.Available("/") }
+
+// Room refuses an upgrade for which there is not enough memory, before anything is frozen: the kernel would
+// end both processes. What moves in the pause is there three times: here, on its way, and there.
+func (g *giver) Room(follows bool) error {
+	used := g.server.node.MemoryUsed()
+	need := used
+	if follows {
+		need = min(used, inPause)
+	}
+	need = 2*need + roomBeside
+	if m := available(); m.Bytes < need {
+		return fmt.Errorf("it would take %d MiB of memory, and %s has %d MiB left; %d MiB are used for initiators: raise the limit, or end the sessions that hold the most (gotgtd session end)",
+			need>>20, m.Of, m.Bytes>>20, used>>20)
+	}
+	return nil
+}
 
 // dropRest lets go of what follows, if Start has not been called.
 func (t *taker) dropRest() {

@@ -5,7 +5,9 @@ package handoff
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
 	"strings"
@@ -202,5 +204,86 @@ func BenchmarkHandoff(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// crowded is a giver that has no room.
+type crowded struct {
+	fakeGiver
+	follows bool
+}
+
+func (g *crowded) Room(follows bool) error {
+	g.follows = follows
+	return errors.New("it would take too much")
+}
+
+// TestNoRoom: nothing is frozen for an upgrade that there is no memory for.
+func TestNoRoom(t *testing.T) {
+	a, b := pair(t)
+	hello := &Hello{Oldest: 1, Newest: Schema, Features: []string{featureRest}}
+	if err := (wire{b}).send(&message{Kind: kindHello, Hello: hello}); err != nil {
+		t.Fatal(err)
+	}
+	g := new(crowded)
+	err := Give(t.Context(), a, g, Options{}, time.Now(), new(Report))
+	if err == nil || err.Error() != "before the freeze: it would take too much" || len(g.calls) > 0 || !g.follows {
+		t.Errorf("%v, calls %v, data follows: %v", err, g.calls, g.follows)
+	}
+}
+
+// restGiver has something follow.
+type restGiver struct {
+	fakeGiver
+	data []byte
+}
+
+func (g *restGiver) Snapshot(s *Snapshot) ([]int, error) {
+	if s.TakesRest() {
+		s.Follow(func(w io.Writer) error {
+			_, err := w.Write(g.data)
+			return err
+		})
+	}
+	return g.fakeGiver.Snapshot(s)
+}
+
+// restTaker reads what follows when it has taken over.
+type restTaker struct {
+	fakeTaker
+	rest *os.File
+	got  chan []byte
+}
+
+func (k *restTaker) Restore(s *Snapshot, files []*os.File) error {
+	k.rest = s.Rest()
+	return k.fakeTaker.Restore(s, files)
+}
+
+func (k *restTaker) Start() {
+	k.fakeTaker.Start()
+	go func() {
+		b, _ := io.ReadAll(k.rest)
+		k.rest.Close()
+		k.got <- b
+	}()
+}
+
+// TestRest: what follows comes after SERVING, however much it is.
+func TestRest(t *testing.T) {
+	a, b := pair(t)
+	g, k := &restGiver{data: bytes.Repeat([]byte("rest"), 3<<20)}, &restTaker{got: make(chan []byte, 1)}
+	taken := make(chan error, 1)
+	go func() {
+		_, err := Take(t.Context(), b, k, Hello{})
+		taken <- err
+	}()
+	r := new(Report)
+	err := Give(t.Context(), a, g, Options{}, time.Now(), r)
+	if got := <-k.got; err != nil || <-taken != nil || !bytes.Equal(got, g.data) {
+		t.Fatalf("%v, %d bytes of %d", err, len(got), len(g.data))
+	}
+	if last := r.Phases[len(r.Phases)-1].Name; last != "rest" || r.Bytes > 1<<20 || r.Pause == 0 {
+		t.Errorf("report %+v", r)
 	}
 }

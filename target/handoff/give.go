@@ -36,6 +36,10 @@ type Giver interface {
 	Committed()
 }
 
+// A giver may say before the freeze that there is no room for what it holds: why the snapshot
+// can't be taken. follows says that the successor takes data that follows.
+type roomy interface{ Room(follows bool) error }
+
 // Report is what an upgrade did. Durations are in nanoseconds.
 type Report struct {
 	Time        time.Time `cbor:"1,keyasint" json:"time"`
@@ -108,6 +112,9 @@ func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.T
 		r.NewVersion, r.OldVersion, r.NewPID, r.OldPID = hello.Version, o.Version, hello.PID, os.Getpid()
 		r.Plan = hello.Plan
 		err = hello.Check(g.Needs())
+	}
+	if r, ok := g.(roomy); ok && err == nil {
+		err = r.Room(slices.Contains(hello.Features, featureRest))
 	}
 	if err != nil {
 		return fmt.Errorf("before the freeze: %w", err)

@@ -75,7 +75,7 @@ func (n *Node) SnapshotApart(most int64, stop func() error) (*NodeState, []*sock
 	return st, socks, r, err
 }
 
-// held is how many bytes of data the session's part of a snapshot would have.
+// held is how many bytes of data the session's part of a snapshot would have. The Node is frozen.
 func (s *session) held() (n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

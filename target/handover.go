@@ -47,8 +47,10 @@ func (s *Server) Freeze(ctx context.Context) error {
 	if err := s.holdOpening(ctx); err != nil {
 		return err
 	}
-	s.pauseAccepting()
-	err := s.node.Freeze(ctx)
+	err := s.pauseAccepting(ctx)
+	if err == nil {
+		err = s.node.Freeze(ctx)
+	}
 	if err != nil {
 		<-s.opening
 		s.resumeAccepting()

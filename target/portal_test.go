@@ -3,8 +3,12 @@
 package target
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,4 +73,62 @@ func TestClosedPortalGroup(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stuckListener does not heed its deadline, as one whose socket was made blocking.
+type stuckListener struct {
+	*net.TCPListener
+	stuck atomic.Bool
+}
+
+func (l *stuckListener) SetDeadline(t time.Time) error {
+	if l.stuck.Load() {
+		return nil
+	}
+	return l.TCPListener.SetDeadline(t)
+}
+
+// A portal that does not stop accepting fails a freeze in time, and accepts afterwards as before.
+func TestFreezeOfAStuckPortal(t *testing.T) {
+	s := embed(t, Options{})
+	addTarget(t, s, iqnA)
+	inner, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &stuckListener{TCPListener: inner}
+	if err := s.AddPortal(l, 1, ""); err != nil {
+		t.Fatal(err)
+	}
+	s.Serve()
+	login := func() {
+		t.Helper()
+		session, err := initiator.Dial(t.Context(), initiator.Options{Address: l.Addr().String(), TargetName: iqnA})
+		if err != nil {
+			t.Fatal(err)
+		}
+		session.Close()
+	}
+	login()
+	l.stuck.Store(true)
+	for range 2 {
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errors.New("the limit"))
+		err := s.Freeze(ctx)
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), "a connection is still being accepted at "+l.Addr().String()+": the limit") {
+			t.Fatalf("Freeze: %v", err)
+		}
+		login()
+	}
+	s.mu.Lock()
+	if s.accepts != 1 {
+		t.Errorf("%d loops accept", s.accepts)
+	}
+	s.mu.Unlock()
+	l.stuck.Store(false)
+	if err := s.Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.Thaw()
+	login()
 }

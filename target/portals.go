@@ -3,11 +3,13 @@
 package target
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
@@ -19,6 +21,8 @@ type portal struct {
 	listener pausable
 	places   []PortalAddress // at least one
 	name     string
+
+	accepting bool // a loop accepts; under the server's mu
 }
 
 // PortalAddress is an address of a listener that is a portal of its own.
@@ -112,7 +116,8 @@ func addPortal(groups []iscsi.PortalGroup, at PortalAddress) []iscsi.PortalGroup
 // service manager calls the socket, if it is one of its own. No connection is accepted
 // before [Server.Serve]. The listener may be of any type, but what it accepts has to be
 // a [net.TCPConn], since sessions move to another process as file descriptors. The Server
-// closes it in the end, but not on an error.
+// closes it in the end, but not on an error. Who shares its socket must leave that non-blocking,
+// which [os.File.Fd] of what [net.TCPListener.File] returns does not.
 func (s *Server) AddPortal(l net.Listener, group uint16, name string) error {
 	if isNil(l) {
 		return errNoListener
@@ -189,8 +194,28 @@ func (s *Server) Serve() {
 
 func (s *Server) startAcceptingLocked(p *portal) {
 	_ = p.listener.SetDeadline(time.Time{})
-	s.accepts.Add(1)
+	if p.accepting { // a pause that has failed left its loop
+		return
+	}
+	p.accepting = true
+	s.accepts++
 	go s.accept(p)
+}
+
+// endAccepting reports whether the loop of a portal, whose Accept has returned err, ends: a pause
+// may be over again.
+func (s *Server) endAccepting(p *portal, err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.serving && isTimeout(err) {
+		return false
+	}
+	p.accepting = false
+	if s.accepts--; s.accepts == 0 && s.acceptsIdle != nil {
+		close(s.acceptsIdle)
+		s.acceptsIdle = nil
+	}
+	return true
 }
 
 // acceptPause is how long a portal rests after accept failed, for example for
@@ -198,7 +223,6 @@ func (s *Server) startAcceptingLocked(p *portal) {
 const acceptPause = 100 * time.Millisecond
 
 func (s *Server) accept(p *portal) {
-	defer s.accepts.Done()
 	for {
 		c, err := p.listener.Accept()
 		switch {
@@ -207,7 +231,9 @@ func (s *Server) accept(p *portal) {
 				s.strangers.Warn("connection refused", "error", err)
 			}
 		case errors.Is(err, net.ErrClosed) || isTimeout(err):
-			return
+			if s.endAccepting(p, err) {
+				return
+			}
 		default:
 			s.strangers.Warn("can't accept", "portal", p.listener.Addr().String(), "error", err)
 			time.Sleep(acceptPause)
@@ -244,16 +270,42 @@ func isTimeout(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// pauseAccepting makes every accept loop end; the listeners stay open and
-// their backlogs fill.
-func (s *Server) pauseAccepting() {
+// pauseAccepting makes every accept loop end; the listeners stay open and their backlogs
+// fill. It waits for the loops until ctx ends, and names the portals of those that have not ended: a
+// listener that shares its socket with a program that has made it blocking does not heed a deadline,
+// and the embedding program's Admit may take its time.
+func (s *Server) pauseAccepting(ctx context.Context) error {
 	s.mu.Lock()
 	s.resume, s.serving = s.serving, false
 	for _, p := range s.portals {
 		_ = p.listener.SetDeadline(time.Unix(1, 0))
 	}
+	if s.accepts > 0 && s.acceptsIdle == nil {
+		s.acceptsIdle = make(chan struct{})
+	}
+	idle := s.acceptsIdle
 	s.mu.Unlock()
-	s.accepts.Wait()
+	if idle == nil {
+		return nil
+	}
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("a connection is still being accepted at %s: %w", strings.Join(s.accepting(), ", "), context.Cause(ctx))
+	}
+}
+
+// accepting are the addresses of the portals whose loops run.
+func (s *Server) accepting() (list []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.portals {
+		if p.accepting {
+			list = append(list, p.listener.Addr().String())
+		}
+	}
+	return list
 }
 
 // resumeAccepting undoes pauseAccepting.

@@ -144,7 +144,8 @@ type Server struct {
 	frozen    bool                // by Freeze
 	announced []iscsi.PortalGroup // in place of the portals
 
-	accepts sync.WaitGroup
+	accepts     int           // loops that accept
+	acceptsIdle chan struct{} // is closed when they have ended, if somebody waits for that
 
 	made  []madeFile  // by a successor that has not taken over yet: New's alone
 	taken atomic.Bool // it has
@@ -296,7 +297,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if s == nil {
 		return nil
 	}
-	s.pauseAccepting()
+	_ = s.pauseAccepting(ctx) // Close waits for it
 	s.node.Shutdown(ctx)
 	return s.Close()
 }
@@ -309,7 +310,7 @@ func (s *Server) Close() error {
 	}
 	s.cancel()
 	s.background.Wait()
-	s.pauseAccepting()
+	_ = s.pauseAccepting(context.Background())
 	s.mu.Lock()
 	for _, p := range s.portals {
 		_ = p.listener.Close()

@@ -228,10 +228,17 @@ func (w *world) now() time.Time {
 	return time.Now().Add(-plan.RecentIO - time.Minute)
 }
 
-// addPortal gives a generation the portal that all have.
+// addPortal gives a generation the portal that all have. The socket stays as it is: what
+// TCPListener.File returns makes it blocking for a moment, in which an accept of the generation
+// that serves would wait for good.
 func (w *world) addPortal(d *daemon) {
-	f, err := w.portal.File()
+	raw, err := w.portal.SyscallConn()
 	w.must(err)
+	var fd int
+	var dupErr error
+	w.must(raw.Control(func(of uintptr) { fd, dupErr = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0) }))
+	w.must(dupErr)
+	f := os.NewFile(uintptr(fd), "portal")
 	defer f.Close()
 	l, err := net.FileListener(f)
 	w.must(err)

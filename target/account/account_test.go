@@ -205,7 +205,7 @@ func TestRefusalsWakeNobody(t *testing.T) {
 			return false
 		}
 	}
-	least := p.Await()
+	p.Await()
 	if a.Admit(1<<20) || b.Admit(1<<20) || told() {
 		t.Error("a refusal is told as if something had been given back")
 	}
@@ -215,7 +215,7 @@ func TestRefusalsWakeNobody(t *testing.T) {
 	if a.Release(64 << 10); told() {
 		t.Error("told without having been asked for")
 	}
-	least = p.Await()
+	least := p.Await()
 	least(p.limit/2 + p.reserve)
 	if a.Release(64 << 10); told() {
 		t.Error("told of what is too little")

@@ -112,12 +112,20 @@ func writeTargetParams(ctx context.Context, d *control.Client, b *strings.Builde
 	if at < 0 {
 		return overlay.ErrNoTarget
 	}
-	p := &conf.Targets[at].Parameters
+	for _, p := range targetParams(&conf.Targets[at].Parameters) {
+		fmt.Fprintf(b, "%s=%s\n", p.Name, p.Value)
+	}
+	return nil
+}
+
+// targetParams are the parameters of a target's sessions, under tgt's names and in its order.
+func targetParams(p *config.Parameters) []overlay.Param {
 	interval, count := 0, 0
 	if p.NOPInterval > 0 {
 		interval, count = int(p.NOPInterval/time.Second), int((p.NOPTimeout+p.NOPInterval-1)/p.NOPInterval)
 	}
 	most := cmp.Or(p.MaxXmitDataSegmentLength, 1<<24-1)
+	list := []overlay.Param{}
 	for _, line := range []struct {
 		name  string
 		value any
@@ -131,9 +139,9 @@ func writeTargetParams(ctx context.Context, d *control.Client, b *strings.Builde
 		{"TargetRecvDataSegmentLength", p.MaxRecvDataSegmentLength}, {"InitiatorRecvDataSegmentLength", most}, {"MaxOutstandingUnexpectedPDUs", 0},
 		{"MaxXmitDataSegmentLength", most}, {"MaxQueueCmd", p.QueueDepth},
 	} {
-		fmt.Fprintf(b, "%s=%v\n", line.name, line.value)
+		list = append(list, overlay.Param{Name: line.name, Value: fmt.Sprint(line.value)})
 	}
-	return nil
+	return list
 }
 
 // endSession closes a session's connection: with it goes the session.

@@ -364,6 +364,9 @@ func targetOperations(t *config.Target, tid int, accounts []string) []overlay.Op
 	if t.Offline {
 		ops = append(ops, overlay.Operation{Mode: "target", Op: "update", TID: tid, Params: []overlay.Param{{Name: "state", Value: "offline"}}})
 	}
+	if params := givenParams(&t.Parameters); len(params) > 0 {
+		ops = append(ops, overlay.Operation{Mode: "target", Op: "update", TID: tid, Params: params})
+	}
 	for i := range t.LUNs {
 		ops = append(ops, overlay.Operation{Mode: "logicalunit", Op: "new", TID: tid, LUN: t.LUNs[i].Number, Params: lunParams(&t.LUNs[i], t.TID)})
 	}
@@ -385,6 +388,26 @@ func targetOperations(t *config.Target, tid int, accounts []string) []overlay.Op
 		ops = append(ops, overlay.Operation{Mode: "target", Op: "bind", TID: tid, Initiator: name})
 	}
 	return ops
+}
+
+// givenParams are those parameters of sessions that are not as they are unless somebody gives them.
+func givenParams(p *config.Parameters) []overlay.Param {
+	var usual config.Parameters
+	usual.SetDefaults()
+	follows := config.Parameters{MaxBurstLength: p.MaxBurstLength}
+	follows.SetDefaults()
+	usual.FirstBurstLength = follows.FirstBurstLength
+	defaults := targetParams(&usual)
+	var list []overlay.Param
+	for i, param := range targetParams(p) {
+		switch {
+		case param == defaults[i], param.Name == "nop_count" && p.NOPInterval <= 0:
+		case param.Name == "TargetRecvDataSegmentLength", param.Name == "InitiatorRecvDataSegmentLength": // other names of the same
+		default:
+			list = append(list, param)
+		}
+	}
+	return list
 }
 
 // lunParams describes a logical unit of a file by which the target has the number

@@ -345,6 +345,9 @@ func (l *ledger) tryToWrite() error {
 	if l.path == "" {
 		return nil
 	}
-	err := replace.Write(l.path+".try", append([]byte(ledgerHead), l.text...), 0o600, os.Getuid(), os.Getgid())
-	return errors.Join(err, os.RemoveAll(l.path+".try"))
+	try := l.path + ".try"
+	if err := replace.Write(try, append([]byte(ledgerHead), l.text...), 0o600, os.Getuid(), os.Getgid()); err != nil {
+		return err
+	}
+	return os.Remove(try)
 }

@@ -349,12 +349,24 @@ func (r *tgtAdminRun) make(t *config.Target, was *target.TargetStatus, numbered 
 	case was != nil:
 		tid = was.TID
 	default:
-		for _, other := range st.Targets {
-			tid = max(tid, other.TID+1)
-		}
+		tid = freeTID(st.Targets)
 	}
 	r.comment("Adding target: %s", t.Name)
 	return r.change(targetOperations(t, tid, st.Accounts)...)
+}
+
+// freeTID is the number of a new target: the highest plus one, as tgt-admin has it, or else the lowest
+// that is free.
+func freeTID(targets []target.TargetStatus) int {
+	taken, next := map[int]bool{}, 1
+	for i := range targets {
+		taken[targets[i].TID], next = true, max(next, targets[i].TID+1)
+	}
+	if next > config.MaxTID {
+		for next = 1; taken[next]; next++ {
+		}
+	}
+	return next
 }
 
 // targetOperations are those that make a target with a number; accounts are those

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/overlay"
 )
@@ -35,6 +36,18 @@ func TestTgtAdminKeepsParameters(t *testing.T) {
 		}
 		if diff := cmp.Diff(c.Targets[0].Parameters, made.Targets[0].Parameters); diff != "" {
 			t.Errorf("%q (-file +made):\n%s", directives, diff)
+		}
+	}
+}
+
+func TestFreeTID(t *testing.T) {
+	for want, taken := range map[int][]int{1: nil, 3: {1, 2}, 8: {7}, 2: {1, 65535}, 65535: {65534}} {
+		var targets []target.TargetStatus
+		for _, tid := range taken {
+			targets = append(targets, target.TargetStatus{TID: tid})
+		}
+		if got := freeTID(targets); got != want {
+			t.Errorf("beside %v: %d, want %d", taken, got, want)
 		}
 	}
 }

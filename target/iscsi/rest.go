@@ -93,9 +93,9 @@ func (s *session) held() (n int64) {
 	return n
 }
 
-// arrived is the data-out that a task keeps.
+// arrived is the data-out that a task will need. One whose outcome is known needs none.
 func (t *task) arrived() []byte {
-	if t.buf == nil {
+	if t.buf == nil || t.broken != 0 || t.cmd.Done() {
 		return nil
 	}
 	return t.buf.B[:min(int(t.received), len(t.buf.B))]

@@ -482,12 +482,9 @@ func (s *session) restoreTask(st *TaskState) error {
 // restoreData gives a task the buffer that it had in the other process, whatever the session has
 // by now.
 func (s *session) restoreData(t *task) {
-	size := int(t.want)
-	if t.openR2Ts == 0 { // what it still asks for, it asks for when there is room
-		size = len(t.cmd.Out)
-	}
-	if t.unsolicited {
-		size = max(size, int(min(s.params.FirstBurstLength, t.req.ExpectedDataTransferLength)))
+	size := t.keeps()
+	if t.openR2Ts > 0 && t.broken == 0 && !t.cmd.Done() { // else it asks when there is room
+		size = int(t.want)
 	}
 	if size == 0 {
 		t.cmd.Out = nil

@@ -189,16 +189,7 @@ func (c *conn) takeImmediateData(t *task, data []byte) {
 // unsolicited, and reports false if the session may have none now. Room for what has to be asked
 // for comes later: see [task.bufferLocked].
 func (t *task) keepData() bool {
-	if t.cmd.Done() || t.broken != 0 || t.received == 0 && !t.unsolicited {
-		return true
-	}
-	size := int(min(t.received, t.req.ExpectedDataTransferLength))
-	if t.unsolicited {
-		size = int(min(t.sess.params.FirstBurstLength, t.req.ExpectedDataTransferLength))
-	}
-	if t.phase != taskEarly {
-		size = min(size, int(t.want)) // more than the command takes is passed over
-	}
+	size := t.keeps()
 	if size == 0 {
 		return true
 	}
@@ -212,6 +203,21 @@ func (t *task) keepData() bool {
 	}
 	t.moveTo(b)
 	return true
+}
+
+// keeps is how many bytes of data-out a task has to keep before it is asked for more.
+func (t *task) keeps() int {
+	if t.cmd.Done() || t.broken != 0 || t.received == 0 && !t.unsolicited {
+		return 0
+	}
+	size := int(min(t.received, t.req.ExpectedDataTransferLength))
+	if t.unsolicited {
+		size = int(min(t.sess.params.FirstBurstLength, t.req.ExpectedDataTransferLength))
+	}
+	if t.phase != taskEarly {
+		size = min(size, int(t.want)) // more than the command takes is passed over
+	}
+	return size
 }
 
 // loseData gives up the data of a command that is ahead of its turn.

@@ -43,6 +43,7 @@ type session struct {
 	group     uint16 // portal group tag
 	params    Params
 	born      boottime.Stamp
+	started   time.Time        // born as the clock was set then, to be shown: setting the clock does not move it
 	memory    *account.Account // what it and its connections have; set with nexus
 	pool      *mem.Pool        // charges it
 	gone      chan struct{}    // closed when the session has ended
@@ -83,8 +84,8 @@ func newSession(n *Node) *session {
 		node:  n,
 		conns: make(map[uint16]*conn),
 		tasks: make(map[uint32]*task),
-		born:  boottime.Of(time.Now()),
-		gone:  make(chan struct{}),
+		born:  boottime.Of(time.Now()), started: time.Now().Round(0),
+		gone: make(chan struct{}),
 	}
 	s.mu.SetRank(rankSession)
 	s.idle.L = &s.mu
@@ -409,7 +410,7 @@ func (n *Node) Sessions() []SessionInfo {
 func (s *session) info() SessionInfo {
 	i := SessionInfo{
 		Initiator: s.initiator, Alias: s.alias, Account: s.account, Address: s.address, Target: s.targetName(), ISID: s.isid, TSIH: s.tsih,
-		Group: s.group, Started: s.born.Time(), Params: s.params,
+		Group: s.group, Started: s.started, Params: s.params,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

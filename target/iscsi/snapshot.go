@@ -198,7 +198,7 @@ func (s *session) snapshot() SessionState {
 	defer s.mu.Unlock()
 	st := SessionState{
 		TSIH: s.tsih, ISID: s.isid, Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), Group: s.group,
-		Params: s.params, Started: s.born.Time().UnixNano(), StartedStamp: s.born, LastTTT: s.window.LastTag(), Arrivals: s.arrivals, Text: s.text, Ending: s.phase >= sessionEnding, Resetting: s.resetting,
+		Params: s.params, Started: s.started.UnixNano(), StartedStamp: s.born, LastTTT: s.window.LastTag(), Arrivals: s.arrivals, Text: s.text, Ending: s.phase >= sessionEnding, Resetting: s.resetting,
 		Account: []byte(s.account),
 	}
 	if s.leave != 0 {
@@ -302,6 +302,7 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 	s := newSession(n)
 	s.initiator, s.alias, s.isid, s.tsih, s.group = st.Initiator, iscsiname.Printable(st.Alias, pdu.MaxValueLen), st.ISID, st.TSIH, st.Group
 	s.params, s.born, s.account = st.Params, stampOf(st.StartedStamp, st.Started), string(st.Account)
+	s.started = time.Unix(0, st.Started)
 	if err := s.address.UnmarshalBinary(st.Address); err != nil {
 		return fmt.Errorf("iscsi: the address of the session of %s: %w", st.Initiator, err)
 	}

@@ -119,11 +119,13 @@ var differsFromTgt = map[string][]difference{
 		{"mode page 08h, default", "1 2 4 5", 2, "14", "04"},
 		{"mode page 08h, default", "3", 2, "10", "00"},
 	},
-	"gotgtd has a task set for each initiator (TST), no timeout for busy and no time of a self-test, saves no log parameters (GLTSD), and lets D_SENSE be changed; tgt's sense_format does not reach the mode page": {
+	"gotgtd has a task set for each initiator (TST), tells who has a command aborted by another one (TAS), has no timeout for busy and no time of a self-test, saves no log parameters (GLTSD), and lets D_SENSE be changed; tgt's sense_format does not reach the mode page": {
 		{"mode page 0Ah, changeable", "1 2 3 4 5", 2, "00", "04"},
+		{"mode page 0Ah, current", "1 2 3 4 5", 5, "00", "40"},
 		{"mode page 0Ah, current", "1 2 3 4 5", 8, "000002", "ffff00"},
 		{"mode page 0Ah, current", "1 2 4 5", 2, "02", "20"},
 		{"mode page 0Ah, current", "3", 2, "02", "24"},
+		{"mode page 0Ah, default", "1 2 3 4 5", 5, "00", "40"},
 		{"mode page 0Ah, default", "1 2 3 4 5", 8, "000002", "ffff00"},
 		{"mode page 0Ah, default", "1 2 4 5", 2, "02", "20"},
 		{"mode page 0Ah, default", "3", 2, "02", "24"},

@@ -80,6 +80,9 @@ func TestSizeIsTheLeastForReaders(t *testing.T) {
 			t.Errorf("no %q in %q", part, err)
 		}
 	}
+	if again := storage.Check(storage.Options{Path: path, Size: 1<<20 + 512, ReadOnly: true}); again == nil || again.Error() != err.Error() {
+		t.Errorf("Check says %v, opening %v", again, err)
+	}
 	if size, _ := stat(t, path); size != 1<<20 {
 		t.Errorf("the file has %d bytes", size)
 	}

@@ -97,9 +97,8 @@ func newFile(f *os.File, o *Options) (*file, error) {
 	if size == 0 {
 		return fail(fmt.Errorf("it holds no block of %d bytes", s.unit))
 	}
-	if size < o.Size-o.Size%s.unit {
-		return fail(fmt.Errorf("it has %s, less than the size of %s, and does not grow, as %s: find out where the rest is, or lower size or leave it out",
-			bytesText(size), bytesText(o.Size), s.rigidity()))
+	if err := o.tooShort(size, s.unit, s.device); err != nil {
+		return fail(err)
 	}
 	s.size.Store(size)
 	if !s.readOnly {
@@ -108,15 +107,21 @@ func newFile(f *os.File, o *Options) (*file, error) {
 	return s, nil
 }
 
-// rigidity says why a file that is too short has not been made longer.
-func (s *file) rigidity() string {
-	switch {
-	case s.device:
-		return "it is a device"
-	case s.readOnly:
-		return "it is opened for reading alone"
+// tooShort says why what has size bytes, in units, is not served: it has less than asked for
+// and does not grow.
+func (o *Options) tooShort(size, unit int64, device bool) error {
+	if size-size%unit >= o.Size-o.Size%unit {
+		return nil
 	}
-	return "somebody has cut it while it was opened"
+	rigid := "somebody has cut it while it was opened"
+	switch {
+	case device:
+		rigid = "it is a device"
+	case o.ReadOnly:
+		rigid = "it is opened for reading alone"
+	}
+	return fmt.Errorf("it has %s, less than the size of %s, and does not grow, as %s: find out where the rest is, or lower size or leave it out",
+		bytesText(size), bytesText(o.Size), rigid)
 }
 
 // Info returns the store's properties.

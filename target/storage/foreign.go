@@ -122,6 +122,11 @@ func (o *Options) check(f *os.File) error {
 	case o.shrinks(size):
 		return fmt.Errorf("it has %s, more than the size of %s, and a file is never shrunk: raise size, or leave it out", bytesText(size), bytesText(o.Size))
 	}
+	if device || o.ReadOnly {
+		if err := o.tooShort(size, o.blockSize(), device); err != nil {
+			return err
+		}
+	}
 	if err := o.checkUse(f, &st, device); err != nil {
 		return err
 	}

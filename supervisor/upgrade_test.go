@@ -32,7 +32,8 @@ func TestUpgradesKeepConnections(t *testing.T) {
 			first = s.fds()
 		}
 	}
-	if last := s.fds(); last != first {
+	// One or two may be on their way to be closed; one for each upgrade would be 29.
+	if last := s.fds(); last > first+2 {
 		t.Errorf("generation %d has %d descriptors, generation 2 had %d", s.gen, last, first)
 	}
 	if got := dial(t, s.addr).ask("new"); got != s.gen {

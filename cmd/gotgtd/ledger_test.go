@@ -155,21 +155,29 @@ func TestLostLedger(t *testing.T) {
 	}
 	write("b", "c")
 	d := startDaemonSaying(t, "no numbers of targets and LUNs are known", "--config", file, "--state-dir", state)
+	// noted waits until the file has this in it: a process writes it when it serves, and nothing
+	// else after that.
+	noted := func(what string) {
+		t.Helper()
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			if text, err := os.ReadFile(filepath.Join(state, ledgerName)); strings.Contains(string(text), what) {
+				return
+			} else if time.Now().After(end) {
+				t.Fatalf("the file has %q, %v", text, err)
+			}
+		}
+	}
+	noted("path:")
 	write("c")
 	d.output(t, "upgrade")
+	noted("gone:")
 	for range 2 {
 		if err := os.RemoveAll(state); err != nil {
 			t.Fatal(err)
 		}
 		d.output(t, "upgrade")
 		d.waitFor(t, "is not there; they stay as they were given")
-		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // it is written when the successor serves
-			if _, err := os.Stat(filepath.Join(state, ledgerName)); err == nil {
-				break
-			} else if time.Now().After(end) {
-				t.Fatal(err)
-			}
-		}
+		noted("gone:")
 		l, err := openLedger(state)
 		if err != nil {
 			t.Fatal(err)

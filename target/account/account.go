@@ -43,6 +43,7 @@ type Process struct {
 	mu         sync.Mutex // protects the fields below
 	initiators map[string]*initiator
 	accounts   map[*Account]struct{} // that are open or not empty
+	closed     map[*Account]struct{} // those of them that are not open
 }
 
 // initiator is what the accounts of one initiator have in common.
@@ -59,7 +60,6 @@ type Account struct {
 	initiator *initiator
 	used      atomic.Int64 // bytes
 	waiting   atomic.Bool  // somebody waits for what it has of its own
-	closed    bool         // protected by Process.mu
 }
 
 // New returns a Process of limit bytes with room for the reserves of so many accounts. A limit
@@ -69,7 +69,7 @@ func New(limit int64, accounts int) *Process {
 	reserve := min(max(limit/reserveShare/n&^(MinReserve-1), MinReserve), maxReserve)
 	return &Process{
 		limit: max(limit-n*reserve, n*reserve), reserve: reserve, freed: make(chan struct{}, 1),
-		initiators: make(map[string]*initiator), accounts: make(map[*Account]struct{}),
+		initiators: make(map[string]*initiator), accounts: make(map[*Account]struct{}), closed: make(map[*Account]struct{}),
 	}
 }
 
@@ -97,16 +97,19 @@ func (a *Account) Close() {
 	p := a.process
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	a.closed = true
-	p.sweepLocked()
+	if _, there := p.accounts[a]; there {
+		p.closed[a] = struct{}{}
+		p.sweepLocked()
+	}
 }
 
 // sweepLocked forgets the accounts that are closed and empty.
 func (p *Process) sweepLocked() {
-	for a := range p.accounts {
-		if !a.closed || a.used.Load() != 0 {
+	for a := range p.closed {
+		if a.used.Load() != 0 {
 			continue
 		}
+		delete(p.closed, a)
 		delete(p.accounts, a)
 		if a.initiator.accounts--; a.initiator.accounts == 0 {
 			delete(p.initiators, a.key)
@@ -123,9 +126,6 @@ func (p *Process) Used() (n int64) {
 	}
 	return n
 }
-
-// Reserve is how many bytes each account has of its own.
-func (p *Process) Reserve() int64 { return p.reserve }
 
 // Await asks for a message in [Process.Freed] when something is given back that may help
 // those who have been refused. Who serves them calls it, tries for each of them once more, and tells

@@ -4,8 +4,6 @@ package iscsi
 
 import (
 	"context"
-	"golang.org/x/sys/unix"
-
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/target/account"
@@ -44,7 +44,7 @@ type conn struct {
 	group  uint16 // tag of the portal group it came in through
 	born   boottime.Stamp
 
-	memory    *account.Account // until the login is over; then it is the session's
+	memory    *account.Account // of the login; closed when that is over
 	loginHeld int64            // bytes of text of the login that are on it
 	pool      *mem.Pool        // charges the one or the other
 	in        stream.Input

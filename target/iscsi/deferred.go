@@ -112,6 +112,9 @@ func (s *session) abortLocked(match func(*task) bool, d *deferred) {
 // logical unit has TAS=1, each is answered with TASK ABORTED (SAM-5 5.6): an initiator that
 // has done nothing must not wait for its timeout. Those running release d when they end.
 func (s *session) abortForOthers(match func(*task) bool, d *deferred) {
+	if s.apart != nil { // its tasks come with its data, which follows a handoff
+		<-s.apart.done
+	}
 	s.mu.Lock()
 	conns := s.connsLocked()
 	s.abortLocked(func(t *task) bool { return match(t) && !s.tellsLocked(t) }, d)

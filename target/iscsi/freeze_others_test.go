@@ -55,7 +55,7 @@ func TestDismissWhileFrozen(t *testing.T) {
 // brought the reader to rest itself, and finds what was to be sent whole.
 func TestFreezeAfterThaw(t *testing.T) {
 	g := newGate(-1)
-	r := newRigOn(t, Limits{}, Auth{}, system{random: still{}, writev: g.writev, bound: unbounded}, 0)
+	r := newRigOn(t, Limits{NOPInterval: -1}, Auth{}, system{random: still{}, writev: g.writev, bound: unbounded}, 0)
 	c := r.raw()
 	c.login()
 	g.set(g.sent() + 12)

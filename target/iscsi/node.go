@@ -212,6 +212,7 @@ func (n *Node) Serve(nc *net.TCPConn, group uint16) error {
 	}
 	c := newConn(n, sock, group)
 	if err := n.addConn(c); err != nil {
+		c.closeAccount()
 		sock.Close()
 		return err
 	}

@@ -239,12 +239,14 @@ func (n *Node) followFrame(r *bufio.Reader) error {
 		return fmt.Errorf("iscsi: data of session %#x: %w", f.TSIH, err)
 	}
 	if !s.apart.take(s, &f, data) {
-		return fmt.Errorf("iscsi: data of kind %d follows a snapshot for what session %#x does not have", f.Kind, f.TSIH)
+		return fmt.Errorf("iscsi: data of kind %d follows a snapshot for session %#x, and no such kind is known", f.Kind, f.TSIH)
 	}
 	return nil
 }
 
-// take keeps data of the session, and reports false if the session has no place for it.
+// take keeps data of the session, and reports false if it is of no kind that is known. A connection
+// that had ended, though its reader had parked before it noticed, is not in the snapshot, nor are its
+// tasks: their data is passed over.
 func (a *apart) take(s *session, f *frame, data []byte) bool {
 	switch f.Kind {
 	case frameTask:
@@ -252,35 +254,33 @@ func (a *apart) take(s *session, f *frame, data []byte) bool {
 		if i >= 0 {
 			a.state.Tasks[i].Data = data
 		}
-		return i >= 0
 	case frameAhead:
 		i := slices.IndexFunc(a.state.Pending, func(p PendingState) bool { return p.CmdSN == f.Tag && !p.Plug })
 		if i >= 0 {
 			a.state.Pending[i].Data = data
 		}
-		return i >= 0
 	case frameIn, frameOut:
 		s.mu.Lock()
 		c := s.conns[f.CID]
 		s.mu.Unlock()
 		switch {
 		case c == nil:
-			return false
 		case f.Kind == frameIn:
 			c.in.Preload(data) // its reader waits
 			mem.Forget(data)
 		default:
 			a.out[f.CID] = append(a.out[f.CID], data)
 		}
-		return true
+	default:
+		return false
 	}
-	return false
+	return true
 }
 
 // goOn lets a session run whose data has come.
 func (s *session) goOn() error {
 	s.mu.Lock()
-	err := s.node.restoreTasks(&s.apart.state)
+	err := s.restoreTasks(&s.apart.state)
 	s.mu.Unlock()
 	if err != nil {
 		for _, c := range s.connections() {
@@ -302,11 +302,8 @@ func (s *session) release() {
 	s.apart.state, s.apart.out = SessionState{}, nil
 }
 
-func (s *session) connections() (list []*conn) {
+func (s *session) connections() []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, c := range s.conns {
-		list = append(list, c)
-	}
-	return list
+	return s.connsLocked()
 }

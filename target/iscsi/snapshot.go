@@ -283,7 +283,7 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 		if st.Sessions[i].Apart {
 			continue
 		}
-		if err := n.restoreTasks(&st.Sessions[i]); err != nil {
+		if err := n.sessions[st.Sessions[i].TSIH].restoreTasks(&st.Sessions[i]); err != nil {
 			return err
 		}
 	}
@@ -395,8 +395,7 @@ func (c *conn) restoreLogin(st *ConnectionState) error {
 	return nil
 }
 
-func (n *Node) restoreTasks(st *SessionState) error {
-	s := n.sessions[st.TSIH]
+func (s *session) restoreTasks(st *SessionState) error {
 	for i := range st.Tasks {
 		if err := s.restoreTask(&st.Tasks[i]); err != nil {
 			return err

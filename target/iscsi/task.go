@@ -41,7 +41,7 @@ type task struct {
 	r2tSN       uint32
 	unanswered  unanswered
 	filling     bool   // the connection's reader is writing into buf
-	memoryWait  bool   // waits for memory before its first R2T
+	memoryWait  bool   // waits for memory: before its first R2T, or before it runs
 	broken      uint16 // the transport error to report instead of executing, 0 for none
 
 	aborted  bool

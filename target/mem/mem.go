@@ -128,8 +128,5 @@ func (s *stock) lend(a *account.Account, class, n int) *Buffer {
 	return b
 }
 
-// Account is what is charged, nil for none.
-func (p *Pool) Account() *account.Account { return p.charged() }
-
 // Used returns the bytes on loan now that are on no account.
 func (p *Pool) Used() int64 { return p.stock().used.Load() }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/exporter-toolkit/web"
+	"golang.org/x/net/netutil"
 
 	"github.com/gotgtd/gotgtd/internal/unixhttp"
 	"github.com/gotgtd/gotgtd/target/config"
@@ -27,14 +28,14 @@ const (
 	metricsTimeout = 10 * time.Second // for a request, and for its answer
 	metricsHeader  = 16 << 10         // bytes
 	metricsAtOnce  = 4                // answers that are made at the same time; more are refused
+	metricsConns   = 64               // connections; more wait in the kernel
 )
 
 // metricsServer answers those who scrape. One generation after the other accepts at the
 // same socket: who connects in between waits in the kernel.
 type metricsServer struct {
-	listener *heldListener
-	http     *http.Server
-	done     chan error
+	http *http.Server
+	done chan error
 }
 
 // listenMetrics opens the socket that the configuration names, the predecessor's if it
@@ -49,10 +50,16 @@ func (d *daemon) listenMetrics(ctx context.Context, m config.Metrics) (*heldList
 	path, unix := strings.CutPrefix(m.Listen, "unix:")
 	listen := func() (net.Listener, error) { return d.process.Listen(ctx, "metrics", "tcp", m.Listen) }
 	if unix {
-		if !d.successor {
-			if err := errors.Join(unixhttp.MakeFolder(path), unixhttp.RemoveDead(path)); err != nil {
-				return nil, fmt.Errorf("metrics: can't listen on %s: %w", m.Listen, err)
+		err := unixhttp.MakeFolder(path)
+		if err == nil {
+			err = unixhttp.RemoveDead(path)
+			// The predecessor's own socket is taken over. Of another process's, Listen tells.
+			if inUse := (*unixhttp.InUseError)(nil); d.successor && errors.As(err, &inUse) {
+				err = nil
 			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("metrics: can't listen on %s: %w", m.Listen, err)
 		}
 		listen = func() (net.Listener, error) {
 			return unixhttp.ListenPrivate(func() (net.Listener, error) { return d.process.Listen(ctx, "metrics", "unix", path) })
@@ -69,13 +76,19 @@ func (d *daemon) listenMetrics(ctx context.Context, m config.Metrics) (*heldList
 func (d *daemon) serveMetrics(l *heldListener, m config.Metrics) *metricsServer {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(exporter.New(d.Status), promhttp.HandlerOpts{MaxRequestsInFlight: metricsAtOnce}))
-	s := &metricsServer{listener: l, done: make(chan error, 1), http: &http.Server{
+	s := &metricsServer{done: make(chan error, 1), http: &http.Server{
 		Handler: mux, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, MaxHeaderBytes: metricsHeader,
 	}}
 	quiet := slog.New(slog.DiscardHandler) // it tells of each start what the configuration says
 	// Each scrape has a connection of its own, so that it reaches who serves by then.
 	s.http.SetKeepAlivesEnabled(false)
-	go func() { s.done <- web.Serve(l, s.http, &web.FlagConfig{WebConfigFile: &m.WebConfig}, quiet) }()
+	go func() {
+		err := web.Serve(netutil.LimitListener(l, metricsConns), s.http, &web.FlagConfig{WebConfigFile: &m.WebConfig}, quiet)
+		if !errors.Is(err, http.ErrServerClosed) {
+			d.log.Error("metrics are not served any more: mend what the error names, and reload", "error", err)
+		}
+		s.done <- err
+	}()
 	return s
 }
 

@@ -235,10 +235,10 @@ func (d *daemon) pausing() (end func()) {
 // serving answers on the control socket, and those who scrape.
 func (d *daemon) serving(g *generation.Generation) (status string) {
 	d.generation = g
-	d.control = control.Serve(d.socket, d)
 	if d.scraped != nil {
 		d.metrics = d.serveMetrics(d.scraped, d.conf.Metrics)
 	}
+	d.control = control.Serve(d.socket, d) // last: an upgrade may be asked for at once
 	return d.statusLine()
 }
 

@@ -81,10 +81,10 @@ func peerPID(c *net.UnixConn) int {
 func MakeFolder(path string) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("can't make the folder of the control socket: %w", err)
+		return fmt.Errorf("can't make the folder of the socket: %w", err)
 	}
 	if err := replace.Folder(dir); err != nil {
-		return fmt.Errorf("can't have the control socket there: %w", err)
+		return fmt.Errorf("can't have the socket there: %w", err)
 	}
 	return nil
 }

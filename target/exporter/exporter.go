@@ -44,7 +44,7 @@ var (
 	reloadGood   = describe("config_last_reload_successful", "Whether the last reload or upgrade has succeeded; 1 without any.")
 	reloadTime   = describe("config_last_reload_success_timestamp_seconds", "When the configuration that is served was read, in seconds since 1970.")
 	lastPause    = describe("last_upgrade_pause_seconds", "How long nothing was served in the last upgrade that has succeeded; absent without any.")
-	lastPhases   = describe("last_upgrade_phase_seconds", "How long each phase of the last upgrade took.", "phase")
+	lastPhases   = describe("last_upgrade_phase_seconds", "How long each phase of the last upgrade that has succeeded took; absent without any.", "phase")
 	bufferBytes  = describe("buffer_bytes", "Data buffers on loan.")
 	bufferLimit  = describe("buffer_limit_bytes", "Above this much on loan, writes wait for memory.")
 	sessions     = describe("target_sessions", "Sessions that are open.", "target")
@@ -121,16 +121,9 @@ func (g gatherer) process(st *control.Status) {
 	g.gauge(startTime, float64(st.Started.UnixNano())/1e9)
 	g.gauge(bufferBytes, float64(st.Memory))
 	g.gauge(bufferLimit, float64(st.MemoryLimit))
-	read := st.Started
-	good := true
-	for i := range st.Upgrades {
-		good = st.Upgrades[i].Error == ""
-		if good {
-			read = st.Upgrades[i].Time
-		}
-	}
-	g.flag(reloadGood, good)
-	g.gauge(reloadTime, float64(read.UnixNano())/1e9)
+	n := len(st.Upgrades)
+	g.flag(reloadGood, n == 0 || st.Upgrades[n-1].Error == "")
+	g.gauge(reloadTime, float64(st.Started.UnixNano())/1e9)
 	for i := len(st.Upgrades) - 1; i >= 0; i-- {
 		if u := &st.Upgrades[i]; u.Error == "" {
 			g.gauge(lastPause, u.Pause.Seconds())

@@ -85,7 +85,7 @@ func TestValues(t *testing.T) {
 		{"gotgtd_generation", nil, 3},
 		{"gotgtd_start_time_seconds", nil, 1000},
 		{"gotgtd_config_last_reload_successful", nil, 0},
-		{"gotgtd_config_last_reload_success_timestamp_seconds", nil, 900},
+		{"gotgtd_config_last_reload_success_timestamp_seconds", nil, 1000},
 		{"gotgtd_last_upgrade_pause_seconds", nil, 0.002},
 		{"gotgtd_last_upgrade_phase_seconds", []string{"phase=freeze"}, 0.001},
 		{"gotgtd_buffer_bytes", nil, 4096},

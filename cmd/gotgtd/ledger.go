@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -346,7 +347,7 @@ func (l *ledger) tryToWrite() error {
 		return nil
 	}
 	try := l.path + ".try"
-	if err := replace.Write(try, append([]byte(ledgerHead), l.text...), 0o600, os.Getuid(), os.Getgid()); err != nil {
+	if err := replace.Write(try, []byte(cmp.Or(string(l.text), ledgerHead)), 0o600, os.Getuid(), os.Getgid()); err != nil {
 		return err
 	}
 	return os.Remove(try)

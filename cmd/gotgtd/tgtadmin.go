@@ -406,9 +406,7 @@ func targetOperations(t *config.Target, tid int, accounts []string) []overlay.Op
 func givenParams(p *config.Parameters) []overlay.Param {
 	var usual config.Parameters
 	usual.SetDefaults()
-	follows := config.Parameters{MaxBurstLength: p.MaxBurstLength}
-	follows.SetDefaults()
-	usual.FirstBurstLength = follows.FirstBurstLength
+	usual.FirstBurstLength = min(usual.FirstBurstLength, p.MaxBurstLength)
 	defaults := targetParams(&usual)
 	var list []overlay.Param
 	for i, param := range targetParams(p) {

@@ -18,10 +18,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
 )
+
+const maxCommand = 64 // bytes, as many as the kernel's own threads have at the most
 
 // Name is a process for people, such as "tgtd (PID 812)", or "PID 812" if its command can't be read.
 func Name(pid int) string {
@@ -30,13 +33,7 @@ func Name(pid int) string {
 		return fmt.Sprintf("PID %d", pid)
 	}
 	// A program names itself as it likes.
-	command := strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, strings.TrimSuffix(string(text), "\n"))
-	return fmt.Sprintf("%s (PID %d)", command, pid)
+	return fmt.Sprintf("%s (PID %d)", iscsiname.Printable(strings.TrimSuffix(string(text), "\n"), maxCommand), pid)
 }
 
 // ExplainListen adds to an error of net.Listen for a TCP address that is in use who listens there.

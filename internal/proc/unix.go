@@ -4,12 +4,12 @@ package proc
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -59,16 +59,11 @@ func locker(file *os.File) int {
 		return 0
 	}
 	defer table.Close()
-	raw, err := file.SyscallConn()
+	info, err := file.Stat()
 	if err != nil {
 		return 0
 	}
-	var st unix.Stat_t
-	var statErr error
-	err = raw.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), &st) })
-	if errors.Join(err, statErr) != nil {
-		return 0
-	}
+	st := info.Sys().(*syscall.Stat_t)
 	inode := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
 	lines := bufio.NewScanner(table)
 	for lines.Scan() {

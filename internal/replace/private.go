@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +36,7 @@ func Folder(path string, owners ...int) error {
 		return fmt.Errorf("%q is no folder", path)
 	case !trusted(st.Uid):
 		return fmt.Errorf("%q belongs to another user (UID %d): give it to UID %d (chown), or name another folder", path, st.Uid, os.Geteuid())
-	case others(&st):
+	case others(st.Mode, st.Gid):
 		return fmt.Errorf("%q can be written by others (mode %04o): take that from them (chmod go-w), or name another folder", path, st.Mode&0o7777)
 	}
 	err = above(path, trusted)
@@ -58,7 +59,7 @@ func above(path string, trusted func(uid uint32) bool) error {
 		switch {
 		case !trusted(st.Uid):
 			return fmt.Errorf("%q, above it, belongs to another user (UID %d)", path, st.Uid)
-		case others(&st) && st.Mode&unix.S_ISVTX == 0:
+		case others(st.Mode, st.Gid) && st.Mode&unix.S_ISVTX == 0:
 			return fmt.Errorf("%q, above it, can be written by others (mode %04o): take that from them (chmod go-w)", path, st.Mode&0o7777)
 		}
 	}
@@ -70,8 +71,8 @@ func trusted(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
 
 // others reports whether somebody else can write: anybody, or a group that is neither
 // this process's own nor root's.
-func others(st *unix.Stat_t) bool {
-	return st.Mode&0o002 != 0 || st.Mode&0o020 != 0 && st.Gid != 0 && int(st.Gid) != os.Getegid()
+func others(mode, gid uint32) bool {
+	return mode&0o002 != 0 || mode&0o020 != 0 && gid != 0 && int(gid) != os.Getegid()
 }
 
 // ReadPrivate opens a file that only this process's user or root can have written. A
@@ -85,18 +86,18 @@ func ReadPrivate(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Stat_t
-	raw, err := f.SyscallConn()
-	if err == nil {
-		err = errors.Join(raw.Control(func(fd uintptr) { err = unix.Fstat(int(fd), &st) }), err)
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
 	}
+	st := info.Sys().(*syscall.Stat_t)
 	switch {
-	case err != nil:
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		err = fmt.Errorf("%q is not a regular file", path)
 	case !trusted(st.Uid):
 		err = fmt.Errorf("%q belongs to another user (UID %d)", path, st.Uid)
-	case others(&st):
+	case others(st.Mode, st.Gid):
 		err = fmt.Errorf("%q can be written by others (mode %04o): take that from them (chmod go-w)", path, st.Mode&0o7777)
 	default:
 		return f, nil

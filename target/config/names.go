@@ -11,11 +11,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
-
-// maxName is the longest iSCSI name in bytes (RFC 7143 4.2.7.2).
-const maxName = 223
 
 // iqn is the fixed part of an iSCSI qualified name: the month in which the
 // naming authority owned its domain, and the domain, reversed
@@ -25,8 +23,8 @@ var iqn = regexp.MustCompile(`^iqn\.[0-9]{4}-(0[1-9]|1[0-2])\.[a-z0-9]([a-z0-9-]
 // checkName reports what is wrong with an iSCSI name in lower case
 // (RFC 7143 4.2.7).
 func checkName(s string) error {
-	if len(s) > maxName {
-		return fmt.Errorf("an iSCSI name has at most %d bytes, this one has %d", maxName, len(s))
+	if len(s) > iscsiname.MaxLen {
+		return fmt.Errorf("an iSCSI name has at most %d bytes, this one has %d", iscsiname.MaxLen, len(s))
 	}
 	switch {
 	case strings.HasPrefix(s, "iqn."):
@@ -51,8 +49,8 @@ func checkName(s string) error {
 // checkAnyName reports why a name can't be served even where RFC 7143 is not
 // asked: it has to fit into the text of a login, a line of a log and a SCSI name string.
 func checkAnyName(s string) error {
-	if len(s) > maxName {
-		return fmt.Errorf("a target's name has at most %d bytes, this one has %d", maxName, len(s))
+	if len(s) > iscsiname.MaxLen {
+		return fmt.Errorf("a target's name has at most %d bytes, this one has %d", iscsiname.MaxLen, len(s))
 	}
 	if !utf8.ValidString(s) {
 		return errors.New("a target's name is UTF-8 text")

@@ -5,6 +5,8 @@ package config
 import (
 	"strings"
 	"testing"
+
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
 )
 
 // TestAnyName serves names that tgt serves: from a targets.conf with a warning,
@@ -30,7 +32,7 @@ func TestAnyName(t *testing.T) {
 			t.Errorf("written as YAML: %v\n%s", err, again)
 		}
 	}
-	for _, name := range []string{"a b", "a\tb", "a\x00b", "a\xffb", "a\u2003b", strings.Repeat("x", maxName+1)} {
+	for _, name := range []string{"a b", "a\tb", "a\x00b", "a\xffb", "a\u2003b", strings.Repeat("x", iscsiname.MaxLen+1)} {
 		if checkAnyName(name) == nil {
 			t.Errorf("%q is let pass", name)
 		}

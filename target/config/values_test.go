@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
 )
 
 func TestParseSize(t *testing.T) {
@@ -241,7 +243,7 @@ func TestCheckName(t *testing.T) {
 		"iqn.2001-04.com.example", "iqn.2001-04.com.example:", "iqn.2001-04.com.example:storage:disk1.sys1.xyz",
 		"iqn.2001-04.com.ex-ample:日本", "iqn.2016-09.com.gotgt.gostor:example_tgt_0",
 		"eui.02004567a425678d", "naa.52004567ba64678d", "naa.62004567ba64678d0123456789abcdef",
-		"iqn.2001-04.com.example:" + strings.Repeat("a", maxName-24),
+		"iqn.2001-04.com.example:" + strings.Repeat("a", iscsiname.MaxLen-24),
 	} {
 		if err := checkName(s); err != nil {
 			t.Errorf("%q: %v", s, err)
@@ -252,7 +254,7 @@ func TestCheckName(t *testing.T) {
 		"iqn.2001-04.com..example", "iqn.2001-04.com.example:A", "iqn.2001-04.com.example:a/b", "iqn.2001-04.com.example:a\x00",
 		"iqn.2001-04.com.example:\xff", "iqn.2001-04.com.example:\u3000", "iqn.2001-04.com.exa_mple:x",
 		"eui.02004567a425678", "eui.02004567a425678g", "naa.42004567ba64678d", "naa.62004567ba64678d", "naa.", "nqn.2001-04.com.example",
-		"iqn.2001-04.com.example:" + strings.Repeat("a", maxName-23),
+		"iqn.2001-04.com.example:" + strings.Repeat("a", iscsiname.MaxLen-23),
 	} {
 		if checkName(s) == nil {
 			t.Errorf("%q passes", s)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -104,9 +105,7 @@ func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Option
 	s.flushSettlers()
 	g := &giver{server: s, report: r}
 	err = handoff.Give(ctx, c, g, o, began, r)
-	if g.release != nil {
-		g.release()
-	}
+	g.over()
 	if g.committed {
 		s.retired.Store(true)
 		s.node.Retire()
@@ -136,7 +135,7 @@ type giver struct {
 	server    *Server
 	report    *handoff.Report
 	committed bool
-	release   func() // tells that the pause is over; nil before Freeze
+	release   func() // tells that the pause is over; nil before Freeze, and after it
 }
 
 func (g *giver) Needs() []string {
@@ -149,6 +148,14 @@ func (g *giver) Needs() []string {
 func (g *giver) Freeze(ctx context.Context) error {
 	g.release = g.server.pausing()
 	return g.server.Freeze(ctx)
+}
+
+// over tells that the pause is over, once.
+func (g *giver) over() {
+	if g.release != nil {
+		g.release()
+		g.release = nil
+	}
 }
 
 func (g *giver) Thaw() { g.server.Thaw() }
@@ -169,7 +176,10 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 		return nil, err
 	}
 	if rest != nil {
-		snap.Follow(rest.Write)
+		snap.Follow(func(w io.Writer) error {
+			g.over() // the successor serves
+			return rest.Write(w)
+		})
 	}
 	if err := snap.Put(sectionISCSI, state); err != nil {
 		return nil, err
@@ -181,7 +191,7 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 	devices := make(map[string]scsi.DeviceState)
 	var fds []int
 	add := func(kind, name string, c syscall.Conn) error {
-		fd, err := descriptor(c)
+		fd, err := handoff.Descriptor(c)
 		if err != nil {
 			return fmt.Errorf("%s %s: %w", kind, name, err)
 		}
@@ -242,18 +252,6 @@ func addLock(st storage.Store, add addFile) error {
 		return add(fileLock, st.Info().Path, l.LockFile())
 	}
 	return nil
-}
-
-// descriptor returns a connection's or file's descriptor. It stays valid
-// because nothing is closed while the Server is frozen.
-func descriptor(c syscall.Conn) (int, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	fd := -1
-	err = raw.Control(func(v uintptr) { fd = int(v) })
-	return fd, err
 }
 
 // TakeOver takes everything from the predecessor at the other end of c and

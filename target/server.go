@@ -89,8 +89,8 @@ type Options struct {
 	// Authorize, if set, decides on each login that everything else lets in, with the
 	// CHAP account that it has proved; an error refuses it, and the log has the
 	// reason. It decides too which targets an initiator is told of in discovery, and,
-	// after TakeOver, which sessions may stay. It may be called at any time, by several
-	// goroutines, and the login waits for it.
+	// during TakeOver, which sessions may stay: everybody waits for that, so it must be
+	// quick. It may be called at any time, by several goroutines, and the login waits for it.
 	Authorize func(Login) error
 
 	// LoggedIn and LoggedOut, if set, are told of each session with a target: before
@@ -133,8 +133,8 @@ type Server struct {
 	waits atomic.Bool // for TakeOver: the locks of stores come from a predecessor
 
 	// mu protects changes of what follows, and reading it while another
-	// goroutine may change it. The list of targets changes by AddTarget and
-	// Close alone.
+	// goroutine may change it. The list of targets, and its elements, are
+	// replaced and never altered in place.
 	mu        sync.Mutex
 	targets   []*served
 	removals  []*removal // of targets that were among them

@@ -55,14 +55,15 @@ func (r *rest) drop() {
 // open makes the pipe for what follows, if anything does: its end for the successor and a
 // function that writes all, or gives up, and closes the other end.
 func (r *rest) open() (theirs *os.File, finish func(write bool) error, err error) {
+	none := func(bool) error { return nil }
 	if r.write == nil {
-		return nil, func(bool) error { return nil }, nil
+		return nil, none, nil
 	}
 	theirs, ours, err := os.Pipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, none, err
 	}
-	if fd, err := descriptor(ours); err == nil {
+	if fd, err := Descriptor(ours); err == nil {
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, restPipe) // else it is done in smaller steps
 	}
 	return theirs, func(write bool) error {
@@ -78,9 +79,10 @@ func (r *rest) open() (theirs *os.File, finish func(write bool) error, err error
 	}, nil
 }
 
-// descriptor returns a file's descriptor and leaves it as it is, which [os.File.Fd] does not.
-func descriptor(f *os.File) (int, error) {
-	raw, err := syscall.Conn(f).SyscallConn()
+// Descriptor returns the descriptor of a connection or file and leaves it as it is, which [os.File.Fd]
+// does not. It stays valid for as long as nobody closes that, as while a daemon is frozen.
+func Descriptor(c syscall.Conn) (int, error) {
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return -1, err
 	}

@@ -246,7 +246,7 @@ func (w wire) sendSnapshot(s *Snapshot, b []byte, files []int, rest *os.File) er
 		return w.send(m, fd)
 	}
 	m.Rest = true
-	second, err := descriptor(rest)
+	second, err := Descriptor(rest)
 	if err != nil {
 		return err
 	}

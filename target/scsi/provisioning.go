@@ -61,10 +61,11 @@ func runUnmap(c *Command) {
 		return
 	}
 	lu, before := c.exec.at.lu, uint64(0) // bytes of the extents before
+	piece := lu.freedPiece()
 	for _, e := range extents {
 		// inPieces counts the bytes of all extents: each begins so much earlier.
 		n, began := uint64(e.blocks)<<lu.shift, c.exec.progress
-		if !c.inPieces(e.lba<<lu.shift-before, before+n, freedBytes, c.free) {
+		if !c.inPieces(e.lba<<lu.shift-before, before+n, piece, c.free) {
 			return
 		}
 		before += n
@@ -190,7 +191,7 @@ func runWriteSame(c *Command) {
 	var all bool
 	switch zeros := isZero(block); {
 	case zeros && c.CDB[1]&sameUnmap != 0:
-		all = c.inPieces(off, n, freedBytes, c.free)
+		all = c.inPieces(off, n, lu.freedPiece(), c.free)
 	case zeros && lu.can.Zeroer != nil:
 		all = c.inPieces(off, n, freedBytes, c.zero)
 	default:

@@ -17,7 +17,7 @@ const sliceTime = 2 * time.Millisecond
 const (
 	scratchBytes = 256 << 10 // that is read or written, a multiple of every block size
 	durableBytes = 1 << 20   // that is written durably, since each is waited for
-	freedBytes   = 4 << 20   // that is freed or zeroed
+	freedBytes   = 4 << 20   // that is freed or zeroed; more where the store frees no less
 )
 
 // Long reports whether a prepared command is one of those that can keep the store at work
@@ -45,6 +45,11 @@ func (n *Nexus) ExecuteSlice(c *Command) (done bool) {
 	n.execute(c)
 	n.observe(c)
 	return c.done
+}
+
+// freedPiece is the length of a piece that is freed.
+func (lu *LogicalUnit) freedPiece() uint64 {
+	return max(freedBytes, uint64(lu.store.Info().Granularity))
 }
 
 // yields reports whether the slice is over. Who asks has done a piece.

@@ -20,9 +20,10 @@ type Status struct {
 	Portals  []PortalStatus  `json:"portals"`
 	Targets  []TargetStatus  `json:"targets"`
 	Sessions []SessionStatus `json:"sessions"`
-	Memory   int64           `json:"memory"` // bytes of data buffers in use
+	Memory   int64           `json:"memory"` // bytes that initiators have
 
-	MemoryLimit int64 `json:"memory_limit"` // what initiators may have
+	MemoryLimit   int64 `json:"memory_limit"`   // what initiators may have
+	MemoryWaiting int   `json:"memory_waiting"` // commands that wait for memory
 
 	Rejections []RejectionStatus `json:"rejections,omitempty"` // initiators whose session was ended, and that may not log in yet
 }
@@ -100,7 +101,7 @@ func (s *Server) Status() Status {
 	if s == nil {
 		return Status{Portals: []PortalStatus{}, Targets: []TargetStatus{}, Sessions: []SessionStatus{}}
 	}
-	st := Status{Started: s.started, Portals: s.portalStatus(), Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Memory: s.node.MemoryUsed(), MemoryLimit: s.node.MemoryLimit(), Rejections: s.rejections()}
+	st := Status{Started: s.started, Portals: s.portalStatus(), Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Memory: s.node.MemoryUsed(), MemoryLimit: s.node.MemoryLimit(), MemoryWaiting: s.node.MemoryWaiting(), Rejections: s.rejections()}
 	byTarget := make(map[string][]uint16)
 	for _, i := range s.node.Sessions() {
 		byTarget[i.Target] = append(byTarget[i.Target], i.TSIH)

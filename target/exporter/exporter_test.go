@@ -24,7 +24,7 @@ import (
 func full() control.Status {
 	st := control.Status{Version: "1.2.3", Generation: 3}
 	st.Started = time.Unix(1000, 0)
-	st.Memory, st.MemoryLimit = 4096, 1<<30
+	st.Memory, st.MemoryLimit, st.MemoryWaiting = 4096, 1<<30, 9
 	st.Upgrades = []handoff.Report{
 		{Time: time.Unix(900, 0), Pause: 2 * time.Millisecond, Phases: []handoff.Phase{{Name: "freeze", Duration: time.Millisecond}}},
 		{Time: time.Unix(1100, 0), Error: "no"},
@@ -90,6 +90,7 @@ func TestValues(t *testing.T) {
 		{"gotgtd_last_upgrade_phase_seconds", []string{"phase=freeze"}, 0.001},
 		{"gotgtd_buffer_bytes", nil, 4096},
 		{"gotgtd_buffer_limit_bytes", nil, 1 << 30},
+		{"gotgtd_buffer_waiting_commands", nil, 9},
 		{"gotgtd_target_sessions", nil, 1},
 		{"gotgtd_lun_info", []string{"lun=1", "path=/srv/\uFFFD.img"}, 1},
 		{"gotgtd_lun_online", []string{"lun=1"}, 1},

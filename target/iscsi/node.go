@@ -403,5 +403,8 @@ func (n *Node) join() {
 // MemoryUsed returns the bytes that initiators have: buffers on loan, and commands.
 func (n *Node) MemoryUsed() int64 { return n.memory.Used() }
 
+// MemoryWaiting returns how many commands wait for memory.
+func (n *Node) MemoryWaiting() int { return int(n.wait.waiting.Load()) }
+
 // MemoryLimit returns the bytes that initiators may have; see package account.
 func (n *Node) MemoryLimit() int64 { return n.opt.Limits.Memory }

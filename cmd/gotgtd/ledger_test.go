@@ -3,7 +3,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/plan"
+	"github.com/gotgtd/gotgtd/test/peer"
 )
 
 func running(targets ...plan.Target) *plan.Running { return &plan.Running{Targets: targets} }
@@ -159,12 +162,17 @@ func TestLostLedger(t *testing.T) {
 	// else after that.
 	noted := func(what string) {
 		t.Helper()
-		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-			if text, err := os.ReadFile(filepath.Join(state, ledgerName)); strings.Contains(string(text), what) {
-				return
-			} else if time.Now().After(end) {
-				t.Fatalf("the file has %q, %v", text, err)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		err := peer.Until(ctx, func() error {
+			text, err := os.ReadFile(filepath.Join(state, ledgerName))
+			if err == nil && !strings.Contains(string(text), what) {
+				err = fmt.Errorf("the file has %q", text)
 			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 	noted("path:")

@@ -4,6 +4,7 @@ package hostile
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -72,10 +73,9 @@ func (d *Daemon) peak(f func()) (most int64) {
 			}
 		}
 	}()
+	defer func() { close(stop); <-done }() // also when f ends the test
 	f()
-	close(stop)
-	<-done
-	return most
+	return
 }
 
 // halfWritten is a session that has a write of 8 MiB of which a block is missing, and whose read of 8 MiB it
@@ -184,11 +184,16 @@ func enterGroup(t *testing.T, limit int64) []string {
 	dir, file := filepath.Join("/sys/fs/cgroup/memory", name), "memory.limit_in_bytes"
 	if _, err := os.Stat(filepath.Dir(dir)); err != nil { // version 2
 		dir, file = filepath.Join("/sys/fs/cgroup", name), "memory.max"
+		// Where it is so already this may fail; where it is not, the limit below can't be set.
+		_ = os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+memory"), 0)
 	}
-	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatInt(limit, 10)), 0)); err != nil {
-		t.Skipf("no control group can be made: %v", err)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatalf("no control group can be made: %v", err)
 	}
-	t.Cleanup(func() { waitFor(t, "the group is empty and goes", func() bool { return os.Remove(dir) == nil }) })
+	t.Cleanup(func() { until(t, func() error { return os.Remove(dir) }) }) // when it is empty
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatInt(limit, 10)), 0); err != nil {
+		t.Fatalf("the control group gets no limit: %v", err)
+	}
 	return []string{"sh", "-c", `echo $$ > "$0" && exec "$@"`, filepath.Join(dir, "cgroup.procs")}
 }
 
@@ -207,12 +212,15 @@ func upgradeWith(t *testing.T, sessions int, before ...string) {
 	for n := range sessions {
 		list = append(list, holdMuch(t, d, n))
 	}
-	last := int64(-1)
-	waitFor(t, "nothing comes any more", func() bool {
-		now := d.family()
-		defer func() { last = now }()
-		time.Sleep(300 * time.Millisecond)
-		return now > idle+int64(sessions)*big && now-last < 1<<20
+	last, since := int64(0), time.Now()
+	until(t, func() error { // all has come, and nothing more comes
+		if now := d.family(); now > last+1<<20 {
+			last, since = now, time.Now()
+		}
+		if last <= idle+int64(sessions)*big || time.Since(since) < 300*time.Millisecond {
+			return fmt.Errorf("the daemon has %d bytes, and had %d before", last, idle)
+		}
+		return nil
 	})
 	held := d.family()
 	var told string
@@ -265,11 +273,12 @@ func fillBlocks(c *Client, lba uint64) error {
 	return nil
 }
 
-func waitFor(t *testing.T, what string, reached func() bool) {
+// until waits until f has no error, for 20 s.
+func until(t *testing.T, f func() error) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !reached(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("it did not come to this: %s", what)
-		}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 20*time.Second)
+	defer cancel()
+	if err := peer.Until(ctx, f); err != nil {
+		t.Fatal(err)
 	}
 }

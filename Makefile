@@ -6,6 +6,9 @@ GO      ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOFLAGS_BUILD := -trimpath -ldflags '$(LDFLAGS) -X main.version=$(VERSION)'
 
+# Where the programs are built.
+BIN ?= bin
+
 # What `make run` serves, and where.
 DISK   ?= busybox.img
 TARGET ?= iqn.2015-02.com.stu31:t1
@@ -33,7 +36,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the programs into bin/
-	$(GO) build $(GOFLAGS_BUILD) -o bin/ ./cmd/...
+	$(GO) build $(GOFLAGS_BUILD) -o $(BIN)/ ./cmd/...
 
 run: build ## serve busybox.img on 127.0.0.1:3260 until Ctrl-C (DISK=, TARGET=, LISTEN=)
 	@test/scripts/run.sh "$(DISK)" "$(TARGET)" "$(LISTEN)"
@@ -42,11 +45,11 @@ quick: ## after each edit: build, vet, tests of what differs from SINCE=HEAD, a 
 	@test/scripts/deps.sh quick
 	@$(GO) run ./test/cmd/gate -since "$(SINCE)" quick
 
-test: ## every check, unit tests with the race detector, real initiators; 10 minutes
+test: ## every check, unit tests with the race detector, real initiators; 13 minutes
 	@test/scripts/deps.sh test
 	@$(GO) run ./test/cmd/gate test
 
-gate: ## the rest: fuzzing, conformance by every path, torture, as root the lab; 30 minutes
+gate: ## the rest: fuzzing, conformance by every path, torture, as root the lab; 35 minutes
 	@test/scripts/deps.sh test
 	@if [ "$$(id -u)" -eq 0 ]; then test/scripts/deps.sh lab; fi
 	@$(GO) run ./test/cmd/gate long
@@ -84,7 +87,7 @@ lab-systemd lab-initiator lab-xen lab-migrate lab-control:
 	@$(GO) run ./test/cmd/lab $(LABFLAGS) $(@:lab-%=%)
 
 install: build ## install under DESTDIR and PREFIX
-	@test/scripts/install.sh "$(DESTDIR)" "$(PREFIX)"
+	@test/scripts/install.sh "$(DESTDIR)" "$(PREFIX)" "$(BIN)"
 
 uninstall: ## remove what install has put under DESTDIR and PREFIX; configuration and disks stay
 	@test/scripts/uninstall.sh "$(DESTDIR)" "$(PREFIX)"

@@ -14,7 +14,7 @@ trap 'exit 1' HUP INT TERM # by way of the trap for EXIT
 # Static programs without tables for debuggers (a panic has its trace all the same): one package for every distribution.
 export CGO_ENABLED=0
 export ROOT="$work/root"
-make -s install VERSION="$version" LDFLAGS='-s -w' DESTDIR="$ROOT" PREFIX=/usr >/dev/null
+make -s install BIN="$work/bin" VERSION="$version" LDFLAGS='-s -w' DESTDIR="$ROOT" PREFIX=/usr >/dev/null
 
 # The times in a package are those of the commit, so that a build can be repeated.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s)

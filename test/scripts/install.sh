@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# install.sh DESTDIR PREFIX: puts the programs, units, manual pages and the example
+# install.sh DESTDIR PREFIX BIN: puts the programs of the folder BIN, units, manual pages and the example
 # configuration in place. A configuration that is already there is left alone. What is put in
 # place is printed, and noted under PREFIX/lib/gotgtd for uninstall.sh.
 set -eu
 cd "$(dirname "$0")/../.."
-dest=$1 prefix=$2
+dest=$1 prefix=$2 bin=$3
 
 put() { # MODE DIRECTORY FILE...
 	mode=$1 dir=$2
@@ -26,7 +26,7 @@ placed() {
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-put 755 "$prefix/bin" bin/gotgtd bin/upgraded
+put 755 "$prefix/bin" "$bin/gotgtd" "$bin/upgraded"
 # tgt's tools are other names of gotgtd, in a folder of their own for PATH.
 tools=$prefix/lib/gotgtd/tgt
 install -d "$dest$tools"
@@ -45,9 +45,9 @@ put 644 "$prefix/share/doc/gotgtd/prometheus" docs/prometheus/*
 # Completions, where each shell looks for those of installed programs.
 mkdir "$work/bash" "$work/zsh" "$work/fish" "$work/units"
 for program in gotgtd upgraded; do
-	"bin/$program" completion bash >"$work/bash/$program"
-	"bin/$program" completion zsh >"$work/zsh/_$program"
-	"bin/$program" completion fish >"$work/fish/$program.fish"
+	"$bin/$program" completion bash >"$work/bash/$program"
+	"$bin/$program" completion zsh >"$work/zsh/_$program"
+	"$bin/$program" completion fish >"$work/fish/$program.fish"
 done
 put 644 "$prefix/share/bash-completion/completions" "$work"/bash/*
 put 644 "$prefix/share/zsh/site-functions" "$work"/zsh/*

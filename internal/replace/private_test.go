@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/test/peer"
 )
 
 // refused expects an error that says all of want.
@@ -60,9 +62,7 @@ func TestFolder(t *testing.T) {
 
 // TestOwners needs files of another user, which only root can make.
 func TestOwners(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can give a folder away")
-	}
+	peer.NeedRoot(t)
 	const other = 12345
 	dir := t.TempDir()
 	inner, file := filepath.Join(dir, "inner"), filepath.Join(dir, "file")

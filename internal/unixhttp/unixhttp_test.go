@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/gotgtd/gotgtd/test/peer"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -97,9 +99,7 @@ func TestMakeFolder(t *testing.T) {
 }
 
 func TestFolderOfAnotherUser(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can give a folder away")
-	}
+	peer.NeedRoot(t)
 	dir := t.TempDir()
 	if err := os.Chown(dir, 12345, -1); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/target/storage"
+	"github.com/gotgtd/gotgtd/test/peer"
 )
 
 // stat returns the bytes of a file and those that its blocks have.
@@ -205,9 +206,7 @@ func takeSpace(path string, n int64) error {
 
 // TestPreallocateWithoutFallocate preallocates on ext2, which can't.
 func TestPreallocateWithoutFallocate(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("mounts an image of ext2, which takes root")
-	}
+	peer.NeedRoot(t)
 	inOwnMounts(t, "ext2", t.TempDir())
 }
 

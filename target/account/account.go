@@ -117,6 +117,13 @@ func (p *Process) sweepLocked() {
 	}
 }
 
+// Len returns the number of accounts that are open, or not empty.
+func (p *Process) Len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.accounts)
+}
+
 // Used returns the bytes that are on all accounts.
 func (p *Process) Used() (n int64) {
 	p.mu.Lock()

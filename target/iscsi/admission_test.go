@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -204,11 +203,10 @@ func TestShares(t *testing.T) {
 	r.dial(as("a", "127.0.0.2")) // its own place
 	idle := r.rawFrom("127.0.0.2")
 	r.until("the fourth connection is known", func() bool { return r.underWay() == 1 })
-	accounts := func() int { return reflect.ValueOf(r.node.memory).Elem().FieldByName("accounts").Len() }
-	before := accounts()
+	before := r.node.memory.Len()
 	for range 5 {
 		r.rawFrom("127.0.0.2").ends("a connection more than the address may have")
 	}
-	r.until("nothing is left of those refused", func() bool { return accounts() <= before })
+	r.until("nothing is left of those refused", func() bool { return r.node.memory.Len() <= before })
 	idle.c.Close()
 }

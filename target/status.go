@@ -60,6 +60,8 @@ type LUNStatus struct {
 	StoreFlags string        `json:"backing_store_flags,omitempty"` // "sync", "direct" or "sync:direct"
 	ACL        []string      `json:"acl,omitempty"`                 // which initiators see it, as the target's; left out: all
 	Counters   scsi.Counters `json:"counters"`
+
+	Reservation *scsi.Reservation `json:"reservation,omitempty"` // left out: nobody holds one or is registered
 }
 
 // SessionStatus is a session.
@@ -143,6 +145,7 @@ func (t *served) status(sessions []uint16) TargetStatus {
 		status := LUNStatus{
 			LUN: u.Number, UnitInfo: u.Unit.Info(), Error: lateReason(u.Unit),
 			Counters: u.Unit.Counters(), ACL: viewers(confs[u.Number]), StoreFlags: storeFlags(confs[u.Number]),
+			Reservation: u.Unit.Reservation(),
 		}
 		if err := u.Unit.ReservationsLost(); err != nil {
 			status.Lost = err.Error()

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
@@ -182,6 +184,32 @@ func (h *host) prOut(want string, action, kind byte, key, serviceKey uint64) {
 	h.t.Helper()
 	cdb, list := prOut(action, kind, key, serviceKey)
 	h.want(want, cdb, list, 0)
+}
+
+// TestReservationIsTold: who holds what is told to people as it is to initiators.
+func TestReservationIsTold(t *testing.T) {
+	d := newDevice(t, scsi.DeviceOptions{})
+	lu := attach(t, d, 1, scsi.LogicalUnitOptions{})
+	h, other := openHost(t, d, "a").settle(), openHost(t, d, "b").settle()
+	told := func(want *scsi.Reservation) {
+		t.Helper()
+		if diff := cmp.Diff(want, lu.Reservation()); diff != "" {
+			t.Errorf("-want +told:\n%s", diff)
+		}
+	}
+	told(nil)
+	h.want(good, []byte{0x16, 5: 0}, nil, 0)
+	told(&scsi.Reservation{Type: "SPC-2", Holder: "iqn.2000-01.org.example:a,i,0x800000000001"})
+	h.want(good, []byte{0x17, 5: 0}, nil, 0)
+	told(nil)
+	h.prOut(good, 0, 0, 0, 11)
+	other.prOut(good, 0, 0, 0, 22)
+	told(&scsi.Reservation{Type: "none", Registrations: 2})
+	other.prOut(good, 1, 5, 22, 0)
+	told(&scsi.Reservation{Type: "Write Exclusive - Registrants Only", Holder: "iqn.2000-01.org.example:b,i,0x800000000001", Registrations: 2})
+	other.prOut(good, 2, 5, 22, 0)
+	h.settle().prOut(good, 1, 8, 11, 0) // the release was told
+	told(&scsi.Reservation{Type: "Exclusive Access - All Registrants", Registrations: 2})
 }
 
 func TestPersistentReservations(t *testing.T) {

@@ -284,6 +284,30 @@ func (lu *LogicalUnit) Holders() []string {
 	return list
 }
 
+// Reservation is who holds a reservation of a logical unit, and how many are registered.
+type Reservation struct {
+	Type          string `json:"type"`             // as SPC-4 names it; "SPC-2" for RESERVE, "none" for registrations alone
+	Holder        string `json:"holder,omitempty"` // initiator port; left out if all that are registered hold it
+	Registrations int    `json:"registrations"`
+}
+
+// Reservation returns who holds a reservation, nil if nobody does nor is registered.
+func (lu *LogicalUnit) Reservation() *Reservation {
+	at := lu.attachment.Load()
+	if at == nil {
+		return nil
+	}
+	s := at.reservations.Summary()
+	r := &Reservation{Type: s.Type.String(), Holder: s.Holder, Registrations: s.Registrations}
+	switch {
+	case s.Reserved:
+		r.Type = "SPC-2"
+	case s.Type == 0 && s.Registrations == 0:
+		return nil
+	}
+	return r
+}
+
 // ReservationsLost is why reservations that were to persist through power loss could not be
 // read, nil if they could.
 func (lu *LogicalUnit) ReservationsLost() error {

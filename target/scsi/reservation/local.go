@@ -192,6 +192,20 @@ func (l *Local) Generation() uint32 {
 	return l.table.generation
 }
 
+// Summary implements [State].
+func (l *Local) Summary() Summary {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := Summary{Type: l.table.typ, Registrations: len(l.table.regs)}
+	switch {
+	case l.reserved != nil:
+		s.Reserved, s.Holder = true, l.reserved.InitiatorPort()
+	case s.Type != 0 && !s.Type.allRegistrants():
+		s.Holder = l.table.holder.InitiatorPort()
+	}
+	return s
+}
+
 // Snapshot implements [State].
 func (l *Local) Snapshot() Snapshot {
 	l.mu.Lock()

@@ -168,6 +168,8 @@ type State interface {
 	// could: the state began without it. What is damaged stays, for an administrator to look
 	// at, until there is something to keep in its place; it is set aside then.
 	Damage() error
+	// Summary says who holds a reservation and how many are registered.
+	Summary() Summary
 	// Snapshot returns a copy of the whole state, for another process to
 	// [State.Restore].
 	Snapshot() Snapshot

@@ -37,6 +37,15 @@ type Registration struct {
 	Key   uint64 `cbor:"2,keyasint"`
 }
 
+// Summary is what people want to know of the reservations of a logical unit. It is made
+// without a copy of the registrations, of which there may be [MaxRegistrations].
+type Summary struct {
+	Reserved      bool   // there is an SPC-2 reservation
+	Type          Type   // of the persistent reservation, zero for none
+	Holder        string // initiator port that holds either; "" for none, and if every registered one holds it
+	Registrations int
+}
+
 // validate says what in s contradicts itself or SPC-4.
 func (s *Snapshot) validate() error {
 	if n := len(s.Registrations); n > MaxRegistrations {

@@ -49,6 +49,8 @@ func TestRooms(t *testing.T) {
 	for room, want := range map[string][]string{
 		"pdu":      {},
 		"socket":   {},
+		"guess":    nil,
+		"schedule": {module + "internal/ranked"},
 		"sequence": {iscsi + "/pdu"},
 		"login":    {module + "internal/check", module + "internal/iscsiname", iscsi + "/pdu"},
 		"stream":   {module + "internal/ranked", module + "target/account", iscsi + "/pdu", module + "target/mem"},

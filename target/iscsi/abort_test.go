@@ -61,8 +61,7 @@ const (
 
 func newVictims(t *testing.T, tas bool) *victims {
 	t.Helper()
-	r := newRigWith(t, Limits{}, Auth{}, realSystem, 0, FastPathsNever)
-	r.node.work.max = 2 // one for a logical unit
+	r := newRigOf(t, Limits{}, Auth{}, realSystem, 0, Options{FastPaths: FastPathsNever, Workers: 2}) // one for a logical unit
 	store := storagetest.NewFaultStore(storagetest.NewRAM(testDiskSize))
 	device, err := scsi.NewDevice(scsi.DeviceOptions{Name: testTarget})
 	if err != nil {

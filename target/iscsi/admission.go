@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
+	"strings"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/login"
 )
 
 // Reasons for the end of what has no claim to stay.
@@ -73,8 +75,6 @@ func (n *Node) displaceLocked(i int) {
 	n.logins = slices.Delete(n.logins, i, i+1)
 	c.close(errLoginDisplaced)
 }
-
-func (c *conn) origin() netip.Prefix { return origin(c.remote.Addr()) }
 
 // enterLocked puts a connection into the tables.
 func (n *Node) enterLocked(c *conn) {
@@ -148,24 +148,95 @@ func (n *Node) admitDiscoveryLocked() (victim *session, err error) {
 	return victim, nil
 }
 
-// expireLogins ends the connections whose login takes too long, or has not begun.
-func (n *Node) expireLogins(now time.Time) {
+// addConn enters c into the table and counts its goroutine.
+func (n *Node) addConn(c *conn) error {
 	n.mu.Lock()
-	list := slices.Clone(n.logins)
+	defer n.mu.Unlock()
+	if n.is(nodeEnding) {
+		return ErrClosed
+	}
+	if err := n.admitLocked(c); err != nil {
+		return err
+	}
+	n.enterLocked(c)
+	n.wg.Add(1)
+	return nil
+}
+
+func (n *Node) removeConn(c *conn) {
+	n.mu.Lock()
+	n.leaveLocked(c)
+	n.freeze.change.Broadcast()
 	n.mu.Unlock()
-	for _, c := range list {
-		switch age := now.Sub(c.born.Time()); {
-		case age > n.opt.Limits.LoginTimeout:
-			c.close(fmt.Errorf("login not complete after %v", n.opt.Limits.LoginTimeout))
-		case age > n.opt.Limits.FirstRequestTimeout && c.heard.Load() == 0:
-			c.close(fmt.Errorf("no login request after %v", n.opt.Limits.FirstRequestTimeout))
+	n.wg.Done()
+}
+
+// newTSIH returns a session handle that no session has, never 0. The caller
+// holds n.mu.
+func (n *Node) newTSIHLocked() uint16 {
+	for {
+		n.lastTSIH++
+		if n.lastTSIH != 0 && n.sessions[n.lastTSIH] == nil {
+			return n.lastTSIH
 		}
 	}
 }
 
-// expireDiscovery ends discovery sessions that have had their time.
-func (s *session) expireDiscovery(now time.Time) {
-	if limit := s.node.opt.Limits.DiscoveryTimeout; s.target == nil && now.Sub(s.born.Time()) > limit {
-		s.end(fmt.Errorf("a discovery session ends after %v", limit))
+// addSession gives a session with a target its TSIH and enters it into the table. If there is a
+// session for the same I_T nexus already (RFC 7143 4.4.3), it returns that
+// one instead.
+func (n *Node) addSession(s *session) (*session, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.is(nodeEnding) {
+		return nil, ErrClosed
 	}
+	if n.targets[strings.ToLower(s.target.Name)] != s.target {
+		return nil, login.ErrNoTarget // it was taken away during the login
+	}
+	if old := n.findSessionLocked(s); old != nil {
+		return old, nil
+	}
+	if err := n.admitSessionLocked(s); err != nil {
+		return nil, err
+	}
+	s.tsih = n.newTSIHLocked()
+	n.sessions[s.tsih] = s
+	return nil, nil
+}
+
+// addDiscovery gives a discovery session its TSIH and enters it into the table.
+func (n *Node) addDiscovery(s *session) error {
+	n.mu.Lock()
+	if n.is(nodeEnding) {
+		n.mu.Unlock()
+		return ErrClosed
+	}
+	victim, err := n.admitDiscoveryLocked()
+	if err == nil {
+		s.tsih = n.newTSIHLocked()
+		n.sessions[s.tsih] = s
+	}
+	n.mu.Unlock()
+	if victim != nil {
+		victim.end(errDiscoveryDisplaced)
+	}
+	return err
+}
+
+// findSessionLocked returns the session with the same initiator port, target
+// and portal group as s.
+func (n *Node) findSessionLocked(s *session) *session {
+	for _, o := range n.sessions {
+		if o.isid == s.isid && o.group == s.group && o.initiator == s.initiator && o.target != nil && o.targetName() == s.targetName() {
+			return o
+		}
+	}
+	return nil
+}
+
+func (n *Node) removeSession(s *session) {
+	n.mu.Lock()
+	delete(n.sessions, s.tsih)
+	n.mu.Unlock()
 }

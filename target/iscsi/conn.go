@@ -3,11 +3,9 @@
 package iscsi
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -128,9 +126,15 @@ func (w writes) Writev(iov []unix.Iovec) (int, error) { return w.sys.writev(w.So
 // writer is the connection as its output sees it; it is a [stream.Owner].
 type writer conn
 
-func (w *writer) Stopped() error                 { return (*conn)(w).stopped() }
+func (w *writer) Stopped() error { return (*conn)(w).stopped() }
+
 func (w *writer) Numbers() (exp, maximum uint32) { return w.sess.window.Numbers() }
-func (w *writer) Written()                       { w.node.work.kick(w.sess) }
+
+func (w *writer) Written() {
+	if w.sess != nil {
+		w.node.work.Kick(&w.sess.queue)
+	}
+}
 
 func (w *writer) Ended(err error) {
 	if err == nil {
@@ -138,17 +142,6 @@ func (w *writer) Ended(err error) {
 	}
 	(*conn)(w).close(err)
 }
-
-// reader is the connection as its input sees it; it is a [stream.Handler].
-type reader conn
-
-func (r *reader) Stopped() error                             { return (*conn)(r).stopped() }
-func (r *reader) Handle(h *pdu.BHS, data []byte) error       { return (*conn)(r).dispatch(h, data) }
-func (r *reader) Damaged(h *pdu.BHS) error                   { return (*conn)(r).dataDigestError(h) }
-func (r *reader) Refused(h *pdu.BHS) error                   { return (*conn)(r).dispatchRefused(h) }
-func (r *reader) Direct(length, total int) bool              { return r.node.opt.FastPaths.direct(length, total) }
-func (r *reader) Place(h *pdu.BHS, length int) ([]byte, int) { return (*conn)(r).place(h, length) }
-func (r *reader) Unplace()                                   { (*conn)(r).unplace() }
 
 // close ends the connection for a reason; the first reason counts. It never
 // blocks: the reading goroutine notices and cleans up.
@@ -165,32 +158,6 @@ func (c *conn) close(why error) {
 		c.sock.Wake()
 		c.out.Wake()
 	})
-}
-
-// run is the reading goroutine: it lives as long as the connection.
-func (c *conn) run() {
-	defer c.node.removeConn(c)
-	if c.sess != nil && c.sess.apart != nil {
-		<-c.sess.apart.done
-	}
-	for {
-		err := c.serve()
-		if errors.Is(err, errFrozen) {
-			if c.node.park(c) {
-				continue // thawed
-			}
-			c.retire()
-			return
-		}
-		c.close(err)
-		break
-	}
-	c.logEnd()
-	c.in.Drop()
-	if c.sess != nil {
-		c.sess.connectionLost(c)
-	}
-	c.letGo()
 }
 
 // letGo ends what is left of a closed connection.
@@ -211,18 +178,6 @@ func (c *conn) retire() {
 	})
 	c.in.Drop()
 	c.letGo()
-}
-
-func (c *conn) logEnd() {
-	level := slog.LevelInfo
-	attrs := []any{"remote", c.remote.String(), "reason", c.ended}
-	if c.sess != nil {
-		attrs = append(attrs, "initiator", c.sess.initiator, "target", c.sess.targetName(), "tsih", c.sess.tsih, "cid", c.cid)
-	}
-	if errors.Is(c.ended, errLoggedOut) || c.quiet {
-		level = slog.LevelDebug
-	}
-	c.node.log.Log(context.Background(), level, "connection closed", attrs...)
 }
 
 // serve reads and handles PDUs until something ends that. Output gathers
@@ -251,7 +206,7 @@ func (c *conn) serve() error {
 // if they may.
 func (c *conn) stopped() error {
 	switch {
-	case c.node.stopped():
+	case c.node.Stopped():
 		return errFrozen
 	case c.is(connClosed):
 		return c.ended
@@ -275,7 +230,7 @@ func (c *conn) readError(err error) error {
 // handleInput handles the whole PDUs that are in the buffer.
 func (c *conn) handleInput() error {
 	for {
-		if c.node.stopped() {
+		if c.node.Stopped() {
 			return errFrozen
 		}
 		if err := c.out.Throttle(); err != nil {
@@ -286,61 +241,6 @@ func (c *conn) handleInput() error {
 			return err
 		}
 	}
-}
-
-// dispatch handles one whole PDU with intact digests. data is its data
-// segment; it belongs to the input buffer and is gone after the call.
-func (c *conn) dispatch(h *pdu.BHS, data []byte) error {
-	c.heard.Add(1)
-	op := h.Opcode()
-	if c.login != nil {
-		if op != pdu.OpLoginReq {
-			// RFC 7143 6.3: anything else during login ends the connection;
-			// the response says so.
-			c.refuseLogin(login.Errorf(pdu.InvalidDuringLogin, "opcode %#x", uint8(op)), nil)
-			return stream.FormatErrorf("opcode %#x during login", uint8(op))
-		}
-		return c.handleLogin(h, data)
-	}
-	if !c.is(connFull) {
-		return nil // RFC 7143 11.14: nothing counts after a logout request
-	}
-	switch op {
-	case pdu.OpSCSICommand:
-		return c.handleCommand(h, data)
-	case pdu.OpDataOut:
-		return c.handleDataOut(h, data)
-	case pdu.OpNOPOut, pdu.OpTaskMgmtReq, pdu.OpTextReq, pdu.OpLogoutReq:
-		return c.sequence(h, data)
-	case pdu.OpSNACKReq:
-		// RFC 7143 11.16: without error recovery there is nothing to resend.
-		c.reject(pdu.SNACKReject, h)
-		return nil
-	case pdu.OpLoginReq:
-		return stream.FormatErrorf("login request in full feature phase")
-	}
-	c.reject(pdu.CommandNotSupported, h)
-	return nil
-}
-
-// dispatchRefused handles a PDU whose data segment found no memory and is passed over.
-func (c *conn) dispatchRefused(h *pdu.BHS) error {
-	c.heard.Add(1)
-	switch {
-	case c.login != nil:
-		return c.refuseText(h)
-	case !c.is(connFull):
-		return nil
-	}
-	switch h.Opcode() {
-	case pdu.OpDataOut:
-		c.lostDataOut(h, insufficientResources)
-	case pdu.OpSCSICommand, pdu.OpNOPOut, pdu.OpTaskMgmtReq, pdu.OpTextReq, pdu.OpLogoutReq:
-		c.refuseForMemory(h)
-	default:
-		return c.dispatch(h, nil)
-	}
-	return nil
 }
 
 // refuseText answers a login request for whose text there is no memory.
@@ -358,4 +258,19 @@ func (c *conn) reject(reason pdu.RejectReason, h *pdu.BHS) {
 	c.out.SendData(header(&p), true, b)
 	c.node.log.Warn("PDU rejected", "remote", c.remote.String(),
 		"reason", fmt.Sprintf("%#x", uint8(reason)), "opcode", fmt.Sprintf("%#x", h[0]))
+}
+
+func (c *conn) is(p connPhase) bool { return connPhase(c.phase.Load()) == p }
+
+// move takes the connection to another phase, false if it can't go there.
+func (c *conn) move(to connPhase) bool {
+	for {
+		from := c.phase.Load()
+		if !has(connMoves[from], to) {
+			return false
+		}
+		if c.phase.CompareAndSwap(from, uint32(to)) {
+			return true
+		}
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
-	"github.com/gotgtd/gotgtd/target/iscsi/stream"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
@@ -56,14 +55,6 @@ func (s *session) takeDataLocked(t *task, p *pdu.DataOut, data []byte, inPlace b
 	return true
 }
 
-// store copies data to its place; what lies beyond the buffer is more than
-// the command takes.
-func (t *task) store(data []byte) {
-	if t.buf != nil && int(t.received) < len(t.buf.B) {
-		copy(t.buf.B[t.received:], data)
-	}
-}
-
 // checkDataLocked checks a Data-Out against the sequence that it belongs to.
 // It returns the condition to report, 0 if all is well.
 func (s *session) checkDataLocked(t *task, p *pdu.DataOut) uint16 {
@@ -111,63 +102,6 @@ func (s *session) advanceSequenceLocked(t *task, p *pdu.DataOut) {
 	}
 }
 
-func (t *task) openR2T(ttt uint32) *r2t {
-	for i := range t.openR2Ts {
-		if t.r2ts[i].TTT == ttt {
-			return &t.r2ts[i]
-		}
-	}
-	return nil
-}
-
-// askLocked sends the R2Ts that a task may have open now (RFC 7143 11.8).
-func (s *session) askLocked(t *task) {
-	if t.unsolicited || t.broken != 0 || t.cmd.Done() || t.memoryWait {
-		return
-	}
-	if t.asked < t.received {
-		t.asked = t.received
-	}
-	if !t.bufferLocked() {
-		s.awaitMemoryLocked(t)
-		return
-	}
-	for t.asked < t.want && t.openR2Ts < int(min(s.params.MaxOutstandingR2T, maxR2T)) {
-		n := min(t.want-t.asked, s.params.MaxBurstLength)
-		r := r2t{TTT: s.window.NewTag(), Offset: t.asked, Length: n}
-		t.r2ts[t.openR2Ts] = r
-		t.openR2Ts++
-		t.asked += n
-		t.conn.out.Send(header(&pdu.R2T{
-			LUN: t.req.LUN, InitiatorTaskTag: t.req.InitiatorTaskTag, TargetTransferTag: r.TTT,
-			R2TSN: t.r2tSN, BufferOffset: r.Offset, DesiredDataTransferLength: r.Length,
-		}), false)
-		t.r2tSN++
-	}
-}
-
-// place says where a long data segment goes; see [stream.Handler].
-func (c *conn) place(h *pdu.BHS, length int) (dest []byte, size int) {
-	switch h.Opcode() {
-	case pdu.OpDataOut:
-		if c.sess != nil && c.node.opt.FastPaths.inPlace() {
-			c.filling, dest = c.sess.reserveDataOut(c, h, length)
-		}
-	case pdu.OpSCSICommand:
-		// Large enough to serve as the whole command's.
-		return nil, max(length, int(min(h.ExpectedDataTransferLength(), scsi.MaxTransfer)))
-	}
-	return dest, length
-}
-
-// unplace gives up what place has reserved, if that was not used.
-func (c *conn) unplace() {
-	if c.filling != nil {
-		c.sess.unreserveDataOut(c.filling)
-		c.filling = nil
-	}
-}
-
 // reserveDataOut finds the place of a long Data-Out segment in its task's
 // buffer, so that it can be read straight to there. It returns nothing if the
 // segment must be looked at first. Until unreserveDataOut the buffer stays.
@@ -204,20 +138,6 @@ func (s *session) unreserveDataOut(t *task) {
 	if t.aborted {
 		t.release(s.node)
 	}
-}
-
-// dataDigestError handles a PDU whose data segment was damaged on the way
-// (RFC 7143 7.8): it is rejected, and a write command that lost data fails
-// once the initiator has sent the rest.
-func (c *conn) dataDigestError(h *pdu.BHS) error {
-	if c.login != nil {
-		return stream.FormatErrorf("data digest error during login")
-	}
-	c.reject(pdu.DataDigestError, h)
-	if h.Opcode() == pdu.OpDataOut {
-		c.lostDataOut(h, scsi.ProtocolServiceCRCError)
-	}
-	return nil
 }
 
 // lostDataOut takes in a Data-Out whose data segment is lost: its command fails with a condition.

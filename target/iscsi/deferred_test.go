@@ -63,11 +63,7 @@ func TestPreemptAndAbort(t *testing.T) {
 }
 
 // workers counts the workers that have something to do.
-func (r *rig) workers() int {
-	r.node.work.mu.Lock()
-	defer r.node.work.mu.Unlock()
-	return r.node.work.active
-}
+func (r *rig) workers() int { return r.node.work.Busy() }
 
 // aborted counts the aborted tasks that have not stopped.
 func (r *rig) aborted() (count int) {

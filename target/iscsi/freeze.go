@@ -76,7 +76,7 @@ func (n *Node) Freeze(ctx context.Context) error {
 		n.mu.Unlock()
 	})
 	defer stop()
-	if n.awaitParked(ctx) && n.work.quiesce(ctx.Done()) {
+	if n.awaitParked(ctx) && n.work.Quiesce(ctx.Done()) {
 		for _, c := range n.connList() {
 			c.out.Idle()
 		}
@@ -153,7 +153,7 @@ func (n *Node) Thaw() {
 	}
 	n.mu.Unlock()
 	if thawed {
-		n.work.resume()
+		n.work.Resume()
 		n.memory.Retry()
 	}
 }

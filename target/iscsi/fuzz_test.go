@@ -249,7 +249,7 @@ func FuzzFreeze(f *testing.F) {
 			c.close(err)
 			return
 		}
-		b.node.work.quiesce(nil)
+		b.node.work.Quiesce(nil)
 		c.out.Idle()
 		apart, _, rest, _ := b.node.SnapshotApart(-1, func() error { return nil })
 		state, _ := b.node.Snapshot()

@@ -6,81 +6,14 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
+	"github.com/gotgtd/gotgtd/target/iscsi/guess"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 )
-
-func TestGuessDelays(t *testing.T) {
-	var g guesses
-	g.init(15 * time.Second)
-	a, b := netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("192.0.2.2/32")
-	now := time.Now()
-	wait := func(from netip.Prefix, account string, want time.Duration) {
-		t.Helper()
-		if got := g.delay(now, from, account); got != want {
-			t.Errorf("from %s as %s: %v, want %v", from, account, got, want)
-		}
-	}
-	for i := range 12 {
-		want := []time.Duration{0, 0, 0, 0, 0, 1, 2, 4, 7500, 7500, 7500, 7500}[i]
-		if want < 100 {
-			want *= 1000
-		}
-		wait(a, "alice", want*time.Millisecond)
-		begins, again := g.proved(now, a, "alice", false)
-		if begins != (i == 4) || again != (i > 4) {
-			t.Errorf("failure %d: begins %v, again %v", i, begins, again)
-		}
-	}
-	wait(a, "bob", 7500*time.Millisecond)
-	wait(b, "alice", 2*time.Second) // her own login, from elsewhere
-	wait(b, "bob", 0)
-	g.proved(now, b, "alice", true)
-	wait(b, "alice", 0)
-	wait(a, "alice", 7500*time.Millisecond) // a proof that is right does not make up for those of others
-	now = now.Add(guessMemory)
-	wait(a, "alice", 0)
-}
-
-// TestGuessersBounded: whoever fails from however many addresses, memory is bounded, and who fails
-// most is remembered longest.
-func TestGuessersBounded(t *testing.T) {
-	var g guesses
-	g.init(15 * time.Second)
-	now, worst := time.Now(), netip.MustParsePrefix("192.0.2.1/32")
-	for range 10 {
-		g.proved(now, worst, "alice", false)
-	}
-	for i := range 3 * maxGuessers {
-		now = now.Add(time.Millisecond)
-		g.proved(now, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32), fmt.Sprint("account", i), false)
-		g.proved(now, worst, strings.Repeat("x", maxAccountLen+1), false)
-		if len(g.by) > maxGuessers {
-			t.Fatalf("%d are remembered", len(g.by))
-		}
-	}
-	if g.delay(now, worst, "") == 0 || g.delay(now, netip.Prefix{}, "alice") == 0 {
-		t.Error("those who guess most were forgotten")
-	}
-	now = now.Add(guessMemory)
-	g.proved(now, worst, "alice", false)
-	if n := g.delay(now, worst, "alice"); n != 0 {
-		t.Errorf("a delay of %v for what is long ago", n)
-	}
-}
-
-// delay sets the delays after failed proofs.
-func (r *rig) delay(forAddress, forAccount delays) {
-	g := &r.node.guesses
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.forAddress, g.forAccount = forAddress, forAccount
-}
 
 // proves reports whether the one login that is under way has sent its proof.
 func (r *rig) proves() bool {
@@ -94,21 +27,21 @@ func (r *rig) proves() bool {
 func TestGuessing(t *testing.T) {
 	var log bytes.Buffer
 	r := newRigOf(t, Limits{}, twoAccounts(), realSystem, 0, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
-	r.delay(delays{time.Hour, time.Hour}, delays{})
-	guess := func(ip, user, secret string) initiator.Options {
+	r.node.guesses.SetDelays(guess.Delays{First: time.Hour, Longest: time.Hour}, guess.Delays{})
+	guessing := func(ip, user, secret string) initiator.Options {
 		return initiator.Options{DialContext: from(ip), CHAP: chapOf(user, secret)}
 	}
-	for i := range freeGuesses {
-		r.refused(guess("127.0.0.2", "alice", fmt.Sprint("a wrong secret ", i)), pdu.AuthenticationFailure)
+	for i := range guess.Free {
+		r.refused(guessing("127.0.0.2", "alice", fmt.Sprint("a wrong secret ", i)), pdu.AuthenticationFailure)
 	}
 	r.none()
 	waiting := make(chan error, 1)
 	go func() {
-		_, err := r.try(guess("127.0.0.2", "bob", bobsSecret))
+		_, err := r.try(guessing("127.0.0.2", "bob", bobsSecret))
 		waiting <- err
 	}()
 	r.until("the login waits", r.proves)
-	other, err := r.try(guess("127.0.0.3", "alice", alicesSecret))
+	other, err := r.try(guessing("127.0.0.3", "alice", alicesSecret))
 	if err != nil {
 		t.Fatalf("from another address: %v", err)
 	}
@@ -129,8 +62,8 @@ func TestGuessing(t *testing.T) {
 // TestGuessDisplaced: a login that waits is ended like any other.
 func TestGuessDisplaced(t *testing.T) {
 	r := newRigOf(t, Limits{}, twoAccounts(), realSystem, 0, Options{Limits: NodeLimits{LoginsPerAddress: 1}})
-	r.delay(delays{time.Hour, time.Hour}, delays{})
-	for range freeGuesses {
+	r.node.guesses.SetDelays(guess.Delays{First: time.Hour, Longest: time.Hour}, guess.Delays{})
+	for range guess.Free {
 		r.refused(initiator.Options{CHAP: chapOf("alice", "a wrong secret")}, pdu.AuthenticationFailure)
 	}
 	r.none()

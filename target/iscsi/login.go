@@ -9,26 +9,21 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
+	"github.com/gotgtd/gotgtd/target/iscsi/guess"
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
-// What those who configure a target know of logins.
-type (
-	Auth    = login.Auth
-	Account = login.Account
-	Limits  = login.Limits
-	Params  = login.Params
-	Peer    = login.Peer
-)
-
 // loginNode answers what the login of a connection asks; it is a [login.Node].
 type loginNode struct{ c *conn }
 
-func (n loginNode) Group() uint16       { return n.c.group }
+func (n loginNode) Group() uint16 { return n.c.group }
+
 func (n loginNode) Address() netip.Addr { return n.c.remote.Addr() }
-func (n loginNode) Random() io.Reader   { return n.c.node.sys.random }
+
+func (n loginNode) Random() io.Reader { return n.c.node.sys.random }
 
 func (n loginNode) Discovery() Auth {
 	n.c.node.mu.Lock()
@@ -249,5 +244,35 @@ func (n *Node) await(done <-chan struct{}) error {
 		return errFrozen
 	case <-timeout.C:
 		return login.Errorf(pdu.ServiceUnavailable, "commands of the session before it are still running")
+	}
+}
+
+// Prove waits until a proof of an account may be looked at.
+func (n loginNode) Prove(account string) error {
+	c := n.c
+	d := c.node.guesses.Delay(time.Now(), c.origin(), account)
+	if d == 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-c.closing:
+		return c.ended
+	case <-c.node.freezing():
+		return errFrozen
+	}
+}
+
+// Proved counts proofs that have failed. The log has the first delay; what fails after it is of
+// no further interest.
+func (n loginNode) Proved(account string, ok bool) {
+	c := n.c
+	begins, again := c.node.guesses.Proved(time.Now(), c.origin(), account, ok)
+	c.quiet = again
+	if begins {
+		c.node.log.Warn("authentication fails again and again and is delayed from now on", "remote", c.remote.String(), "account", iscsiname.Printable(account, guess.MaxAccountLen))
 	}
 }

@@ -103,20 +103,6 @@ func (s *session) resetUnit(req *pdu.TaskManagementRequest, d *deferred) uint8 {
 	return pdu.FunctionComplete
 }
 
-// ResetScope says whom TARGET WARM RESET and TARGET COLD RESET concern.
-type ResetScope uint8
-
-// An initiator can't know who else uses a target. The end of all its sessions, which is
-// what TARGET COLD RESET is for iSCSI (RFC 7143 11.5.1), is too much to give to everybody.
-const (
-	ResetsAuto ResetScope = iota // TARGET COLD RESET as ResetsOwn, TARGET WARM RESET as ResetsAll
-	ResetsOwn                    // the sessions of the initiator that asks, and what is theirs
-	ResetsAll                    // all sessions with the target, and its logical units
-)
-
-// own reports whether a reset is for the sessions of who asks for it alone.
-func (r ResetScope) own(cold bool) bool { return r == ResetsOwn || r == ResetsAuto && cold }
-
 // resetTarget is TARGET WARM RESET, and what TARGET COLD RESET has in common
 // with it.
 func (s *session) resetTarget(req *pdu.TaskManagementRequest, d *deferred) {
@@ -208,12 +194,6 @@ func (n *Node) endReset() {
 			}
 		})
 	}()
-}
-
-func (s *session) isResetting() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.resetting
 }
 
 // abortPreempted aborts the tasks of the I_T nexuses that a PREEMPT AND ABORT has

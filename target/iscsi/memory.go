@@ -8,10 +8,6 @@ import (
 	"unsafe"
 
 	"github.com/gotgtd/gotgtd/internal/ranked"
-	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
-	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
-	"github.com/gotgtd/gotgtd/target/mem"
-	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // What a command and another request cost while they are there, in bytes, besides their data.
@@ -19,70 +15,6 @@ const (
 	taskCost    = int64(unsafe.Sizeof(task{}) + unsafe.Sizeof(request{}))
 	requestCost = int64(unsafe.Sizeof(request{}))
 )
-
-// insufficientResources is the condition of a command whose data found no memory (SPC-4 D.2).
-const insufficientResources = 0x5503
-
-// refuseForMemory answers a request for which the session has no memory, and whose data has been
-// passed over. It uses up its CmdSN. What was to come behind it is ignored, as is what
-// comes for a task that there is not.
-func (c *conn) refuseForMemory(h *pdu.BHS) {
-	s := c.sess
-	s.mu.Lock()
-	switch s.window.Admit(h.Immediate(), h.CmdSN()) {
-	case sequence.Never:
-		s.mu.Unlock()
-		return
-	case sequence.Later:
-		s.window.Skip(h.CmdSN())
-	}
-	s.openWindowLocked()
-	s.mu.Unlock()
-	if h.Opcode() == pdu.OpSCSICommand && s.target != nil {
-		// SAM-5 5.3.1: the initiator is to try again when others of its commands have ended.
-		c.out.Send(header(&pdu.SCSIResponse{
-			Response: pdu.CommandCompleted, Status: uint8(scsi.TaskSetFull), InitiatorTaskTag: h.InitiatorTaskTag(),
-		}), true)
-	} else {
-		c.reject(pdu.LongOperationReject, h)
-	}
-	s.runWaiting()
-}
-
-// bufferLocked makes the task's buffer one that holds all that the command takes, and reports false
-// if the session may have none now.
-func (t *task) bufferLocked() bool {
-	n := int(t.want)
-	if t.buf != nil && n <= cap(t.buf.B) {
-		t.buf.B = t.buf.B[:max(n, len(t.buf.B))]
-		return true
-	}
-	b := t.sess.pool.TryGet(n)
-	if b == nil {
-		return false
-	}
-	t.moveTo(b)
-	return true
-}
-
-// moveTo moves the data that has come into another buffer.
-func (t *task) moveTo(b *mem.Buffer) {
-	n := copy(b.B, t.cmd.Out)
-	t.cmd.Out = b.B[:n]
-	t.buf.Release()
-	t.buf = b
-}
-
-// lend gives a command that reads its buffer, and reports false if the session may have
-// none now.
-func (t *task) lend() bool {
-	n := t.cmd.Needs()
-	if n == 0 || t.cmd.Buffer != nil {
-		return true
-	}
-	t.cmd.Buffer = t.sess.pool.TryGet(n)
-	return t.cmd.Buffer != nil
-}
 
 // memoryQueue has the sessions with tasks that wait for memory: writes before their first
 // R2T, reads before they run. Whatever frees memory wakes the goroutine that serves it
@@ -156,33 +88,4 @@ func (n *Node) serveMemory() {
 		}
 	}
 	wanted(least)
-}
-
-// serveMemory gives memory to the session's tasks in their order, until there is one that may
-// have none. The session waits again then, for as many bytes as are returned.
-func (s *session) serveMemory() (need int64) {
-	s.mu.Lock()
-	var conns []*conn
-	for len(s.starved) > 0 {
-		t := s.starved[0]
-		if t.phase == taskReady && !t.lend() || t.phase != taskReady && !t.bufferLocked() {
-			s.node.wait.add(s)
-			need = int64(max(t.cmd.Needs(), int(t.want)))
-			break
-		}
-		s.forgetWaitLocked(t)
-		if t.phase == taskReady {
-			s.node.work.add(t)
-			continue
-		}
-		s.askLocked(t)
-		if !slices.Contains(conns, t.conn) {
-			conns = append(conns, t.conn)
-		}
-	}
-	s.mu.Unlock()
-	for _, c := range conns {
-		c.out.Flush()
-	}
-	return need
 }

@@ -2,8 +2,6 @@
 
 package iscsi
 
-import "fmt"
-
 // Node, connection, session and task each have one phase. It changes in one
 // function, which refuses what the table beside it does not have. The tables
 // are written out in the comments of the types, and a test compares the two.
@@ -49,18 +47,6 @@ var nodeMoves = [...]phases{
 	nodeRetired:   set(nodeRetired),
 }
 
-// is reports whether the Node is in one of the phases.
-func (n *Node) is(s phases) bool { return has(s, nodePhase(n.phase.Load())) }
-
-// moveLocked takes the Node to another phase, false if it can't go there.
-func (n *Node) moveLocked(to nodePhase) bool {
-	ok := has(nodeMoves[n.phase.Load()], to)
-	if ok {
-		n.phase.Store(uint32(to))
-	}
-	return ok
-}
-
 // The phases in which nothing moves, in which the connections are another
 // process's, and in which the end has come.
 var (
@@ -68,9 +54,6 @@ var (
 	nodeForeign = set(nodeRestoring, nodeRetired)
 	nodeEnding  = set(nodeClosing, nodeRetired)
 )
-
-// stopped reports whether readers and workers are to stand still.
-func (n *Node) stopped() bool { return n.is(nodeStill) }
 
 // connPhase is where a connection is in its life.
 //
@@ -94,21 +77,6 @@ var connMoves = [...]phases{
 	connClosed:  0,
 }
 
-func (c *conn) is(p connPhase) bool { return connPhase(c.phase.Load()) == p }
-
-// move takes the connection to another phase, false if it can't go there.
-func (c *conn) move(to connPhase) bool {
-	for {
-		from := c.phase.Load()
-		if !has(connMoves[from], to) {
-			return false
-		}
-		if c.phase.CompareAndSwap(from, uint32(to)) {
-			return true
-		}
-	}
-}
-
 // sessionPhase is where a session is in its life.
 //
 //	opening ──► open, ending
@@ -129,15 +97,6 @@ var sessionMoves = [...]phases{
 	sessionOpen:    set(sessionEnding),
 	sessionEnding:  set(sessionGone),
 	sessionGone:    0,
-}
-
-// moveLocked takes the session to another phase, false if it can't go there.
-func (s *session) moveLocked(to sessionPhase) bool {
-	ok := has(sessionMoves[s.phase], to)
-	if ok {
-		s.phase = to
-	}
-	return ok
 }
 
 // taskPhase is where a SCSI command is on its way.
@@ -174,14 +133,4 @@ var taskMoves = [...]phases{
 	taskRunning:  set(taskReady, taskAnswered, taskEnded),
 	taskAnswered: 0,
 	taskEnded:    0,
-}
-
-// moveLocked takes the task to another phase. A move that the table does not have
-// is a fault of the program that could answer a command twice, or run one that
-// has been aborted: it does not go on.
-func (t *task) moveLocked(to taskPhase) {
-	if !has(taskMoves[t.phase], to) {
-		panic(fmt.Sprintf("iscsi: a task can't go from phase %d to %d", t.phase, to))
-	}
-	t.phase = to
 }

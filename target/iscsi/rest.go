@@ -93,25 +93,6 @@ func (s *session) held() (n int64) {
 	return n
 }
 
-// arrived is the data-out that a task will need. One whose outcome is known needs none.
-func (t *task) arrived() []byte {
-	if t.buf == nil || t.broken != 0 || t.cmd.Done() {
-		return nil
-	}
-	return t.buf.B[:min(int(t.received), len(t.buf.B))]
-}
-
-// leaveOut takes the data out of a session's state.
-func (st *SessionState) leaveOut() {
-	st.Apart = true
-	for i := range st.Tasks {
-		st.Tasks[i].Data = nil
-	}
-	for i := range st.Pending {
-		st.Pending[i].Data = nil
-	}
-}
-
 // Write writes the data to the successor, which has the sockets by now, and gives it up here.
 func (r *Rest) Write(w io.Writer) error {
 	for _, s := range r.sessions {
@@ -187,13 +168,6 @@ func (s *session) writeFrame(w io.Writer, f frame, data []byte) error {
 		mem.Forget(data)
 	}
 	return err
-}
-
-// apart is a restored session whose data is still to come. It belongs to [Node.Follow].
-type apart struct {
-	state SessionState
-	out   map[uint16][][]byte // by CID
-	done  chan struct{}       // closed when its connections may run
 }
 
 var errRestLost = errors.New("the process before ended before all data of the session had come")
@@ -300,10 +274,4 @@ func (s *session) release() {
 	}
 	close(s.apart.done)
 	s.apart.state, s.apart.out = SessionState{}, nil
-}
-
-func (s *session) connections() []*conn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.connsLocked()
 }

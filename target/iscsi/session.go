@@ -3,7 +3,6 @@
 package iscsi
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"sync"
@@ -13,6 +12,7 @@ import (
 	"github.com/gotgtd/gotgtd/internal/ranked"
 	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/schedule"
 	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
@@ -68,15 +68,7 @@ type session struct {
 	resetting bool           // ends soon, because of TARGET COLD RESET
 	leave     boottime.Stamp // when it ends unless it has logged out, as it was asked to; zero if it was not
 
-	queue queue // tasks for workers; belongs to the scheduler
-}
-
-// request is a non-immediate request that came ahead of its turn.
-type request struct {
-	conn *conn
-	bhs  pdu.BHS
-	data *mem.Buffer // data segment, nil for none
-	task *task       // of a SCSI command; nil for the others
+	queue schedule.Queue[*task] // tasks for workers
 }
 
 func newSession(n *Node) *session {
@@ -89,6 +81,7 @@ func newSession(n *Node) *session {
 	}
 	s.mu.SetRank(rankSession)
 	s.idle.L = &s.mu
+	s.queue.Init(s)
 	return s
 }
 
@@ -115,143 +108,10 @@ func (s *session) openWindowLocked() {
 	s.window.Open(max(depth-len(s.tasks)+s.immediate, 0))
 }
 
-// runWaiting handles the waiting requests whose turn has come.
-func (s *session) runWaiting() {
-	for {
-		s.mu.Lock()
-		next, ok := s.window.Next()
-		if !ok {
-			s.mu.Unlock()
-			return
-		}
-		r := next.Request
-		switch {
-		case next.Skip:
-			s.openWindowLocked()
-			s.mu.Unlock()
-			continue
-		case r.task != nil:
-			run := s.deliverLocked(r.task)
-			s.mu.Unlock()
-			s.proceed(r.task, run)
-		default:
-			s.openWindowLocked()
-			s.mu.Unlock()
-			r.process()
-		}
-		r.conn.out.Flush()
-	}
-}
-
-// process handles a waiting request other than a SCSI command.
-func (r *request) process() {
-	var data []byte
-	if r.data != nil {
-		data = r.data.B
-	}
-	if err := r.conn.process(&r.bhs, data); err != nil {
-		r.conn.close(err)
-	}
-	r.data.Release()
-	r.conn.sess.memory.Release(requestCost)
-}
-
 // openAccount gives the session what it may have of the memory.
 func (s *session) openAccount() {
 	s.memory = s.node.memory.Open("initiator " + s.initiator + " " + s.account)
 	s.pool = s.node.pool.For(s.memory)
-}
-
-// sequence handles a request other than a SCSI command in its turn.
-func (c *conn) sequence(h *pdu.BHS, data []byte) error {
-	s := c.sess
-	s.mu.Lock()
-	switch s.window.Admit(h.Immediate(), h.CmdSN()) {
-	case sequence.Never:
-		s.mu.Unlock()
-		return nil
-	case sequence.Later:
-		r := c.keepRequest(h, data)
-		if r == nil {
-			s.mu.Unlock()
-			c.refuseForMemory(h)
-			return nil
-		}
-		s.window.Keep(h.CmdSN(), r)
-		s.mu.Unlock()
-		return nil
-	}
-	if !h.Immediate() {
-		s.openWindowLocked()
-	}
-	more := s.window.Len() > 0
-	s.mu.Unlock()
-	err := c.process(h, data)
-	if more {
-		s.runWaiting()
-	}
-	return err
-}
-
-// keepRequest copies a request that is ahead of its turn, nil if the session has no memory for it.
-func (c *conn) keepRequest(h *pdu.BHS, data []byte) *request {
-	if !c.sess.memory.Admit(requestCost) {
-		return nil
-	}
-	r := &request{conn: c, bhs: *h}
-	if len(data) == 0 {
-		return r
-	}
-	if r.data = c.in.Take(); r.data == nil {
-		if r.data = c.pool.TryGet(len(data)); r.data == nil {
-			c.sess.memory.Release(requestCost)
-			return nil
-		}
-		copy(r.data.B, data)
-	}
-	r.data.B = r.data.B[:len(data)]
-	return r
-}
-
-// process handles a request whose turn has come.
-func (c *conn) process(h *pdu.BHS, data []byte) error {
-	switch h.Opcode() {
-	case pdu.OpNOPOut:
-		return c.handleNOPOut(h, data)
-	case pdu.OpTextReq:
-		return c.handleText(h, data)
-	case pdu.OpLogoutReq:
-		return c.handleLogout(h)
-	default:
-		return c.handleTaskManagement(h)
-	}
-}
-
-// join adds a connection that has finished its login. If the session has ended
-// meanwhile, the connection ends too.
-func (s *session) join(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.conns[c.cid] = c
-	if s.phase != sessionOpen {
-		c.close(cmp.Or(s.endReason, errSessionLost))
-	}
-}
-
-// end stops the session: no task starts any more and every connection closes.
-// [session.gone] closes when that is done.
-func (s *session) end(why error) {
-	s.mu.Lock()
-	s.moveLocked(sessionEnding)
-	if s.endReason == nil {
-		s.endReason = why
-	}
-	conns := s.connsLocked()
-	s.abortLocked(func(*task) bool { return true }, nil)
-	s.mu.Unlock()
-	for _, c := range conns {
-		c.close(why)
-	}
 }
 
 func (s *session) connsLocked() []*conn {
@@ -267,144 +127,11 @@ func (c *conn) lost() bool {
 	return c.is(connClosed) && c.ended != errLoggedOut && c.ended != errReplaced
 }
 
-// connectionLost takes a closed connection out of the session and ends the
-// tasks that belong to it. Without error recovery a connection that ends
-// otherwise than by a logout takes its session along (RFC 7143 7.1.4.2).
-func (s *session) connectionLost(c *conn) {
-	if c.lost() {
-		s.end(c.ended)
-	}
-	s.mu.Lock()
-	s.abortLocked(func(t *task) bool { return t.conn == c }, nil)
-	s.dropWaitingLocked(c)
-	for s.runningOnLocked(c) {
-		s.idle.Wait()
-	}
-	if s.conns[c.cid] == c {
-		delete(s.conns, c.cid)
-	}
-	last := len(s.conns) == 0
-	if last {
-		s.moveLocked(sessionEnding)
-	}
-	s.mu.Unlock()
-	if last {
-		s.finish()
-	}
-}
-
-func (s *session) runningOnLocked(c *conn) bool {
-	for _, t := range s.tasks {
-		if t.conn == c && t.phase == taskRunning {
-			return true
-		}
-	}
-	return false
-}
-
-// dropWaitingLocked forgets the waiting requests of a connection.
-func (s *session) dropWaitingLocked(c *conn) {
-	s.window.Drop(func(r *request) bool {
-		if r.conn != c {
-			return false
-		}
-		r.data.Release()
-		if r.task != nil {
-			s.dropLocked(r.task)
-		} else {
-			s.memory.Release(requestCost)
-		}
-		return true
-	})
-}
-
-// finish ends a session that has no connection and no task left.
-func (s *session) finish() {
-	s.mu.Lock()
-	s.moveLocked(sessionEnding)
-	first := s.moveLocked(sessionGone)
-	s.newTextLocked(pdu.ReservedTag)
-	s.mu.Unlock()
-	if !first {
-		return
-	}
-	if s.nexus != nil {
-		s.nexus.Close()
-	}
-	s.memory.Close()
-	s.node.removeSession(s)
-	if ended := s.node.opt.Ended; ended != nil && s.target != nil {
-		ended(s.info(), s.reason())
-	}
-	close(s.gone)
-}
-
 // reason is why the session has ended, nil for a logout.
 func (s *session) reason() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.endReason
-}
-
-// requestLogout asks the initiator to log out (RFC 7143 11.9.1, event 1).
-func (s *session) requestLogout() {
-	s.mu.Lock()
-	conns := s.connsLocked()
-	s.mu.Unlock()
-	for _, c := range conns {
-		c.out.Send(header(&pdu.AsyncMessage{Event: pdu.AsyncLogoutRequest, Parameter3: logoutRequestSeconds}), true)
-		c.out.Flush()
-	}
-}
-
-// SessionInfo is a session as [Node.Sessions] reports it.
-type SessionInfo struct {
-	Initiator   string
-	Alias       string
-	Account     string     // CHAP name, empty for none
-	Address     netip.Addr // that the first connection came from
-	Target      string     // empty for a discovery session
-	ISID        pdu.ISID
-	TSIH        uint16
-	Group       uint16 // portal group tag
-	Started     time.Time
-	Connections []ConnectionInfo
-	Tasks       int // in the task set
-	Counters    scsi.Counters
-	LastIO      time.Time // of reads and writes, zero for never; see [scsi.LogicalUnit.LastIO]
-	Masked      []uint16  // logical unit numbers that it does not see
-	Leaving     bool      // it was asked to log out
-	Params      Params
-}
-
-// ConnectionInfo is a connection of a session.
-type ConnectionInfo struct {
-	CID          uint16
-	Local        netip.AddrPort
-	Remote       netip.AddrPort
-	HeaderDigest bool
-	DataDigest   bool
-}
-
-// SampleIO notes when each session has last read or written.
-func (n *Node) SampleIO() {
-	for _, s := range n.sessionList() {
-		s.mu.Lock()
-		nexus := s.nexus
-		s.mu.Unlock()
-		if nexus != nil {
-			nexus.LastIO()
-		}
-	}
-}
-
-// Sessions returns the sessions in order of their TSIH.
-func (n *Node) Sessions() []SessionInfo {
-	var list []SessionInfo
-	for _, s := range n.sessionList() {
-		list = append(list, s.info())
-	}
-	return list
 }
 
 func (s *session) info() SessionInfo {
@@ -423,4 +150,42 @@ func (s *session) info() SessionInfo {
 	}
 	slices.SortFunc(i.Connections, func(a, b ConnectionInfo) int { return int(a.CID) - int(b.CID) })
 	return i
+}
+
+// moveLocked takes the session to another phase, false if it can't go there.
+func (s *session) moveLocked(to sessionPhase) bool {
+	ok := has(sessionMoves[s.phase], to)
+	if ok {
+		s.phase = to
+	}
+	return ok
+}
+
+func (s *session) peer() Peer {
+	return Peer{Addr: s.address, Initiator: s.initiator, Account: s.account}
+}
+
+// isOthers reports whether the session belongs to another account than the one
+// that logs in. One that has proved nothing, because nobody asked, or whom a process
+// has handed over that did not tell, is nobody's.
+func (s *session) isOthers(account string) bool {
+	return s.account != "" && account != "" && s.account != account
+}
+
+func (s *session) isResetting() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resetting
+}
+
+func (s *session) newTTT() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.window.NewTag()
+}
+
+func (s *session) connections() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.connsLocked()
 }

@@ -72,7 +72,7 @@ func TestFreezeBetweenSlices(t *testing.T) {
 	frozen := make(chan struct{})
 	go func() {
 		defer close(frozen)
-		s.r.until("the freeze has begun", func() bool { return s.r.node.stopped() })
+		s.r.until("the freeze has begun", func() bool { return s.r.node.Stopped() })
 		s.release <- struct{}{}
 	}()
 	state, socks := s.r.freeze(t)
@@ -151,9 +151,6 @@ func TestLongCommandsTakeTurns(t *testing.T) {
 		}
 	}
 	r.until("no worker is left", func() bool { return r.workers() == 0 })
-	if n := len(r.node.work.units); n > 0 {
-		t.Errorf("%d logical units are still counted", n)
-	}
 }
 
 // loginAs is loginPDU of another initiator.
@@ -163,50 +160,4 @@ func loginAs(name string) []byte {
 		Transit: true, CSG: pdu.LoginOperationalNegotiation, NSG: pdu.FullFeaturePhase,
 		DataLength: uint32(len(text)), ISID: pdu.ISID{0x80, 1}, InitiatorTaskTag: 1, CmdSN: 1,
 	}, text)
-}
-
-// TestTurns gives turns to sessions that take different times: they get shares of time, not of
-// turns, and neither idleness nor one long wait counts for ever.
-func TestTurns(t *testing.T) {
-	var w turns
-	quick, slow, late := new(session), new(session), new(session)
-	took := map[*session]time.Duration{quick: time.Millisecond, slow: 10 * time.Millisecond}
-	used := make(map[*session]time.Duration)
-	turn := func(count map[*session]int) {
-		s := w.next()
-		s.queue.usage.used += took[s]
-		used[s] += took[s]
-		count[s]++
-		w.add(s)
-	}
-	w.add(slow)
-	w.add(quick)
-	count := make(map[*session]int)
-	for range 1100 {
-		turn(count)
-	}
-	if d := used[quick] - used[slow]; d < -took[slow] || d > took[slow] || count[quick] < 9*count[slow] {
-		t.Errorf("quick %v in %d turns, slow %v in %d", used[quick], count[quick], used[slow], count[slow])
-	}
-	took[late] = time.Millisecond
-	w.add(late)
-	count = make(map[*session]int)
-	for range 210 {
-		turn(count)
-	}
-	if d := count[late] - count[quick]; d < -11 || d > 11 {
-		t.Errorf("who came late had %d turns, who was there %d", count[late], count[quick])
-	}
-	// One that hung for a minute goes on before the others have used a minute.
-	took[slow] = time.Minute
-	for count = make(map[*session]int); count[slow] == 0; {
-		turn(count)
-	}
-	took[slow] = time.Millisecond
-	for count = make(map[*session]int); count[slow] == 0; {
-		turn(count)
-	}
-	if n := count[quick] + count[late]; n < 100 || n > 250 {
-		t.Errorf("%d turns of others after one that took long", n)
-	}
 }

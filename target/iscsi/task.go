@@ -3,12 +3,12 @@
 package iscsi
 
 import (
-	"slices"
+	"fmt"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
-	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
+	"github.com/gotgtd/gotgtd/target/iscsi/schedule"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -88,103 +88,6 @@ func (t *task) release(n *Node) {
 	account.Release(taskCost)
 }
 
-// handleCommand takes in a SCSI Command PDU (RFC 7143 11.3).
-func (c *conn) handleCommand(h *pdu.BHS, data []byte) error {
-	s := c.sess
-	if s.target == nil {
-		c.reject(pdu.ProtocolError, h) // RFC 7143 4.4.3: no commands in a discovery session
-		return nil
-	}
-	if !s.memory.Admit(taskCost) {
-		c.refuseForMemory(h)
-		return nil
-	}
-	t := c.node.newTask(c)
-	t.req.Decode(h)
-	s.mu.Lock()
-	when := s.window.Admit(t.req.Immediate, t.req.CmdSN)
-	if when == sequence.Never || s.phase != sessionOpen {
-		s.mu.Unlock()
-		t.release(c.node)
-		return nil
-	}
-	if reason, ok := s.mayEnterLocked(&t.req); !ok {
-		return c.refuse(t, h, when, reason)
-	}
-	s.tasks[t.req.InitiatorTaskTag] = t
-	if t.req.Immediate {
-		s.immediate++
-	}
-	c.takeImmediateData(t, data)
-	if when == sequence.Later {
-		if !t.keepData() {
-			t.loseData()
-		}
-		s.window.Keep(t.req.CmdSN, &request{conn: c, bhs: *h, task: t})
-		s.mu.Unlock()
-		return nil
-	}
-	run := s.deliverLocked(t)
-	more := s.window.Len() > 0
-	s.mu.Unlock()
-	s.proceed(t, run)
-	if more {
-		s.runWaiting()
-	}
-	return nil
-}
-
-// mayEnterLocked reports whether the task set has a place for a command, or else
-// why it is rejected.
-func (s *session) mayEnterLocked(req *pdu.SCSICommand) (pdu.RejectReason, bool) {
-	switch {
-	case s.tasks[req.InitiatorTaskTag] != nil, req.InitiatorTaskTag == pdu.ReservedTag:
-		return pdu.TaskInProgress, false
-	case req.Immediate && s.immediate >= maxImmediate:
-		return pdu.ImmediateCmdReject, false
-	}
-	return 0, true
-}
-
-// refuse rejects a command that can't enter the task set. It uses up its CmdSN
-// all the same, in its turn. The caller holds the session's mutex.
-func (c *conn) refuse(t *task, h *pdu.BHS, when sequence.Turn, reason pdu.RejectReason) error {
-	s := c.sess
-	if when == sequence.Later {
-		s.window.Skip(t.req.CmdSN)
-	}
-	s.openWindowLocked()
-	s.mu.Unlock()
-	t.release(c.node)
-	c.reject(reason, h)
-	s.runWaiting()
-	return nil
-}
-
-// takeImmediateData notes the data that came with the command. It stays in
-// the input buffer for now; [task.keepData] moves it when it must outlive that.
-func (c *conn) takeImmediateData(t *task, data []byte) {
-	p, r := &c.sess.params, &t.req
-	t.unsolicited = r.Write && !r.Final
-	n := uint32(len(data))
-	switch {
-	case n > 0 && (!r.Write || !p.ImmediateData || n > p.FirstBurstLength || n > r.ExpectedDataTransferLength):
-		t.broken = scsi.UnexpectedUnsolicitedData
-		return
-	case t.unsolicited && (p.InitialR2T || n >= min(p.FirstBurstLength, r.ExpectedDataTransferLength)):
-		t.broken = scsi.UnexpectedUnsolicitedData
-		t.unsolicited = false
-		return
-	}
-	t.cmd.Out = data
-	t.received = n
-	if c.node.opt.FastPaths.inPlace() {
-		if b := c.in.Take(); b != nil {
-			t.buf = b
-		}
-	}
-}
-
 // keepData moves data-out from the input buffer into the task's own, with room for what comes
 // unsolicited, and reports false if the session may have none now. Room for what has to be asked
 // for comes later: see [task.bufferLocked].
@@ -226,28 +129,6 @@ func (t *task) loseData() {
 	t.cmd.Out = nil
 }
 
-// deliverLocked brings a command before the device server in its turn, and
-// reports whether it is to be run now.
-func (s *session) deliverLocked(t *task) (run bool) {
-	r := &t.req
-	t.order = s.arrivals
-	s.arrivals++
-	t.moveLocked(taskData)
-	t.address()
-	if r.Attribute == pdu.Ordered {
-		s.ordered++
-	}
-	if t.aborted {
-		s.dropLocked(t)
-		return false
-	}
-	if t.broken == 0 && !t.cmd.Done() { // it is if others have aborted it
-		s.nexus.Prepare(&t.cmd)
-	}
-	t.setWant()
-	return s.continueLocked(t)
-}
-
 // address tells the command what the initiator's PDU says.
 func (t *task) address() {
 	r := &t.req
@@ -266,30 +147,6 @@ func (t *task) setWant() {
 	}
 }
 
-// continueLocked finds out what a task needs next: more data, its place in
-// the order, or to be run, which it reports.
-func (s *session) continueLocked(t *task) (run bool) {
-	if !t.dataComplete() {
-		if t.keepData() {
-			s.askLocked(t)
-			return false
-		}
-		if t.refuse(); !t.dataComplete() {
-			return false
-		}
-	}
-	if s.mustWaitLocked(t) {
-		if !t.keepData() {
-			t.refuse()
-		}
-		t.moveLocked(taskBlocked)
-		s.blocked = append(s.blocked, t)
-		return false
-	}
-	t.moveLocked(taskRunning)
-	return true
-}
-
 // refuse ends a command for which there is no memory, before it has done anything.
 func (t *task) refuse() {
 	t.cmd.Settle(scsi.TaskSetFull, nil)
@@ -304,54 +161,6 @@ func (t *task) dataComplete() bool {
 		return false
 	}
 	return t.received >= t.want || t.broken != 0 || t.cmd.Done()
-}
-
-// mustWaitLocked applies the task attributes (SAM-5 8.9) within the task set
-// of this nexus and logical unit: an ORDERED task waits for all older tasks,
-// and younger ones wait for it; HEAD OF QUEUE waits for nobody.
-func (s *session) mustWaitLocked(t *task) bool {
-	if s.ordered == 0 || t.req.Attribute == pdu.HeadOfQueue {
-		return false
-	}
-	for _, o := range s.tasks {
-		if o.order < t.order && o.phase != taskEarly && o.req.LUN == t.req.LUN &&
-			(t.req.Attribute == pdu.Ordered || o.req.Attribute == pdu.Ordered) {
-			return true
-		}
-	}
-	return false
-}
-
-// proceed runs a task that is to be run: here if that does not block, on a
-// worker otherwise. The caller holds no lock.
-func (s *session) proceed(t *task, run bool) {
-	if !run {
-		return
-	}
-	if !t.settled() {
-		t.setOut()
-		if !s.node.opt.FastPaths.inPlace() || !t.lend() || !s.nexus.TryExecute(&t.cmd) {
-			if t.keepData() {
-				s.schedule(t)
-				return
-			}
-			t.refuse()
-		}
-	}
-	s.complete(t)
-}
-
-// execute runs a task on a worker: all of it or a slice, after which it waits for a worker
-// again.
-func (s *session) execute(t *task) {
-	if !t.settled() {
-		t.setOut()
-		if !s.nexus.ExecuteSlice(&t.cmd) {
-			s.schedule(t)
-			return
-		}
-	}
-	s.complete(t)
 }
 
 // settled reports whether the command's outcome is known without executing it.
@@ -370,73 +179,91 @@ func (t *task) setOut() {
 	t.cmd.Out = t.cmd.Out[:min(int(t.want), len(t.cmd.Out))]
 }
 
-// schedule hands a task that would block to the workers.
-func (s *session) schedule(t *task) {
-	s.mu.Lock()
-	if t.aborted {
-		waiting := s.finishAbortLocked(t)
-		s.mu.Unlock()
-		releaseAll(waiting)
-		return
+// moveLocked takes the task to another phase. A move that the table does not have
+// is a fault of the program that could answer a command twice, or run one that
+// has been aborted: it does not go on.
+func (t *task) moveLocked(to taskPhase) {
+	if !has(taskMoves[t.phase], to) {
+		panic(fmt.Sprintf("iscsi: a task can't go from phase %d to %d", t.phase, to))
 	}
-	t.moveLocked(taskReady)
-	s.node.work.add(t)
-	s.mu.Unlock()
+	t.phase = to
 }
 
-// complete ends a task that has run.
-func (s *session) complete(t *task) {
-	t.buf.Release()
-	t.buf, t.cmd.Out = nil, nil
-	if len(t.cmd.Preempted) > 0 {
-		s.node.abortPreempted(t)
-		return
-	}
-	s.answer(t)
-}
-
-// answer takes a task that has run out of the task set and queues its response.
-func (s *session) answer(t *task) {
-	s.mu.Lock()
-	if t.aborted {
-		waiting := s.finishAbortLocked(t)
-		s.mu.Unlock()
-		releaseAll(waiting)
-		return
-	}
-	s.leaveLocked(t, taskAnswered)
-	// Queued under the lock: an abort that finds the task gone is answered
-	// behind its response.
-	t.conn.out.SendSource(t)
-	s.mu.Unlock()
-}
-
-// leaveLocked takes a task out of the task set, answered or ended.
-func (s *session) leaveLocked(t *task, to taskPhase) {
-	delete(s.tasks, t.req.InitiatorTaskTag)
-	if t.req.Immediate {
-		s.immediate--
-	}
-	if t.req.Attribute == pdu.Ordered && t.phase != taskEarly {
-		s.ordered--
-	}
-	t.moveLocked(to)
-	s.openWindowLocked()
-	s.idle.Broadcast()
-	if len(s.blocked) > 0 {
-		s.unblockLocked()
-	}
-}
-
-// unblockLocked gives the blocked tasks that need not wait any more to the
-// workers.
-func (s *session) unblockLocked() {
-	s.blocked = slices.DeleteFunc(s.blocked, func(t *task) bool {
-		if s.mustWaitLocked(t) {
-			return false
-		}
-		t.moveLocked(taskReady)
-		s.node.work.add(t)
+// bufferLocked makes the task's buffer one that holds all that the command takes, and reports false
+// if the session may have none now.
+func (t *task) bufferLocked() bool {
+	n := int(t.want)
+	if t.buf != nil && n <= cap(t.buf.B) {
+		t.buf.B = t.buf.B[:max(n, len(t.buf.B))]
 		return true
-	})
+	}
+	b := t.sess.pool.TryGet(n)
+	if b == nil {
+		return false
+	}
+	t.moveTo(b)
+	return true
 }
+
+// moveTo moves the data that has come into another buffer.
+func (t *task) moveTo(b *mem.Buffer) {
+	n := copy(b.B, t.cmd.Out)
+	t.cmd.Out = b.B[:n]
+	t.buf.Release()
+	t.buf = b
+}
+
+// lend gives a command that reads its buffer, and reports false if the session may have
+// none now.
+func (t *task) lend() bool {
+	n := t.cmd.Needs()
+	if n == 0 || t.cmd.Buffer != nil {
+		return true
+	}
+	t.cmd.Buffer = t.sess.pool.TryGet(n)
+	return t.cmd.Buffer != nil
+}
+
+// store copies data to its place; what lies beyond the buffer is more than
+// the command takes.
+func (t *task) store(data []byte) {
+	if t.buf != nil && int(t.received) < len(t.buf.B) {
+		copy(t.buf.B[t.received:], data)
+	}
+}
+
+func (t *task) openR2T(ttt uint32) *r2t {
+	for i := range t.openR2Ts {
+		if t.r2ts[i].TTT == ttt {
+			return &t.r2ts[i]
+		}
+	}
+	return nil
+}
+
+// arrived is the data-out that a task will need. One whose outcome is known needs none.
+func (t *task) arrived() []byte {
+	if t.buf == nil || t.broken != 0 || t.cmd.Done() {
+		return nil
+	}
+	return t.buf.B[:min(int(t.received), len(t.buf.B))]
+}
+
+// insufficientResources is the condition of a command whose data found no memory (SPC-4 D.2).
+const insufficientResources = 0x5503
+
+// unanswered is what the liveness loop remembers of a task with open R2Ts; a task whose oldest
+// R2T has been answered in whole starts anew.
+type unanswered struct {
+	since    time.Time // when the loop first saw the oldest one
+	gathered int64     // bytes that the session had sent by then
+}
+
+// A task can wait for a worker; it is a [schedule.Task].
+
+func (t *task) Unit() schedule.Unit {
+	return schedule.Unit{Device: t.sess.target.Device, LUN: t.req.LUN}
+}
+func (t *task) Begun() bool { return t.cmd.Progress() > 0 }
+func (t *task) Long() bool  { return t.cmd.Long() }
+func (t *task) Held() bool  { return t.conn.out.Full() }

@@ -4,7 +4,6 @@ package iscsi
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -208,36 +207,4 @@ func (c *conn) appendTarget(out []byte, t *Target) []byte {
 		out = pdu.AppendText(out, pdu.Pair{Key: "TargetAddress", Value: fmt.Sprintf("%s,%d", withoutZone(c.sock.Local()), c.group)})
 	}
 	return out
-}
-
-// addresses are what an initiator is told of a group that has reached us at local.
-func (g *PortalGroup) addresses(local netip.AddrPort) []string {
-	var list []string
-	for _, p := range g.Portals {
-		if addr, ok := reachable(p, local); ok {
-			list = append(list, addr.String())
-		}
-	}
-	return append(list, g.Announced...)
-}
-
-// reachable turns a portal's address into one that this initiator can use: an
-// unspecified address becomes the one that it has reached us at, local. A
-// link-local address is of use on its link alone, and its zone is a name that
-// only this machine knows (RFC 4007 6).
-func reachable(p, local netip.AddrPort) (netip.AddrPort, bool) {
-	a, at := p.Addr(), local.Addr()
-	switch {
-	case a.IsUnspecified() && a.Is4() && !at.Is4():
-		return netip.AddrPort{}, false
-	case a.IsUnspecified():
-		return withoutZone(netip.AddrPortFrom(at, p.Port())), true
-	case a.Is6() && a.IsLinkLocalUnicast():
-		return withoutZone(p), at.Is6() && at.IsLinkLocalUnicast() && at.Zone() == a.Zone()
-	}
-	return p, true
-}
-
-func withoutZone(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().WithZone(""), a.Port())
 }

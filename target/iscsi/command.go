@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
+	"github.com/gotgtd/gotgtd/target/scsi"
+)
+
+// handleCommand takes in a SCSI Command PDU (RFC 7143 11.3).
+func (c *conn) handleCommand(h *pdu.BHS, data []byte) error {
+	s := c.sess
+	if s.target == nil {
+		c.reject(pdu.ProtocolError, h) // RFC 7143 4.4.3: no commands in a discovery session
+		return nil
+	}
+	if !s.memory.Admit(taskCost) {
+		c.refuseForMemory(h)
+		return nil
+	}
+	t := c.node.newTask(c)
+	t.req.Decode(h)
+	s.mu.Lock()
+	when := s.window.Admit(t.req.Immediate, t.req.CmdSN)
+	if when == sequence.Never || s.phase != sessionOpen {
+		s.mu.Unlock()
+		t.release(c.node)
+		return nil
+	}
+	if reason, ok := s.mayEnterLocked(&t.req); !ok {
+		return c.refuse(t, h, when, reason)
+	}
+	s.tasks[t.req.InitiatorTaskTag] = t
+	if t.req.Immediate {
+		s.immediate++
+	}
+	c.takeImmediateData(t, data)
+	if when == sequence.Later {
+		if !t.keepData() {
+			t.loseData()
+		}
+		s.window.Keep(t.req.CmdSN, &request{conn: c, bhs: *h, task: t})
+		s.mu.Unlock()
+		return nil
+	}
+	run := s.deliverLocked(t)
+	more := s.window.Len() > 0
+	s.mu.Unlock()
+	s.proceed(t, run)
+	if more {
+		s.runWaiting()
+	}
+	return nil
+}
+
+// refuse rejects a command that can't enter the task set. It uses up its CmdSN
+// all the same, in its turn. The caller holds the session's mutex.
+func (c *conn) refuse(t *task, h *pdu.BHS, when sequence.Turn, reason pdu.RejectReason) error {
+	s := c.sess
+	if when == sequence.Later {
+		s.window.Skip(t.req.CmdSN)
+	}
+	s.openWindowLocked()
+	s.mu.Unlock()
+	t.release(c.node)
+	c.reject(reason, h)
+	s.runWaiting()
+	return nil
+}
+
+// takeImmediateData notes the data that came with the command. It stays in
+// the input buffer for now; [task.keepData] moves it when it must outlive that.
+func (c *conn) takeImmediateData(t *task, data []byte) {
+	p, r := &c.sess.params, &t.req
+	t.unsolicited = r.Write && !r.Final
+	n := uint32(len(data))
+	switch {
+	case n > 0 && (!r.Write || !p.ImmediateData || n > p.FirstBurstLength || n > r.ExpectedDataTransferLength):
+		t.broken = scsi.UnexpectedUnsolicitedData
+		return
+	case t.unsolicited && (p.InitialR2T || n >= min(p.FirstBurstLength, r.ExpectedDataTransferLength)):
+		t.broken = scsi.UnexpectedUnsolicitedData
+		t.unsolicited = false
+		return
+	}
+	t.cmd.Out = data
+	t.received = n
+	if c.node.opt.FastPaths.inPlace() {
+		if b := c.in.Take(); b != nil {
+			t.buf = b
+		}
+	}
+}
+
+// deliverLocked brings a command before the device server in its turn, and
+// reports whether it is to be run now.
+func (s *session) deliverLocked(t *task) (run bool) {
+	r := &t.req
+	t.order = s.arrivals
+	s.arrivals++
+	t.moveLocked(taskData)
+	t.address()
+	if r.Attribute == pdu.Ordered {
+		s.ordered++
+	}
+	if t.aborted {
+		s.dropLocked(t)
+		return false
+	}
+	if t.broken == 0 && !t.cmd.Done() { // it is if others have aborted it
+		s.nexus.Prepare(&t.cmd)
+	}
+	t.setWant()
+	return s.continueLocked(t)
+}
+
+// refuseForMemory answers a request for which the session has no memory, and whose data has been
+// passed over. It uses up its CmdSN. What was to come behind it is ignored, as is what
+// comes for a task that there is not.
+func (c *conn) refuseForMemory(h *pdu.BHS) {
+	s := c.sess
+	s.mu.Lock()
+	switch s.window.Admit(h.Immediate(), h.CmdSN()) {
+	case sequence.Never:
+		s.mu.Unlock()
+		return
+	case sequence.Later:
+		s.window.Skip(h.CmdSN())
+	}
+	s.openWindowLocked()
+	s.mu.Unlock()
+	if h.Opcode() == pdu.OpSCSICommand && s.target != nil {
+		// SAM-5 5.3.1: the initiator is to try again when others of its commands have ended.
+		c.out.Send(header(&pdu.SCSIResponse{
+			Response: pdu.CommandCompleted, Status: uint8(scsi.TaskSetFull), InitiatorTaskTag: h.InitiatorTaskTag(),
+		}), true)
+	} else {
+		c.reject(pdu.LongOperationReject, h)
+	}
+	s.runWaiting()
+}

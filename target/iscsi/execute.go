@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import "time"
+
+// proceed runs a task that is to be run: here if that does not block, on a
+// worker otherwise. The caller holds no lock.
+func (s *session) proceed(t *task, run bool) {
+	if !run {
+		return
+	}
+	if !t.settled() {
+		t.setOut()
+		if !s.node.opt.FastPaths.inPlace() || !t.lend() || !s.nexus.TryExecute(&t.cmd) {
+			if t.keepData() {
+				s.schedule(t)
+				return
+			}
+			t.refuse()
+		}
+	}
+	s.complete(t)
+}
+
+// Run executes one task on a worker, or a slice of it, unless it was aborted on its way here. It
+// makes a session a [schedule.Runner].
+func (s *session) Run(t *task, began time.Time) {
+	c := t.conn
+	s.mu.Lock()
+	if t.aborted {
+		waiting := s.finishAbortLocked(t)
+		s.mu.Unlock()
+		releaseAll(waiting)
+	} else if !t.lend() {
+		s.awaitMemoryLocked(t)
+		s.mu.Unlock()
+	} else {
+		t.moveLocked(taskRunning)
+		t.started = began
+		s.mu.Unlock()
+		s.execute(t)
+	}
+	c.out.Flush()
+}
+
+// execute runs a task on a worker: all of it or a slice, after which it waits for a worker
+// again.
+func (s *session) execute(t *task) {
+	if !t.settled() {
+		t.setOut()
+		if !s.nexus.ExecuteSlice(&t.cmd) {
+			s.schedule(t)
+			return
+		}
+	}
+	s.complete(t)
+}
+
+// schedule hands a task that would block to the workers.
+func (s *session) schedule(t *task) {
+	s.mu.Lock()
+	if t.aborted {
+		waiting := s.finishAbortLocked(t)
+		s.mu.Unlock()
+		releaseAll(waiting)
+		return
+	}
+	t.moveLocked(taskReady)
+	s.node.work.Add(&s.queue, t)
+	s.mu.Unlock()
+}
+
+// complete ends a task that has run.
+func (s *session) complete(t *task) {
+	t.buf.Release()
+	t.buf, t.cmd.Out = nil, nil
+	if len(t.cmd.Preempted) > 0 {
+		s.node.abortPreempted(t)
+		return
+	}
+	s.answer(t)
+}
+
+// answer takes a task that has run out of the task set and queues its response.
+func (s *session) answer(t *task) {
+	s.mu.Lock()
+	if t.aborted {
+		waiting := s.finishAbortLocked(t)
+		s.mu.Unlock()
+		releaseAll(waiting)
+		return
+	}
+	s.leaveLocked(t, taskAnswered)
+	// Queued under the lock: an abort that finds the task gone is answered
+	// behind its response.
+	t.conn.out.SendSource(t)
+	s.mu.Unlock()
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import "github.com/gotgtd/gotgtd/target/iscsi/pdu"
+
+// logoutRequestSeconds is how long initiators have to log out after the
+// target has asked for it.
+const logoutRequestSeconds = 5
+
+// handleLogout handles a Logout Request (RFC 7143 11.14). The response goes
+// out when the tasks that it ends have stopped running and, for a session,
+// after its reservations are released.
+func (c *conn) handleLogout(h *pdu.BHS) error {
+	var req pdu.LogoutRequest
+	req.Decode(h)
+	switch {
+	case req.Reason == pdu.RemoveForRecovery:
+		c.respondLogout(pdu.LogoutNoRecovery, req.InitiatorTaskTag) // RFC 7143 11.15.1: needs ErrorRecoveryLevel 2
+	case req.Reason == pdu.CloseConnection:
+		c.logoutConnection(&req)
+	case req.Reason == pdu.CloseSession:
+		c.logoutSession(&req)
+	default:
+		c.reject(pdu.ProtocolError, h)
+	}
+	return nil
+}
+
+func (c *conn) respondLogout(code uint8, tag uint32) {
+	c.out.Send(header(&pdu.LogoutResponse{
+		Response: code, InitiatorTaskTag: tag,
+		Time2Wait: c.sess.params.DefaultTime2Wait, Time2Retain: 0,
+	}), true)
+}
+
+// logoutSession ends the session at its initiator's wish.
+func (c *conn) logoutSession(req *pdu.LogoutRequest) {
+	s, d := c.sess, newDeferred(toLogout, c, req.InitiatorTaskTag)
+	s.mu.Lock()
+	s.moveLocked(sessionEnding)
+	conns := s.connsLocked()
+	s.abortLocked(func(*task) bool { return true }, d)
+	s.mu.Unlock()
+	for _, o := range conns {
+		o.move(connLeaving)
+		if o != c {
+			o.close(errLoggedOut)
+		}
+	}
+	d.release()
+}
+
+// logoutConnection ends one connection of the session.
+func (c *conn) logoutConnection(req *pdu.LogoutRequest) {
+	s := c.sess
+	s.mu.Lock()
+	o := s.conns[req.CID]
+	last := o != nil && len(s.conns) == 1
+	s.mu.Unlock()
+	switch {
+	case o == nil:
+		c.respondLogout(pdu.LogoutCIDNotFound, req.InitiatorTaskTag)
+		return
+	case last:
+		c.logoutSession(req)
+		return
+	}
+	d := newDeferred(toConnectionLogout, c, req.InitiatorTaskTag)
+	d.ends = o
+	o.move(connLeaving)
+	s.mu.Lock()
+	s.abortLocked(func(t *task) bool { return t.conn == o }, d)
+	s.mu.Unlock()
+	d.release()
+}
+
+// requestLogout asks the initiator to log out (RFC 7143 11.9.1, event 1).
+func (s *session) requestLogout() {
+	s.mu.Lock()
+	conns := s.connsLocked()
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.out.Send(header(&pdu.AsyncMessage{Event: pdu.AsyncLogoutRequest, Parameter3: logoutRequestSeconds}), true)
+		c.out.Flush()
+	}
+}

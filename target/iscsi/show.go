@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import "net/netip"
+
+// Sessions returns the sessions in order of their TSIH.
+func (n *Node) Sessions() []SessionInfo {
+	var list []SessionInfo
+	for _, s := range n.sessionList() {
+		list = append(list, s.info())
+	}
+	return list
+}
+
+// SampleIO notes when each session has last read or written.
+func (n *Node) SampleIO() {
+	for _, s := range n.sessionList() {
+		s.mu.Lock()
+		nexus := s.nexus
+		s.mu.Unlock()
+		if nexus != nil {
+			nexus.LastIO()
+		}
+	}
+}
+
+// Initiators returns the remote addresses of all connections, those that have
+// not logged in yet among them, in no order.
+func (n *Node) Initiators() []netip.AddrPort {
+	list := n.connList()
+	addrs := make([]netip.AddrPort, len(list))
+	for i, c := range list {
+		addrs[i] = c.remote
+	}
+	return addrs
+}
+
+// MemoryUsed returns the bytes that initiators have: buffers on loan, and commands.
+func (n *Node) MemoryUsed() int64 { return n.memory.Used() }
+
+// MemoryWaiting returns how many commands wait for memory.
+func (n *Node) MemoryWaiting() int { return int(n.wait.waiting.Load()) }
+
+// MemoryLimit returns the bytes that initiators may have; see package account.
+func (n *Node) MemoryLimit() int64 { return n.opt.Limits.Memory }

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iscsi
+
+import (
+	"slices"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+)
+
+// continueLocked finds out what a task needs next: more data, its place in
+// the order, or to be run, which it reports.
+func (s *session) continueLocked(t *task) (run bool) {
+	if !t.dataComplete() {
+		if t.keepData() {
+			s.askLocked(t)
+			return false
+		}
+		if t.refuse(); !t.dataComplete() {
+			return false
+		}
+	}
+	if s.mustWaitLocked(t) {
+		if !t.keepData() {
+			t.refuse()
+		}
+		t.moveLocked(taskBlocked)
+		s.blocked = append(s.blocked, t)
+		return false
+	}
+	t.moveLocked(taskRunning)
+	return true
+}
+
+// askLocked sends the R2Ts that a task may have open now (RFC 7143 11.8).
+func (s *session) askLocked(t *task) {
+	if t.unsolicited || t.broken != 0 || t.cmd.Done() || t.memoryWait {
+		return
+	}
+	if t.asked < t.received {
+		t.asked = t.received
+	}
+	if !t.bufferLocked() {
+		s.awaitMemoryLocked(t)
+		return
+	}
+	for t.asked < t.want && t.openR2Ts < int(min(s.params.MaxOutstandingR2T, maxR2T)) {
+		n := min(t.want-t.asked, s.params.MaxBurstLength)
+		r := r2t{TTT: s.window.NewTag(), Offset: t.asked, Length: n}
+		t.r2ts[t.openR2Ts] = r
+		t.openR2Ts++
+		t.asked += n
+		t.conn.out.Send(header(&pdu.R2T{
+			LUN: t.req.LUN, InitiatorTaskTag: t.req.InitiatorTaskTag, TargetTransferTag: r.TTT,
+			R2TSN: t.r2tSN, BufferOffset: r.Offset, DesiredDataTransferLength: r.Length,
+		}), false)
+		t.r2tSN++
+	}
+}
+
+// serveMemory gives memory to the session's tasks in their order, until there is one that may
+// have none. The session waits again then, for as many bytes as are returned.
+func (s *session) serveMemory() (need int64) {
+	s.mu.Lock()
+	var conns []*conn
+	for len(s.starved) > 0 {
+		t := s.starved[0]
+		if t.phase == taskReady && !t.lend() || t.phase != taskReady && !t.bufferLocked() {
+			s.node.wait.add(s)
+			need = int64(max(t.cmd.Needs(), int(t.want)))
+			break
+		}
+		s.forgetWaitLocked(t)
+		if t.phase == taskReady {
+			s.node.work.Add(&s.queue, t)
+			continue
+		}
+		s.askLocked(t)
+		if !slices.Contains(conns, t.conn) {
+			conns = append(conns, t.conn)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.out.Flush()
+	}
+	return need
+}

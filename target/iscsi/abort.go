@@ -135,8 +135,7 @@ func (s *session) finishAbortLocked(t *task) []*deferred {
 	return list
 }
 
-func releaseAll(list []*deferred) {
-	for _, d := range list {
-		d.release()
-	}
+func sameUnit(t *task, n uint16) bool {
+	u, ok := scsi.LUN(t.req.LUN).Number()
+	return ok && u == n
 }

@@ -152,7 +152,7 @@ func (n *Node) admitDiscoveryLocked() (victim *session, err error) {
 func (n *Node) addConn(c *conn) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.is(nodeEnding) {
+	if n.freeze.is(nodeEnding) {
 		return ErrClosed
 	}
 	if err := n.admitLocked(c); err != nil {
@@ -188,7 +188,7 @@ func (n *Node) newTSIHLocked() uint16 {
 func (n *Node) addSession(s *session) (*session, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.is(nodeEnding) {
+	if n.freeze.is(nodeEnding) {
 		return nil, ErrClosed
 	}
 	if n.targets[strings.ToLower(s.target.Name)] != s.target {
@@ -208,7 +208,7 @@ func (n *Node) addSession(s *session) (*session, error) {
 // addDiscovery gives a discovery session its TSIH and enters it into the table.
 func (n *Node) addDiscovery(s *session) error {
 	n.mu.Lock()
-	if n.is(nodeEnding) {
+	if n.freeze.is(nodeEnding) {
 		n.mu.Unlock()
 		return ErrClosed
 	}

@@ -25,9 +25,9 @@ func (n *Node) Shutdown(ctx context.Context) {
 func (n *Node) beginClosing() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	frozen := n.is(set(nodeFrozen))
-	if !n.moveLocked(nodeClosing) {
-		n.moveLocked(nodeRetired)
+	frozen := n.freeze.is(set(nodeFrozen))
+	if !n.freeze.moveLocked(nodeClosing) {
+		n.freeze.moveLocked(nodeRetired)
 	}
 	if frozen {
 		for c := range n.conns {

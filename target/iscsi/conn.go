@@ -150,7 +150,7 @@ func (c *conn) close(why error) {
 		c.ended = why
 		c.move(connClosed)
 		close(c.closing)
-		if !c.node.is(nodeForeign) {
+		if !c.node.freeze.is(nodeForeign) {
 			// The reading goroutine closes it later, and another process may hold
 			// the socket too while a handoff fails: this sends the FIN.
 			c.sock.Shutdown()
@@ -206,7 +206,7 @@ func (c *conn) serve() error {
 // if they may.
 func (c *conn) stopped() error {
 	switch {
-	case c.node.Stopped():
+	case c.node.freeze.Stopped():
 		return errFrozen
 	case c.is(connClosed):
 		return c.ended
@@ -230,7 +230,7 @@ func (c *conn) readError(err error) error {
 // handleInput handles the whole PDUs that are in the buffer.
 func (c *conn) handleInput() error {
 	for {
-		if c.node.Stopped() {
+		if c.node.freeze.Stopped() {
 			return errFrozen
 		}
 		if err := c.out.Throttle(); err != nil {

@@ -27,7 +27,7 @@ func (n *Node) Dismiss(tsih uint16, grace time.Duration) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.is(nodeEnding) {
+	if n.freeze.is(nodeEnding) {
 		return
 	}
 	n.wg.Add(1)
@@ -74,7 +74,7 @@ func (n *Node) Drop(ctx context.Context, tsih uint16) (Ending, error) {
 	if s == nil {
 		return Ending{}, ErrNoSession
 	}
-	n.outside(func() { s.end(errDropped) })
+	n.freeze.outside(func() { s.end(errDropped) })
 	return n.awaitEnd(ctx, s, Ending{Initiator: s.initiator, Target: s.targetName()})
 }
 
@@ -98,14 +98,14 @@ func (n *Node) awaitEnd(ctx context.Context, s *session, e Ending) (Ending, erro
 func (n *Node) dismiss(s *session, grace time.Duration) {
 	defer n.wg.Done()
 	var left time.Duration
-	n.outside(func() { left = s.askToLeave(grace) })
+	n.freeze.outside(func() { left = s.askToLeave(grace) })
 	timer := time.NewTimer(left)
 	defer timer.Stop()
 	select {
 	case <-s.gone:
 	case <-n.stop:
 	case <-timer.C:
-		n.outside(func() { s.end(errDismissed) })
+		n.freeze.outside(func() { s.end(errDismissed) })
 	}
 }
 
@@ -123,4 +123,25 @@ func (s *session) askToLeave(grace time.Duration) time.Duration {
 		s.requestLogout()
 	}
 	return left
+}
+
+// Reject refuses logins of an initiator to a target for so long: the service is
+// not available, which makes initiators try again later (RFC 7143 11.13.5,
+// Status-Class 3). A second call replaces the first.
+func (n *Node) Reject(target, initiator string, d time.Duration) error {
+	err := ErrClosed
+	until := time.Now().Add(d)
+	n.freeze.outside(func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		err = n.rejections.add(Rejection{target, initiator, until.UnixNano(), boottime.Of(until)})
+	})
+	return err
+}
+
+// Rejections returns those that have not expired, with Until by the clock as it is set now.
+func (n *Node) Rejections() []Rejection {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.rejections.all()
 }

@@ -2,7 +2,10 @@
 
 package iscsi
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // proceed runs a task that is to be run: here if that does not block, on a
 // worker otherwise. The caller holds no lock.
@@ -76,7 +79,7 @@ func (s *session) complete(t *task) {
 	t.buf.Release()
 	t.buf, t.cmd.Out = nil, nil
 	if len(t.cmd.Preempted) > 0 {
-		s.node.abortPreempted(t)
+		s.abortPreempted(t)
 		return
 	}
 	s.answer(t)
@@ -97,3 +100,36 @@ func (s *session) answer(t *task) {
 	t.conn.out.SendSource(t)
 	s.mu.Unlock()
 }
+
+// preemption is a PREEMPT AND ABORT, whose status is deferred.
+type preemption struct {
+	deferred
+	task *task
+}
+
+// respond implements [responder].
+func (p *preemption) respond() {
+	c := p.task.conn
+	p.task.sess.answer(p.task)
+	c.out.Flush()
+}
+
+// abortPreempted aborts the tasks of the I_T nexuses that a PREEMPT AND ABORT has
+// preempted, on its logical unit. Its own status is told when those running
+// have stopped (SPC-4 5.13.11.2.6): nothing that they still write comes after it.
+func (s *session) abortPreempted(t *task) {
+	p := &preemption{task: t}
+	p.begin(p)
+	unit, _ := t.cmd.LUN.Number()
+	for _, o := range s.node.sessionList() {
+		if o.target == nil || o.target.Device != s.target.Device || !slices.Contains(t.cmd.Preempted, o.nexusID()) {
+			continue
+		}
+		o.abortForOthers(func(t *task) bool { return sameUnit(t, unit) && !isPersistentReserveOut(t) }, &p.deferred)
+	}
+	p.release()
+}
+
+// isPersistentReserveOut tells the commands that PREEMPT AND ABORT must not
+// wait for: itself, and one that preempts the other way round.
+func isPersistentReserveOut(t *task) bool { return t.req.CDB[0] == 0x5f }

@@ -6,50 +6,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 )
-
-// freezer brings all goroutines of a Node to a stop and back. The Node's mutex
-// protects its fields but for outside.
-type freezer struct {
-	outside sync.RWMutex // held for writing while frozen; see Node.outside
-
-	change  sync.Cond          // signalled when parked or the Node's connections change
-	parked  map[*conn]struct{} // whose readers this freeze has stopped
-	begun   chan struct{}      // closed while frozen
-	release chan struct{}      // closed at the end of the freeze
-}
-
-func (f *freezer) init(mu sync.Locker) {
-	f.change.L = mu
-	f.parked = make(map[*conn]struct{})
-	f.begun = make(chan struct{})
-	f.release = make(chan struct{})
-}
-
-// freezing returns a channel that is closed while the Node is frozen.
-func (n *Node) freezing() <-chan struct{} {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.freeze.begun
-}
-
-// park holds a reading goroutine until the freeze ends. It reports whether
-// the connection is still this process's.
-func (n *Node) park(c *conn) bool {
-	n.mu.Lock()
-	if n.is(set(nodeFrozen)) {
-		n.freeze.parked[c] = struct{}{}
-		n.freeze.change.Broadcast()
-		release := n.freeze.release
-		n.mu.Unlock()
-		<-release
-	} else {
-		n.mu.Unlock()
-	}
-	return !n.is(nodeForeign)
-}
 
 // Freeze stops the Node: no byte is read from or written to a connection and
 // no command runs when it returns nil, and everything that was under way is
@@ -57,11 +15,11 @@ func (n *Node) park(c *conn) bool {
 // goes on as before, and the error names the commands that were in the way.
 // No connection may be given to [Node.Serve] meanwhile. Thaw or Retire end the freeze.
 func (n *Node) Freeze(ctx context.Context) error {
-	n.freeze.outside.Lock()
+	n.freeze.still.Lock()
 	n.mu.Lock()
-	if !n.moveLocked(nodeFrozen) {
+	if !n.freeze.moveLocked(nodeFrozen) {
 		n.mu.Unlock()
-		n.freeze.outside.Unlock()
+		n.freeze.still.Unlock()
 		return ErrClosed
 	}
 	close(n.freeze.begun)
@@ -80,7 +38,7 @@ func (n *Node) Freeze(ctx context.Context) error {
 		for _, c := range n.connList() {
 			c.out.Idle()
 		}
-		if !n.is(set(nodeFrozen)) {
+		if !n.freeze.is(set(nodeFrozen)) {
 			return ErrClosed
 		}
 		return nil
@@ -94,20 +52,11 @@ func (n *Node) Freeze(ctx context.Context) error {
 func (n *Node) awaitParked(ctx context.Context) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for !n.allParkedLocked() {
+	for n.freeze.parked < len(n.conns) {
 		if ctx.Err() != nil {
 			return false
 		}
 		n.freeze.change.Wait()
-	}
-	return true
-}
-
-func (n *Node) allParkedLocked() bool {
-	for c := range n.conns {
-		if _, ok := n.freeze.parked[c]; !ok {
-			return false
-		}
 	}
 	return true
 }
@@ -147,7 +96,7 @@ func (n *Node) running() string {
 // Node that is not frozen.
 func (n *Node) Thaw() {
 	n.mu.Lock()
-	thawed := n.is(set(nodeFrozen)) && n.moveLocked(nodeServing)
+	thawed := n.freeze.is(set(nodeFrozen)) && n.freeze.moveLocked(nodeServing)
 	if thawed {
 		n.freeze.endLocked()
 	}
@@ -158,32 +107,12 @@ func (n *Node) Thaw() {
 	}
 }
 
-// endLocked releases the readers, in the phase that the Node is in by now.
-func (f *freezer) endLocked() {
-	f.begun = make(chan struct{})
-	clear(f.parked) // from here on they run, as soon as they may
-	close(f.release)
-	f.release = make(chan struct{})
-	f.outside.Unlock()
-}
-
-// outside runs f, which does something to sessions from a goroutine that a
-// freeze does not stop, such as a timer's. It waits for the end of a freeze; if
-// that has left the sessions to a successor, f does not run.
-func (n *Node) outside(f func()) {
-	n.freeze.outside.RLock()
-	defer n.freeze.outside.RUnlock()
-	if !n.is(nodeForeign) {
-		f()
-	}
-}
-
 // Retire ends a frozen Node whose sessions have moved to another process: the
 // file descriptors are closed, the TCP connections stay open. It returns when
 // nothing of the Node runs any more.
 func (n *Node) Retire() {
 	n.mu.Lock()
-	if n.is(set(nodeFrozen)) && n.moveLocked(nodeRetired) {
+	if n.freeze.is(set(nodeFrozen)) && n.freeze.moveLocked(nodeRetired) {
 		n.freeze.endLocked()
 	}
 	n.mu.Unlock()

@@ -32,10 +32,10 @@ func (n *Node) liveness() {
 		case now := <-tick.C:
 			n.beats.Add(1)
 			limit.Account(n.log)
-			if n.Stopped() {
+			if n.freeze.Stopped() {
 				continue
 			}
-			n.outside(func() {
+			n.freeze.outside(func() {
 				n.expireLogins(now)
 				for _, s := range n.sessionList() {
 					s.checkLiveness(now)

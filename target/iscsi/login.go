@@ -47,7 +47,9 @@ func (n loginNode) Admit(target string, p Peer) error {
 	if ok, reason := t.allows(p); !ok {
 		return login.Errorf(pdu.AuthorizationFailure, "%s", reason)
 	}
-	return n.c.node.refusal(t.Name, p.Initiator)
+	n.c.node.mu.Lock()
+	defer n.c.node.mu.Unlock()
+	return n.c.node.rejections.refusal(t.Name, p.Initiator)
 }
 
 func (n loginNode) Joins(tsih uint16, target, initiator string, isid pdu.ISID) bool {
@@ -240,7 +242,7 @@ func (n *Node) await(done <-chan struct{}) error {
 	select {
 	case <-done:
 		return nil
-	case <-n.freezing():
+	case <-n.freeze.freezing():
 		return errFrozen
 	case <-timeout.C:
 		return login.Errorf(pdu.ServiceUnavailable, "commands of the session before it are still running")
@@ -261,7 +263,7 @@ func (n loginNode) Prove(account string) error {
 		return nil
 	case <-c.closing:
 		return c.ended
-	case <-c.node.freezing():
+	case <-c.node.freeze.freezing():
 		return errFrozen
 	}
 }

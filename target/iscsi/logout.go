@@ -27,6 +27,36 @@ func (c *conn) handleLogout(h *pdu.BHS) error {
 	return nil
 }
 
+// logout is a Logout Request whose response is deferred.
+type logout struct {
+	deferred
+	conn *conn  // that the response goes out on
+	tag  uint32 // InitiatorTaskTag of the request
+	ends *conn  // that logs out; nil for the session
+}
+
+func newLogout(c *conn, req *pdu.LogoutRequest, ends *conn) *logout {
+	l := &logout{conn: c, tag: req.InitiatorTaskTag, ends: ends}
+	l.begin(l)
+	return l
+}
+
+// respond implements [responder].
+func (l *logout) respond() {
+	c := l.conn
+	if l.ends == nil && c.sess.nexus != nil {
+		c.sess.nexus.Close()
+	}
+	c.respondLogout(pdu.LogoutSuccess, l.tag)
+	if l.ends == nil || l.ends == c {
+		c.out.Finish()
+	}
+	c.out.FlushNow()
+	if l.ends != nil && l.ends != c {
+		l.ends.close(errLoggedOut)
+	}
+}
+
 func (c *conn) respondLogout(code uint8, tag uint32) {
 	c.out.Send(header(&pdu.LogoutResponse{
 		Response: code, InitiatorTaskTag: tag,
@@ -36,11 +66,11 @@ func (c *conn) respondLogout(code uint8, tag uint32) {
 
 // logoutSession ends the session at its initiator's wish.
 func (c *conn) logoutSession(req *pdu.LogoutRequest) {
-	s, d := c.sess, newDeferred(toLogout, c, req.InitiatorTaskTag)
+	s, l := c.sess, newLogout(c, req, nil)
 	s.mu.Lock()
 	s.moveLocked(sessionEnding)
 	conns := s.connsLocked()
-	s.abortLocked(func(*task) bool { return true }, d)
+	s.abortLocked(func(*task) bool { return true }, &l.deferred)
 	s.mu.Unlock()
 	for _, o := range conns {
 		o.move(connLeaving)
@@ -48,7 +78,7 @@ func (c *conn) logoutSession(req *pdu.LogoutRequest) {
 			o.close(errLoggedOut)
 		}
 	}
-	d.release()
+	l.release()
 }
 
 // logoutConnection ends one connection of the session.
@@ -66,13 +96,12 @@ func (c *conn) logoutConnection(req *pdu.LogoutRequest) {
 		c.logoutSession(req)
 		return
 	}
-	d := newDeferred(toConnectionLogout, c, req.InitiatorTaskTag)
-	d.ends = o
+	l := newLogout(c, req, o)
 	o.move(connLeaving)
 	s.mu.Lock()
-	s.abortLocked(func(t *task) bool { return t.conn == o }, d)
+	s.abortLocked(func(t *task) bool { return t.conn == o }, &l.deferred)
 	s.mu.Unlock()
-	d.release()
+	l.release()
 }
 
 // requestLogout asks the initiator to log out (RFC 7143 11.9.1, event 1).

@@ -16,6 +16,25 @@ import (
 // take the connection for lost and the function for failed.
 const coldResetDelay = 200 * time.Millisecond
 
+// management is a Task Management Function Request, whose response is deferred.
+type management struct {
+	deferred
+	conn *conn  // that the response goes out on
+	tag  uint32 // InitiatorTaskTag of the request
+	code uint8  // of the response
+	cold bool   // the sessions of the target end afterwards
+}
+
+// respond implements [responder].
+func (m *management) respond() {
+	c := m.conn
+	c.out.Send(header(&pdu.TaskManagementResponse{Response: m.code, InitiatorTaskTag: m.tag}), true)
+	c.out.FlushNow()
+	if m.cold {
+		c.sess.dropSessions()
+	}
+}
+
 // handleTaskManagement carries out a task management function. The response to each
 // is deferred, also when there is nothing to wait for.
 func (c *conn) handleTaskManagement(h *pdu.BHS) error {
@@ -25,25 +44,27 @@ func (c *conn) handleTaskManagement(h *pdu.BHS) error {
 	}
 	var req pdu.TaskManagementRequest
 	req.Decode(h)
-	d := newDeferred(toManagement, c, req.InitiatorTaskTag)
+	m := &management{conn: c, tag: req.InitiatorTaskTag}
+	m.begin(m)
+	d := &m.deferred
 	switch req.Function {
 	case pdu.AbortTask:
-		d.code = c.sess.abortTask(&req, d)
+		m.code = c.sess.abortTask(&req, d)
 	case pdu.AbortTaskSet, pdu.ClearTaskSet:
 		// The Control mode page says TST=001b, one task set for each I_T
 		// nexus, so both mean the same tasks (SPC-4 7.5.7).
-		d.code = c.sess.abortTaskSet(&req, d)
+		m.code = c.sess.abortTaskSet(&req, d)
 	case pdu.LogicalUnitReset:
-		d.code = c.sess.resetUnit(&req, d)
+		m.code = c.sess.resetUnit(&req, d)
 	case pdu.TargetWarmReset, pdu.TargetColdReset:
-		d.cold = req.Function == pdu.TargetColdReset
+		m.cold = req.Function == pdu.TargetColdReset
 		c.sess.resetTarget(&req, d)
 	case pdu.TaskReassign:
-		d.code = pdu.AllegianceReassignUnsupport
+		m.code = pdu.AllegianceReassignUnsupport
 	default:
-		d.code = pdu.FunctionNotSupported
+		m.code = pdu.FunctionNotSupported
 	}
-	d.release()
+	m.release()
 	return nil
 }
 
@@ -85,11 +106,6 @@ func (s *session) abort(req *pdu.TaskManagementRequest, match func(*task) bool, 
 	s.abortLocked(func(t *task) bool {
 		return match(t) && (t.phase != taskEarly || pdu.SNLess(t.req.CmdSN, req.CmdSN))
 	}, d)
-}
-
-func sameUnit(t *task, n uint16) bool {
-	u, ok := scsi.LUN(t.req.LUN).Number()
-	return ok && u == n
 }
 
 // resetUnit is LOGICAL UNIT RESET: it aborts the tasks of every session.
@@ -173,7 +189,7 @@ func (s *session) dropSessions() {
 func (n *Node) endReset() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.is(nodeEnding) {
+	if n.freeze.is(nodeEnding) {
 		return
 	}
 	n.wg.Add(1)
@@ -186,7 +202,7 @@ func (n *Node) endReset() {
 			return
 		case <-timer.C:
 		}
-		n.outside(func() {
+		n.freeze.outside(func() {
 			for _, s := range n.sessionList() {
 				if s.isResetting() {
 					s.end(errReset)
@@ -195,23 +211,3 @@ func (n *Node) endReset() {
 		})
 	}()
 }
-
-// abortPreempted aborts the tasks of the I_T nexuses that a PREEMPT AND ABORT has
-// preempted, on its logical unit. Its own status is told when those running
-// have stopped (SPC-4 5.13.11.2.6): nothing that they still write comes after it.
-func (n *Node) abortPreempted(t *task) {
-	d := newDeferred(toCommand, t.conn, t.req.InitiatorTaskTag)
-	d.task = t
-	unit, _ := t.cmd.LUN.Number()
-	for _, s := range n.sessionList() {
-		if s.target == nil || s.target.Device != t.sess.target.Device || !slices.Contains(t.cmd.Preempted, s.nexusID()) {
-			continue
-		}
-		s.abortForOthers(func(o *task) bool { return sameUnit(o, unit) && !isPersistentReserveOut(o) }, d)
-	}
-	d.release()
-}
-
-// isPersistentReserveOut tells the commands that PREEMPT AND ABORT must not
-// wait for: itself, and one that preempts the other way round.
-func isPersistentReserveOut(t *task) bool { return t.req.CDB[0] == 0x5f }

@@ -65,7 +65,7 @@ func (n *Node) lendMemory() {
 		case <-n.stop:
 			return
 		case <-n.memory.Freed():
-			n.outside(n.serveMemory)
+			n.freeze.outside(n.serveMemory)
 		}
 	}
 }

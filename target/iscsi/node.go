@@ -60,9 +60,8 @@ type Node struct {
 	logins   []*conn              // those of conns that are in login, by age
 	lastTSIH uint16
 
-	rejections []Rejection // at most maxRejections
+	rejections rejections
 
-	phase    atomic.Uint32 // a nodePhase; changes with mu held
 	freeze   freezer
 	wg       sync.WaitGroup // connections, the liveness loop
 	stop     chan struct{}
@@ -133,18 +132,3 @@ func (n *Node) connList() []*conn {
 	}
 	return list
 }
-
-// is reports whether the Node is in one of the phases.
-func (n *Node) is(s phases) bool { return has(s, nodePhase(n.phase.Load())) }
-
-// moveLocked takes the Node to another phase, false if it can't go there.
-func (n *Node) moveLocked(to nodePhase) bool {
-	ok := has(nodeMoves[n.phase.Load()], to)
-	if ok {
-		n.phase.Store(uint32(to))
-	}
-	return ok
-}
-
-// stopped reports whether readers and workers are to stand still.
-func (n *Node) Stopped() bool { return n.is(nodeStill) }

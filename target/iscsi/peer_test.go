@@ -203,7 +203,7 @@ func TestEnd(t *testing.T) {
 	}
 	r.raw().login() // another name is not rejected
 	r.node.mu.Lock()
-	r.node.rejections[0].Stamp = boottime.Of(time.Now())
+	r.node.rejections.list[0].Stamp = boottime.Of(time.Now())
 	r.node.mu.Unlock()
 	r.dial(initiator.Options{})
 	if left := r.node.Rejections(); len(left) > 0 {

@@ -89,8 +89,8 @@ func TestDiagramsAreTheTables(t *testing.T) {
 // What a table does not have is refused.
 func TestMovesAreRefused(t *testing.T) {
 	n := new(Node)
-	n.phase.Store(uint32(nodeRetired))
-	if n.moveLocked(nodeServing) || !n.is(set(nodeRetired)) {
+	n.freeze.phase.Store(uint32(nodeRetired))
+	if n.freeze.moveLocked(nodeServing) || !n.freeze.is(set(nodeRetired)) {
 		t.Error("a retired Node serves again")
 	}
 	c := new(conn)

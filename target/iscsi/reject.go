@@ -28,68 +28,56 @@ type Rejection struct {
 // until is when the initiator is let in again.
 func (r *Rejection) until() time.Time { return r.Stamp.Or(time.Unix(0, r.Until)) }
 
-// Reject refuses logins of an initiator to a target for so long: the service is
-// not available, which makes initiators try again later (RFC 7143 11.13.5,
-// Status-Class 3). A second call replaces the first.
-func (n *Node) Reject(target, initiator string, d time.Duration) error {
-	err := ErrClosed
-	until := time.Now().Add(d)
-	n.outside(func() { err = n.reject(Rejection{target, initiator, until.UnixNano(), boottime.Of(until)}) })
-	return err
-}
-
-func (n *Node) reject(r Rejection) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.expireRejectionsLocked()
-	n.rejections = slices.DeleteFunc(n.rejections, r.concerns)
-	if len(n.rejections) >= maxRejections {
-		return fmt.Errorf("iscsi: %d initiators are rejected already, the limit", len(n.rejections))
-	}
-	n.rejections = append(n.rejections, r)
-	return nil
-}
-
 // concerns reports whether o is about the same initiator and target.
 func (r Rejection) concerns(o Rejection) bool {
 	return r.Target == o.Target && r.Initiator == o.Initiator
 }
 
-func (n *Node) expireRejectionsLocked() {
-	n.rejections = slices.DeleteFunc(n.rejections, func(r Rejection) bool { return time.Until(r.until()) <= 0 })
+// rejections are those of a Node, whose mutex protects them.
+type rejections struct{ list []Rejection } // at most maxRejections
+
+func (r *rejections) expire() {
+	r.list = slices.DeleteFunc(r.list, func(o Rejection) bool { return time.Until(o.until()) <= 0 })
+}
+
+// add adds one, in the place of another about the same initiator and target.
+func (r *rejections) add(o Rejection) error {
+	r.expire()
+	r.list = slices.DeleteFunc(r.list, o.concerns)
+	if len(r.list) >= maxRejections {
+		return fmt.Errorf("iscsi: %d initiators are rejected already, the limit", len(r.list))
+	}
+	r.list = append(r.list, o)
+	return nil
 }
 
 // refusal is why an initiator that is rejected may not log in, nil for others.
-func (n *Node) refusal(target, initiator string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.expireRejectionsLocked()
-	i := slices.IndexFunc(n.rejections, Rejection{Target: target, Initiator: initiator}.concerns)
+func (r *rejections) refusal(target, initiator string) error {
+	r.expire()
+	i := slices.IndexFunc(r.list, Rejection{Target: target, Initiator: initiator}.concerns)
 	if i < 0 {
 		return nil
 	}
-	left := time.Until(n.rejections[i].until()).Round(time.Second)
+	left := time.Until(r.list[i].until()).Round(time.Second)
 	return login.Errorf(pdu.ServiceUnavailable, "the initiator is rejected for another %v, as its session was ended", left)
 }
 
-// Rejections returns those that have not expired, with Until by the clock as it is set now.
-func (n *Node) Rejections() []Rejection {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.expireRejectionsLocked()
-	list := slices.Clone(n.rejections)
+// all returns those that have not expired, with Until by the clock as it is set now.
+func (r *rejections) all() []Rejection {
+	r.expire()
+	list := slices.Clone(r.list)
 	for i := range list {
 		list[i].Until = list[i].until().UnixNano()
 	}
 	return list
 }
 
-// restoreRejections takes over those of another process. What an older one has told in wall
+// restore takes over those of another process. What an older one has told in wall
 // time is measured by the other clock from here on.
-func (n *Node) restoreRejections(list []Rejection) {
-	n.rejections = slices.Clone(list[:min(len(list), maxRejections)])
-	for i := range n.rejections {
-		r := &n.rejections[i]
-		r.Stamp = boottime.Of(r.until())
+func (r *rejections) restore(list []Rejection) {
+	r.list = slices.Clone(list[:min(len(list), maxRejections)])
+	for i := range r.list {
+		o := &r.list[i]
+		o.Stamp = boottime.Of(o.until())
 	}
 }

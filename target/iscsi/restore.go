@@ -41,9 +41,9 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 	}
 	// Until Start nothing runs, and what goes wrong must not hurt the
 	// connections, which are the other process's.
-	n.phase.Store(uint32(nodeRestoring))
+	n.freeze.phase.Store(uint32(nodeRestoring))
 	n.lastTSIH = st.LastTSIH
-	n.restoreRejections(st.Rejections)
+	n.rejections.restore(st.Rejections)
 	for i := range st.Sessions {
 		if err := n.restoreSession(&st.Sessions[i], target); err != nil {
 			return err
@@ -299,7 +299,7 @@ func (s *session) rearm(t *task, st *TaskState) {
 // it exactly once, and only when the other process is done with the sockets.
 func (n *Node) Start() {
 	n.mu.Lock()
-	started := n.moveLocked(nodeServing)
+	started := n.freeze.moveLocked(nodeServing)
 	n.mu.Unlock()
 	if !started {
 		return

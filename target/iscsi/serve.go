@@ -32,7 +32,7 @@ func NewNode(o Options) *Node {
 	n.seats, n.leaveSeats = socket.SharedSeats()
 	n.log = limit.Logger(n.opt.Log) // all of its lines initiators can cause
 	n.tasks.New = func() any { return new(task) }
-	n.work.Init(n.opt.Workers, rankQueue, n)
+	n.work.Init(n.opt.Workers, rankQueue, &n.freeze)
 	n.guesses.SetDelays(guess.Within(n.opt.Limits.LoginTimeout))
 	n.mu.SetRank(rankNode)
 	n.wait.mu.SetRank(rankQueue)
@@ -74,7 +74,7 @@ func (c *conn) run() {
 	for {
 		err := c.serve()
 		if errors.Is(err, errFrozen) {
-			if c.node.park(c) {
+			if c.node.freeze.park() {
 				continue // thawed
 			}
 			c.retire()

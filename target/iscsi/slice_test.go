@@ -72,7 +72,7 @@ func TestFreezeBetweenSlices(t *testing.T) {
 	frozen := make(chan struct{})
 	go func() {
 		defer close(frozen)
-		s.r.until("the freeze has begun", func() bool { return s.r.node.Stopped() })
+		s.r.until("the freeze has begun", func() bool { return s.r.node.freeze.Stopped() })
 		s.release <- struct{}{}
 	}()
 	state, socks := s.r.freeze(t)

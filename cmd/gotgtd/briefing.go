@@ -23,6 +23,9 @@ type briefing struct {
 
 	// Clock is what days are counted by.
 	Clock *calendar `json:"clock,omitempty"`
+
+	// LogLevel is the least level to log, if a command has asked for one.
+	LogLevel string `json:"log_level,omitempty"`
 }
 
 // parseBriefing reads what the predecessor has left: nothing, if there is none

@@ -37,7 +37,7 @@ func run(t *testing.T, args ...string) (stdout, stderr string, err error) {
 
 func TestHelp(t *testing.T) {
 	for command, flags := range map[string][]string{
-		"serve":    {"--config", "--disk", "--target", "--listen", "--state-dir", "--control", "--log-level"},
+		"serve":    {"--config", "--disk", "--target", "--listen", "--state-dir", "--control", "--log-level", "--log-format"},
 		"check":    {"--config", "--print-yaml", "--control"},
 		"show":     {"--json", "--control"},
 		"sessions": {"--json", "--control"},
@@ -97,6 +97,8 @@ func TestBadArguments(t *testing.T) {
 		{[]string{"serve", "--config", "a", "--disk", "b"}, "[config disk]"},
 		{[]string{"serve", "--config", "a", "--target", "iqn.2026-11.test:a"}, "[config target]"},
 		{[]string{"serve", "--disk", "a", "--log-level", "chatty"}, `--log-level "chatty" is none of`},
+		{[]string{"serve", "--disk", "a", "--log-format", "xml"}, `--log-format "xml" is none of auto, text, json`},
+		{[]string{"log-level", "chatty"}, `the level "chatty" is none of debug, info, warn, error`},
 		{[]string{"upgrade", "--timeout", "-1s"}, "--timeout -1s"},
 		{[]string{"serve", "d.img"}, "give --disk d.img, or --config d.img"},
 		{[]string{"check", "--colour"}, "unknown flag: --colour"},

@@ -12,8 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/gotgtd/gotgtd/internal/logging"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/scsi"
@@ -33,6 +32,7 @@ type serveOptions struct {
 	stateDir string
 	control  string
 	level    string
+	format   string
 }
 
 // configuration makes the configuration that the flags ask for; known are the
@@ -155,29 +155,19 @@ func fastPaths() (iscsi.FastPaths, error) {
 	return f, nil
 }
 
-// logger logs to standard error; the journal has its own time stamps.
-func (o *serveOptions) logger() (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.level)); err != nil {
-		return nil, usagef("--log-level %q is none of debug, info, warn, error", o.level)
+// logger makes the daemon's logger, whose level can be changed while it runs.
+func (o *serveOptions) logger() (*slog.Logger, *slog.LevelVar, error) {
+	l, err := logging.ParseLevel(o.level)
+	if err != nil {
+		return nil, nil, usagef("--log-level %w", err)
 	}
-	h := slog.HandlerOptions{Level: level}
-	if toJournal(os.Stderr) {
-		h.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}
+	level := new(slog.LevelVar)
+	level.Set(l)
+	log, err := logging.New("gotgtd", o.format, level)
+	if err != nil {
+		return nil, nil, usagef("--log-format %w", err)
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &h)), nil
-}
-
-// toJournal reports whether a file is the stream to the journal that systemd
-// has given: JOURNAL_STREAM is its device and inode.
-func toJournal(f *os.File) bool {
-	var st unix.Stat_t
-	return unix.Fstat(int(f.Fd()), &st) == nil && os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+	return log, level, nil
 }
 
 // state returns the state folder: the flag's, or what systemd gives.

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
 )
 
 func TestDiskOption(t *testing.T) {
@@ -114,26 +113,6 @@ func TestStateDirectory(t *testing.T) {
 	o := serveOptions{stateDir: "/srv/state"}
 	if got := o.state(); got != "/srv/state" {
 		t.Errorf("with --state-dir the state is in %q", got)
-	}
-}
-
-func TestJournalStream(t *testing.T) {
-	f, err := os.CreateTemp(t.TempDir(), "log")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		t.Fatal(err)
-	}
-	for value, want := range map[string]bool{
-		"": false, "0:1": false, fmt.Sprintf("%d:%d", st.Dev, st.Ino): true,
-	} {
-		t.Setenv("JOURNAL_STREAM", value)
-		if got := toJournal(f); got != want {
-			t.Errorf("JOURNAL_STREAM=%s: %v", value, got)
-		}
 	}
 }
 

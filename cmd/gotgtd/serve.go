@@ -23,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gotgtd/gotgtd/internal/logging"
 	"github.com/gotgtd/gotgtd/internal/unixhttp"
 	"github.com/gotgtd/gotgtd/supervisor"
 	"github.com/gotgtd/gotgtd/target"
@@ -58,7 +59,8 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.target, "target", defaultTarget, "name, `IQN`, of the target that --disk belongs to")
 	f.StringArrayVar(&o.listen, "listen", nil, "listen on this `ADDR` instead of the configured portals; may be repeated (default "+defaultListen+" when nothing else says where)")
 	f.StringVar(&o.stateDir, "state-dir", "", "`DIR` for what outlives a restart: reservations that persist through power loss, and the numbers that targets and LUNs were given (numbers.yaml); without it they are forgotten")
-	f.StringVar(&o.level, "log-level", "info", "least `LEVEL` to log: debug, info, warn or error")
+	f.StringVar(&o.level, "log-level", "info", "least `LEVEL` to log: debug, info, warn or error; gotgtd log-level changes it while the daemon runs")
+	f.StringVar(&o.format, "log-format", logging.Auto, "`FORMAT` of the log on standard error: text, json, or auto, which is text, or fields in systemd's journal if it leads there")
 	c.MarkFlagsMutuallyExclusive("config", "disk")
 	c.MarkFlagsMutuallyExclusive("config", "target")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -72,6 +74,7 @@ func serveCommand() *cobra.Command {
 type daemon struct {
 	options    *serveOptions
 	log        *slog.Logger
+	level      *slog.LevelVar // of log
 	process    *supervisor.Process
 	successor  bool             // there is a predecessor that serves, or did
 	clock      func() time.Time // nil but in tests, see [target.Options]
@@ -84,6 +87,8 @@ type daemon struct {
 	generation *generation.Generation
 	moved      chan struct{}   // closed when a successor has taken over
 	life       context.Context // ends when the daemon stops, and with it an upgrade under way
+
+	levelAsked string // by command, empty if none was; whoever has the turn has it
 
 	asked   atomic.Bool      // whether a signal has asked for an upgrade that is the successor's to make
 	turn    chan struct{}    // holds an element while an upgrade is prepared and carried out
@@ -105,7 +110,7 @@ func serve(ctx context.Context, o *serveOptions) error {
 	// nobody reads is no reason to end.
 	signal.Ignore(syscall.SIGPIPE)
 	addProcessors()
-	log, err := o.logger()
+	log, level, err := o.logger()
 	if err != nil {
 		return err
 	}
@@ -113,7 +118,7 @@ func serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
-	d := &daemon{options: o, log: log, process: p, moved: make(chan struct{}), turn: make(chan struct{}, 1)}
+	d := &daemon{options: o, log: log, level: level, process: p, moved: make(chan struct{}), turn: make(chan struct{}, 1)}
 	return d.run(ctx, signals)
 }
 
@@ -151,6 +156,7 @@ func (d *daemon) prepare() (o target.Options, changes []string, err error) {
 	d.successor = d.process.Predecessor() != nil
 	brief, err := parseBriefing(d.process.Briefing())
 	if err == nil {
+		d.keepLogLevel(brief)
 		o, err = d.configure(brief)
 	}
 	return o, d.plan, err
@@ -492,7 +498,7 @@ func (d *daemon) upgrade(ctx context.Context, b *briefing) (handoff.Report, erro
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(d.life, func() { cancel(context.Cause(d.life)) })()
-	b.Clock = &d.ledger.clock
+	b.Clock, b.LogLevel = &d.ledger.clock, d.levelAsked
 	text, err := json.Marshal(b)
 	if err != nil {
 		return handoff.Report{}, err
@@ -577,7 +583,7 @@ func (d *daemon) logServing() {
 				continue
 			}
 			for _, p := range st.Portals {
-				d.log.Info(fmt.Sprintf("serving %s LUN %d (%s, %s) on %s", t.Name, l.LUN, l.StorePath, humanSize(l.Size), p.Address))
+				d.log.Info("serving", "target", t.Name, "lun", l.LUN, "path", l.StorePath, "size", humanSize(l.Size), "portal", p.Address.String())
 			}
 		}
 	}

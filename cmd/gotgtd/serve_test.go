@@ -52,7 +52,7 @@ func startDaemonSaying(t *testing.T, text string, args ...string) *daemonProcess
 	t.Helper()
 	d := launchDaemon(t, func(*exec.Cmd) {}, args...)
 	d.waitFor(t, text)
-	d.waitFor(t, "serving iqn.")
+	d.waitFor(t, "msg=serving ")
 	return d
 }
 
@@ -60,7 +60,7 @@ func startDaemonSaying(t *testing.T, text string, args ...string) *daemonProcess
 func startDaemonAs(t *testing.T, change func(*exec.Cmd), args ...string) *daemonProcess {
 	t.Helper()
 	d := launchDaemon(t, change, args...)
-	d.waitFor(t, "serving iqn.")
+	d.waitFor(t, "msg=serving ")
 	return d
 }
 
@@ -263,7 +263,7 @@ func TestServeAnnounces(t *testing.T) {
 	if len(portals) != 2 {
 		t.Fatalf("portals are %+v", portals)
 	}
-	want := "serving iqn.2026-11.test:b LUN 1 (" + disk + ", 1.0 GiB) on " + portals[1].Address.String()
+	want := `msg=serving target=iqn.2026-11.test:b lun=1 path=` + disk + ` size="1.0 GiB" portal=` + portals[1].Address.String()
 	d.waitFor(t, want) // that of the first has been read
 }
 

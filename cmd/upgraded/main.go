@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/gotgtd/gotgtd/internal/logging"
 	"github.com/gotgtd/gotgtd/supervisor/service"
 )
 
@@ -74,7 +75,7 @@ const gcPercent = 25
 func runCommand(control *string) *cobra.Command {
 	cfg := service.Config{Version: versionText()}
 	var listen []string
-	var strategy, readiness string
+	var strategy, readiness, format string
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- COMMAND [ARG]...",
 		Short: "Run a service under supervision",
@@ -89,7 +90,11 @@ func runCommand(control *string) *cobra.Command {
 				}
 				cfg.Listen = append(cfg.Listen, l)
 			}
-			cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+			log, err := logging.New("upgraded", format, slog.LevelInfo)
+			if err != nil {
+				return fmt.Errorf("--log-format %w", err)
+			}
+			cfg.Log = log
 			debug.SetGCPercent(gcPercent)
 			return service.Run(cmd.Context(), cfg)
 		},
@@ -103,6 +108,7 @@ func runCommand(control *string) *cobra.Command {
 	f.DurationVar(&cfg.RestartDelay, "restart-delay", service.DefaultRestartDelay, "delay of the second restart; doubles up to 5s")
 	f.IntVar(&cfg.MaxStored, "fdstore-max", service.DefaultMaxStored, "bound of the descriptor store; -1 for no store")
 	f.DurationVar(&cfg.Watchdog, "watchdog", 0, "time without WATCHDOG=1 after which the service is restarted; 0 for never")
+	f.StringVar(&format, "log-format", logging.Auto, "`FORMAT` of the log on standard error: text, json, or auto, which is text, or fields in systemd's journal if it leads there")
 	return cmd
 }
 

@@ -31,11 +31,24 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakeDaemon has a status, and an upgrade that the test makes.
 type fakeDaemon struct {
 	status  Status
+	level   LogLevel
 	upgrade func(context.Context) (handoff.Report, error)
 	end     func(ctx context.Context, tsih uint16, rejectFor time.Duration) (target.SessionEnd, error)
 }
 
 func (d *fakeDaemon) Status() Status { return d.status }
+
+func (d *fakeDaemon) Diagnosis() Diagnosis { return Diagnosis{Goroutines: "goroutine 1", Metrics: "# HELP"} }
+
+func (d *fakeDaemon) LogLevel() LogLevel { return d.level }
+
+func (d *fakeDaemon) SetLogLevel(_ context.Context, l LogLevel) error {
+	if l.Level == "chatty" {
+		return fmt.Errorf("%w: chatty", ErrLevel)
+	}
+	d.level = l
+	return nil
+}
 
 func (d *fakeDaemon) Upgrade(ctx context.Context, _ bool) (handoff.Report, error) {
 	return d.upgrade(ctx)

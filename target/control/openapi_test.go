@@ -101,7 +101,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		}
 	}
 	want := map[string]schema{}
-	for _, v := range []any{Status{}, plan.Running{}, Config{}, Proposal{}, Planned{}, target.SessionEnd{}, handoff.Report{}, problem{}} {
+	for _, v := range []any{Status{}, plan.Running{}, Config{}, Proposal{}, Planned{}, target.SessionEnd{}, LogLevel{}, Diagnosis{}, handoff.Report{}, problem{}} {
 		schemaOf(reflect.TypeOf(v), want)
 	}
 	if diff := cmp.Diff(want, described); diff != "" {
@@ -255,6 +255,11 @@ func TestOpenAPIResponses(t *testing.T) {
 		{"DELETE", "/v1/sessions/{tsih}", "1", ""},
 		{"DELETE", "/v1/sessions/{tsih}", "2", ""},
 		{"DELETE", "/v1/sessions/{tsih}", "x", ""},
+		{"GET", "/v1/log-level", "", ""},
+		{"PUT", "/v1/log-level", "", `{"level": "debug"}`},
+		{"PUT", "/v1/log-level", "", `{"level": "chatty"}`},
+		{"PUT", "/v1/log-level", "", `{"levle": "debug"}`},
+		{"GET", "/v1/diagnosis", "", ""},
 		{"POST", "/v1/upgrade", "?force=true", ""},
 		{"POST", "/v1/upgrade", "?timeout=x", ""},
 	} {

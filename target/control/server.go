@@ -11,6 +11,9 @@
 //	POST /v1/running                    a list of overlay.Operation, carried out as one; {} or a problem
 //	DELETE /v1/sessions/{tsih}?reject-for=DURATION
 //	                                    target.SessionEnd, when the session has ended
+//	GET  /v1/log-level                  LogLevel
+//	PUT  /v1/log-level                  LogLevel, which is answered too
+//	GET  /v1/diagnosis                  Diagnosis
 //	POST /v1/upgrade?timeout=DURATION&force=BOOL
 //	                                    handoff.Report, or a problem
 package control
@@ -54,6 +57,8 @@ var ErrLeft = errors.New("this process has handed over")
 // Daemon is what the server speaks for.
 type Daemon interface {
 	Configurer
+	Leveler
+	Diagnoser
 	Status() Status
 	// Running describes what is served, for a plan.
 	Running() *plan.Running
@@ -115,6 +120,9 @@ func (s *Server) routes() map[string]http.HandlerFunc {
 		"PUT /v1/config":             s.apply,
 		"POST /v1/plan":              s.plan,
 		"DELETE /v1/sessions/{tsih}": s.endSession,
+		"GET /v1/log-level":          s.logLevel,
+		"PUT /v1/log-level":          s.setLogLevel,
+		"GET /v1/diagnosis":          s.diagnosis,
 		"POST /v1/upgrade":           s.upgrade,
 	}
 }

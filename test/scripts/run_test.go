@@ -117,7 +117,7 @@ func startRun(t *testing.T) *session {
 		_ = s.shell.Wait()
 		<-read
 	})
-	s.waitFor("serving " + peer.IQN)
+	s.waitFor("msg=serving target=" + peer.IQN)
 	return s
 }
 

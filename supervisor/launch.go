@@ -118,7 +118,7 @@ func (b *launch) attach(ctx context.Context) (*os.Process, error) {
 	}
 	// By now the successor has its own descriptor, or is gone.
 	if emptyErr := b.p.slot.empty(); emptyErr != nil {
-		b.p.log.Error("handoff descriptor not released", "err", emptyErr)
+		b.p.log.Error("handoff descriptor not released", "error", emptyErr)
 	}
 	if err != nil {
 		b.spoke = g.pid > 0 && errors.Is(err, b.err) && !errors.Is(err, errKilled)

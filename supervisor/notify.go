@@ -35,7 +35,7 @@ func (p *Process) Watchdog(ctx context.Context, alive func() bool) {
 	for {
 		if alive() {
 			if err := p.Notify("WATCHDOG=1"); err != nil {
-				p.log.Warn("watchdog ping failed", "err", err)
+				p.log.Warn("watchdog ping failed", "error", err)
 			}
 		}
 		select {

@@ -145,7 +145,7 @@ func (p *Process) readEnvironment(sys system) error {
 	}
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
-		p.log.Warn("watchdog settings are not usable", "err", err)
+		p.log.Warn("watchdog settings are not usable", "error", err)
 	}
 	p.watchdog = interval
 	p.manager = notify.NewClient(sys.getenv("NOTIFY_SOCKET"))
@@ -183,12 +183,12 @@ func (p *Process) Ready(status string) error {
 	p.mu.Unlock()
 	p.dropUnclaimed()
 	if err := p.briefing.forget(); err != nil {
-		p.log.Warn("the predecessor's briefing is kept", "err", err)
+		p.log.Warn("the predecessor's briefing is kept", "error", err)
 	}
 	if err := p.upg.Ready(); err != nil {
 		// The hand-over is done; a predecessor that has gone already is no
 		// reason not to serve.
-		p.log.Warn("the predecessor could not be told of readiness", "err", err)
+		p.log.Warn("the predecessor could not be told of readiness", "error", err)
 	}
 	fields := []string{"READY=1", fmt.Sprintf("MAINPID=%d", os.Getpid())}
 	if status != "" {

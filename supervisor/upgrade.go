@@ -87,7 +87,7 @@ func (p *Process) UpgradeWith(ctx context.Context, briefing []byte, handoff func
 		return err
 	}
 	if err := p.Reloading("starting the next generation"); err != nil {
-		p.log.Warn("service manager not told of the upgrade", "err", err)
+		p.log.Warn("service manager not told of the upgrade", "error", err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout,
 		fmt.Errorf("the successor did not take over within %v: %w", p.timeout, context.DeadlineExceeded))
@@ -101,7 +101,7 @@ func (p *Process) UpgradeWith(ctx context.Context, briefing []byte, handoff func
 	}
 	// A manager that heeds the main process alone learns of the new one here.
 	if err := p.Notify(fmt.Sprintf("MAINPID=%d", pid)); err != nil {
-		p.log.Warn("service manager not told of the successor", "err", err)
+		p.log.Warn("service manager not told of the successor", "error", err)
 	}
 	return nil
 }
@@ -114,7 +114,7 @@ func (p *Process) reportFailure(err error) {
 		errno = unix.ECANCELED
 	}
 	if err := p.Notify("READY=1", fmt.Sprintf("ERRNO=%d", int(errno)), "STATUS=upgrade failed: "+err.Error()); err != nil {
-		p.log.Warn("service manager not told of the failed upgrade", "err", err)
+		p.log.Warn("service manager not told of the failed upgrade", "error", err)
 	}
 }
 
@@ -171,7 +171,7 @@ func (p *Process) upgrade(ctx context.Context, handoff func(context.Context, Suc
 	select {
 	case <-b.done:
 		if b.err != nil {
-			p.log.Error("the successor took over and is gone", "pid", s.PID(), "err", b.err)
+			p.log.Error("the successor took over and is gone", "pid", s.PID(), "error", b.err)
 		}
 	case <-timer.C:
 		p.log.Warn("the successor took over but is not ready", "pid", s.PID(), "waited", readyWait)

@@ -43,8 +43,8 @@ func (s *Server) attachLate(t *served, c *config.LUN, why error) error {
 	if err := t.device.Attach(c.Number, l.unit); err != nil {
 		return err
 	}
-	s.log.Error("logical unit not ready: its backing store can't be opened; tried again every "+s.retryInterval().String(),
-		"target", l.target, "lun", c.Number, "error", why)
+	s.log.Error("logical unit not ready: its backing store can't be opened, and is tried again",
+		"target", l.target, "lun", c.Number, "error", why, "every", s.retryInterval())
 	s.late = append(s.late, l)
 	return nil
 }

@@ -25,7 +25,7 @@ type Failure struct {
 // failed notes and logs what went wrong.
 func (s *Service) failed(err error) {
 	s.failure = Failure{time.Now(), err.Error()}
-	s.log.Error("failure", "err", err, "state", string(s.state), "generation", s.number)
+	s.log.Error("failure", "error", err, "state", string(s.state), "generation", s.number)
 }
 
 // launchGeneration starts a process of the service.
@@ -295,7 +295,7 @@ func (s *Service) mainDied(g *generation, err error) {
 	case Reloading:
 		if s.next != nil || s.cfg.Strategy == Handoff && len(s.strays()) > 0 {
 			// Its successor may be about to take over.
-			s.log.Warn("the old generation ended during a reload", "err", err)
+			s.log.Warn("the old generation ended during a reload", "error", err)
 			return
 		}
 	}
@@ -393,7 +393,7 @@ func (s *Service) killStrays() {
 	for _, pid := range s.strays() {
 		s.log.Info("left-over process killed", "pid", pid)
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			s.log.Warn("left-over process not killed", "pid", pid, "err", err)
+			s.log.Warn("left-over process not killed", "pid", pid, "error", err)
 		}
 	}
 }

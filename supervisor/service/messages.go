@@ -43,14 +43,14 @@ func (s *Service) receive() {
 		var bad *notify.BadMessage
 		if err != nil && !errors.As(err, &bad) {
 			if !errors.Is(err, net.ErrClosed) {
-				s.log.Error("notifications can't be received any more", "err", err)
+				s.log.Error("notifications can't be received any more", "error", err)
 			}
 			return
 		}
 		var sender int
 		if bad != nil {
 			sender = bad.PID
-			s.complainf("notification refused", "err", err)
+			s.complainf("notification refused", "error", err)
 		} else {
 			sender = m.PID
 		}
@@ -84,7 +84,7 @@ func (s *Service) complainf(text string, args ...any) {
 func (s *Service) hear(m *notify.Message) {
 	chain := ancestry(m.PID)
 	if chain == nil {
-		s.complainf("notification refused", "pid", m.PID, "err", errNotDescendant)
+		s.complainf("notification refused", "pid", m.PID, "error", errNotDescendant)
 		return
 	}
 	if m.Is("BARRIER") {
@@ -94,13 +94,13 @@ func (s *Service) hear(m *notify.Message) {
 	}
 	if text, ok := m.Field("MAINPID"); ok {
 		if err := s.hearMainPID(m, chain); err != nil {
-			s.complainf("MAINPID refused", "pid", m.PID, "mainpid", text, "err", err)
+			s.complainf("MAINPID refused", "pid", m.PID, "mainpid", text, "error", err)
 			return
 		}
 	}
 	g := s.generationOf(chain)
 	if g == nil {
-		s.complainf("notification refused", "pid", m.PID, "err", "it belongs to no generation that runs")
+		s.complainf("notification refused", "pid", m.PID, "error", "it belongs to no generation that runs")
 		return
 	}
 	s.hearNews(g, m)
@@ -242,12 +242,12 @@ func (s *Service) hearFiles(m *notify.Message) {
 	}
 	for i, f := range m.Files {
 		if err := s.store.add(name, f, poll); err != nil {
-			s.complainf("descriptor refused", "pid", m.PID, "name", name, "err", err)
+			s.complainf("descriptor refused", "pid", m.PID, "name", name, "error", err)
 			continue
 		}
 		m.Files[i] = nil // the store's now
 		if err := keep(name, f); err != nil {
-			s.complainf("descriptor not kept by the service manager", "name", name, "err", err)
+			s.complainf("descriptor not kept by the service manager", "name", name, "error", err)
 		}
 	}
 	m.Files = slices.DeleteFunc(m.Files, func(f *os.File) bool { return f == nil })

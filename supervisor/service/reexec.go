@@ -339,7 +339,7 @@ func (s *Service) resumeFiles(st *savedState) error {
 	}
 	for _, saved := range st.Stored {
 		if err := s.store.takeUp([]*os.File{take(saved.FD, saved.Name)}, saved.Poll); err != nil {
-			s.log.Warn("stored descriptor lost", "err", err)
+			s.log.Warn("stored descriptor lost", "error", err)
 		}
 	}
 	control := take(st.Control, "control")

@@ -136,7 +136,7 @@ func (s *Service) open() error {
 		s.log.Info("descriptors taken up from the service manager: the supervisor before this one has left them", "stored", n)
 	}
 	if err := s.store.takeUp(stored, false); err != nil {
-		s.log.Warn("stored descriptors refused", "err", err)
+		s.log.Warn("stored descriptors refused", "error", err)
 	}
 	for _, o := range s.sockets {
 		s.log.Info("socket held", "name", o.name, "address", o.address, "bound", o.bound)
@@ -144,7 +144,7 @@ func (s *Service) open() error {
 			continue
 		}
 		if err := s.up.Store(boundPrefix+o.name, o.file); err != nil {
-			s.log.Warn("socket not kept by the service manager", "name", o.name, "err", err)
+			s.log.Warn("socket not kept by the service manager", "name", o.name, "error", err)
 		}
 	}
 	path := notifyPath(s.cfg.Control)
@@ -234,7 +234,7 @@ func (s *Service) signalled(sig os.Signal) {
 			return
 		}
 		if err := s.main.signal(sig.(syscall.Signal)); err != nil {
-			s.log.Warn("signal not forwarded", "signal", sig.String(), "pid", s.main.pid, "err", err)
+			s.log.Warn("signal not forwarded", "signal", sig.String(), "pid", s.main.pid, "error", err)
 		}
 	}
 }

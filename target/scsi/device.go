@@ -277,7 +277,7 @@ func (d *Device) LogicalUnitReset(lun LUN, by *Nexus) bool {
 	if lu == nil || by != nil && by.masks(n) {
 		return false
 	}
-	d.log.Info("logical unit reset", "lun", n, "by", by.String())
+	d.log.Info("logical unit reset", "lun", n, "initiator", by.initiator(), "nexus", by.String())
 	d.resetUnit(lu, ascBusDeviceReset)
 	return true
 }
@@ -289,7 +289,7 @@ func (d *Device) TargetReset(by *Nexus, cold bool) {
 	if cold {
 		code = ascPowerOn
 	}
-	d.log.Info("target reset", "cold", cold, "by", by.String())
+	d.log.Info("target reset", "cold", cold, "initiator", by.initiator(), "nexus", by.String())
 	for _, u := range d.LogicalUnits() {
 		if by == nil || !by.masks(u.Number) {
 			d.resetUnit(u.Unit, code)
@@ -305,7 +305,7 @@ func (d *Device) ResetNexuses(by *Nexus, cold bool, chosen func(NexusID) bool) {
 	if cold {
 		code = ascPowerOn
 	}
-	d.log.Info("target reset, for the sessions of its initiator alone", "cold", cold, "by", by.String())
+	d.log.Info("target reset, for the sessions of its initiator alone", "cold", cold, "initiator", by.initiator(), "nexus", by.String())
 	for _, at := range *d.attachments.Load() {
 		if by != nil && by.masks(at.number) {
 			continue

@@ -63,5 +63,5 @@ func (c *Command) failStorage(work mediumWork, lba uint64, err error) {
 // there were many just now.
 func (lu *LogicalUnit) logFailure(at *attachment, nx *Nexus, work mediumWork, lba uint64, err error) {
 	lu.errs.Log(lu.log, slog.LevelError, "backing store can't "+string(work),
-		"target", at.dev.opts.Name, "lun", at.number, "lba", lba, "initiator", nx.String(), "error", err)
+		"target", at.dev.opts.Name, "lun", at.number, "lba", lba, "initiator", nx.initiator(), "error", err)
 }

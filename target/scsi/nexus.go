@@ -54,6 +54,14 @@ func (n *Nexus) String() string {
 	return n.id.String()
 }
 
+// initiator is the name of the nexus's initiator, for the log.
+func (n *Nexus) initiator() string {
+	if n == nil {
+		return "none"
+	}
+	return n.id.Initiator
+}
+
 // Counters returns what was moved through this nexus.
 func (n *Nexus) Counters() Counters { return n.stats.load() }
 

@@ -38,7 +38,9 @@ type fakeDaemon struct {
 
 func (d *fakeDaemon) Status() Status { return d.status }
 
-func (d *fakeDaemon) Diagnosis() Diagnosis { return Diagnosis{Goroutines: "goroutine 1", Metrics: "# HELP"} }
+func (d *fakeDaemon) Diagnosis() Diagnosis {
+	return Diagnosis{Goroutines: "goroutine 1", Metrics: "# HELP"}
+}
 
 func (d *fakeDaemon) LogLevel() LogLevel { return d.level }
 

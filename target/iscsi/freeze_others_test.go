@@ -5,6 +5,7 @@ package iscsi
 import (
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -186,4 +187,24 @@ func TestTargetGoneInLogin(t *testing.T) {
 	}
 	c.ended()
 	r.none()
+}
+
+// TestRestoreWaitsForTimers: what a timer does to a new Node's sessions has ended before these are restored.
+func TestRestoreWaitsForTimers(t *testing.T) {
+	n := NewNode(Options{})
+	defer n.Close()
+	begun := make(chan struct{})
+	var ended atomic.Bool
+	go n.freeze.outside(func() {
+		close(begun)
+		time.Sleep(50 * time.Millisecond) // long enough for a Restore that does not wait
+		ended.Store(true)
+	})
+	<-begun
+	if err := n.Restore(new(NodeState), nil, func(string) *Target { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if !ended.Load() {
+		t.Error("the sessions are restored while a timer is at them")
+	}
 }

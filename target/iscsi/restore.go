@@ -40,8 +40,10 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 		return fmt.Errorf("iscsi: %d sockets for %d connections", len(files), len(st.Connections))
 	}
 	// Until Start nothing runs, and what goes wrong must not hurt the
-	// connections, which are the other process's.
+	// connections, which are the other process's. What timers do has ended before.
+	n.freeze.still.Lock()
 	n.freeze.phase.Store(uint32(nodeRestoring))
+	n.freeze.still.Unlock()
 	n.lastTSIH = st.LastTSIH
 	n.rejections.restore(st.Rejections)
 	for i := range st.Sessions {

@@ -11,6 +11,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/scsi/latency"
 )
 
 // Status is what a Server serves and to whom, for people and programs. Its
@@ -24,6 +25,8 @@ type Status struct {
 
 	MemoryLimit   int64 `json:"memory_limit"`   // what initiators may have
 	MemoryWaiting int   `json:"memory_waiting"` // commands that wait for memory
+
+	LatencyBounds []time.Duration `json:"latency_bounds,omitempty"` // of all buckets of durations but the last, in nanoseconds
 
 	Rejections []RejectionStatus `json:"rejections,omitempty"` // initiators whose session was ended, and that may not log in yet
 }
@@ -60,6 +63,8 @@ type LUNStatus struct {
 	StoreFlags string        `json:"backing_store_flags,omitempty"` // "sync", "direct" or "sync:direct"
 	ACL        []string      `json:"acl,omitempty"`                 // which initiators see it, as the target's; left out: all
 	Counters   scsi.Counters `json:"counters"`
+	Inflight   int           `json:"inflight"`          // commands that are under way
+	Activity   scsi.Activity `json:"activity,omitzero"` // commands by kind, how long they took, and how they failed
 
 	Reservation *scsi.Reservation `json:"reservation,omitempty"` // left out: nobody holds one or is registered
 }
@@ -103,14 +108,21 @@ func (s *Server) Status() Status {
 	if s == nil {
 		return Status{Portals: []PortalStatus{}, Targets: []TargetStatus{}, Sessions: []SessionStatus{}}
 	}
-	st := Status{Started: s.started, Portals: s.portalStatus(), Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Memory: s.node.MemoryUsed(), MemoryLimit: s.node.MemoryLimit(), MemoryWaiting: s.node.MemoryWaiting(), Rejections: s.rejections()}
+	st := Status{Started: s.started, Portals: s.portalStatus(), Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Memory: s.node.MemoryUsed(), MemoryLimit: s.node.MemoryLimit(), MemoryWaiting: s.node.MemoryWaiting(), LatencyBounds: latency.Bounds(), Rejections: s.rejections()}
 	byTarget := make(map[string][]uint16)
+	inflight := make(map[string]map[uint16]int)
 	for _, i := range s.node.Sessions() {
 		byTarget[i.Target] = append(byTarget[i.Target], i.TSIH)
 		st.Sessions = append(st.Sessions, sessionStatus(&i))
+		for lun, n := range i.Inflight {
+			if inflight[i.Target] == nil {
+				inflight[i.Target] = make(map[uint16]int)
+			}
+			inflight[i.Target][lun] += n
+		}
 	}
 	for _, t := range s.targetList() {
-		st.Targets = append(st.Targets, t.status(byTarget[t.conf.Name]))
+		st.Targets = append(st.Targets, t.status(byTarget[t.conf.Name], inflight[t.conf.Name]))
 	}
 	return st
 }
@@ -126,7 +138,7 @@ func sessionStatus(i *iscsi.SessionInfo) SessionStatus {
 	return st
 }
 
-func (t *served) status(sessions []uint16) TargetStatus {
+func (t *served) status(sessions []uint16, inflight map[uint16]int) TargetStatus {
 	st := TargetStatus{
 		TID: t.conf.TID, Name: t.conf.Name, Alias: t.conf.Alias, State: "ready", Groups: t.conf.PortalGroups,
 		LUNs: []LUNStatus{}, Accounts: []string{}, ACL: t.conf.Access.List(), SessionTSIH: append([]uint16{}, sessions...),
@@ -146,6 +158,7 @@ func (t *served) status(sessions []uint16) TargetStatus {
 			LUN: u.Number, UnitInfo: u.Unit.Info(), Error: lateReason(u.Unit),
 			Counters: u.Unit.Counters(), ACL: viewers(confs[u.Number]), StoreFlags: storeFlags(confs[u.Number]),
 			Reservation: u.Unit.Reservation(),
+			Inflight:    inflight[u.Number], Activity: u.Unit.Activity(),
 		}
 		if err := u.Unit.ReservationsLost(); err != nil {
 			status.Lost = err.Error()

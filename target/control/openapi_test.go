@@ -130,7 +130,7 @@ func schemaOf(t reflect.Type, named map[string]schema) schema {
 	switch t.Kind() {
 	case reflect.Pointer:
 		return schemaOf(t.Elem(), named)
-	case reflect.Slice:
+	case reflect.Slice, reflect.Array:
 		return schema{Type: "array", Items: new(schemaOf(t.Elem(), named))}
 	case reflect.Map:
 		return schema{Type: "object", Values: new(schemaOf(t.Elem(), named))}

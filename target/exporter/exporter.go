@@ -15,6 +15,8 @@ import (
 
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/control"
+	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/scsi/latency"
 )
 
 // New returns a registry with everything that status tells, and what the Go runtime
@@ -69,6 +71,10 @@ var (
 	unitIn       = describe("lun_read_bytes_total", "Bytes that were read.", unit...)
 	unitOut      = describe("lun_written_bytes_total", "Bytes that were written.", unit...)
 	unitErrors   = describe("lun_store_errors_total", "Commands that have failed in the backing store.", unit...)
+	unitInflight = describe("lun_inflight_commands", "Commands to a logical unit that are under way.", unit...)
+	unitCommands = describe("lun_commands_total", "Commands that have ended, the failed ones included.", "target", "lun", "op")
+	unitDuration = describe("lun_command_duration_seconds", "How long commands waited to be executed (queue), and how long the backing store took (device).", "target", "lun", "op", "stage")
+	unitFailures = describe("lun_errors_total", "Commands that have ended with this sense key or status.", "target", "lun", "kind")
 )
 
 // Describe implements [prometheus.Collector]. There is no list: which logical units and
@@ -161,6 +167,36 @@ func (g gatherer) unit(target string, l *target.LUNStatus) {
 	g.counter(unitIn, c.ReadBytes, target, lun)
 	g.counter(unitOut, c.WrittenBytes, target, lun)
 	g.counter(unitErrors, c.Errors, target, lun)
+	g.gauge(unitInflight, float64(l.Inflight), target, lun)
+	g.activity(target, lun, &l.Activity)
+}
+
+// activity shows how commands have ended. What there can be is there from the beginning, lest
+// the first of it be no increase; but for durations, of which there are many.
+func (g gatherer) activity(target, lun string, a *scsi.Activity) {
+	for _, op := range scsi.WorkKinds() {
+		w := a.Commands[op]
+		g.counter(unitCommands, w.Count, target, lun, op)
+		if w.Device.Count() > 0 {
+			g.durations(unitDuration, &w.Queue, target, lun, op, "queue")
+			g.durations(unitDuration, &w.Device, target, lun, op, "device")
+		}
+	}
+	for _, kind := range scsi.Failures() {
+		g.counter(unitFailures, a.Failures[kind], target, lun, kind)
+	}
+}
+
+// durations sends a histogram.
+func (g gatherer) durations(d *prometheus.Desc, c *latency.Counts, labels ...string) {
+	buckets := make(map[float64]uint64, latency.Buckets)
+	n := uint64(0)
+	for i, bound := range latency.Bounds() {
+		n += c.Buckets[i]
+		buckets[bound.Seconds()] = n
+	}
+	n += c.Buckets[latency.Buckets-1]
+	g.ch <- prometheus.MustNewConstHistogram(d, n, c.Sum.Seconds(), buckets, labels...)
 }
 
 func (g gatherer) session(s *target.SessionStatus) {

@@ -18,6 +18,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/control"
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/scsi/latency"
 )
 
 // full is a status with one of everything.
@@ -29,11 +30,15 @@ func full() control.Status {
 		{Time: time.Unix(900, 0), Pause: 2 * time.Millisecond, Phases: []handoff.Phase{{Name: "freeze", Duration: time.Millisecond}}},
 		{Time: time.Unix(1100, 0), Error: "no"},
 	}
+	var read scsi.Work
+	read.Count, read.Device.Sum, read.Queue.Sum = 4, 7*time.Second, time.Millisecond
+	read.Device.Buckets[0], read.Device.Buckets[latency.Buckets-1], read.Queue.Buckets[1] = 2, 1, 3
 	st.Targets = []target.TargetStatus{{
 		TID: 1, Name: "iqn.2026-11.test:a", State: "ready", SessionTSIH: []uint16{7},
 		LUNs: []target.LUNStatus{
 			{LUN: 0, UnitInfo: scsi.UnitInfo{Type: "controller"}},
-			{LUN: 1, UnitInfo: scsi.UnitInfo{Type: "disk", Size: 1 << 20, Online: true, StorePath: "/srv/\xff.img"}, Counters: scsi.Counters{Reads: 2, Writes: 3, ReadBytes: 4, WrittenBytes: 5, Errors: 6}},
+			{LUN: 1, UnitInfo: scsi.UnitInfo{Type: "disk", Size: 1 << 20, Online: true, StorePath: "/srv/\xff.img"}, Counters: scsi.Counters{Reads: 2, Writes: 3, ReadBytes: 4, WrittenBytes: 5, Errors: 6}, Inflight: 9,
+				Activity: scsi.Activity{Commands: map[string]scsi.Work{"read": read}, Failures: map[string]uint64{"medium_error": 6}}},
 			{LUN: 2, UnitInfo: scsi.UnitInfo{Type: "disk", Online: true, SWP: true, FlushFailed: true}, Error: "is missing"},
 		},
 	}}
@@ -103,6 +108,11 @@ func TestValues(t *testing.T) {
 		{"gotgtd_lun_read_bytes_total", []string{"lun=1"}, 4},
 		{"gotgtd_lun_written_bytes_total", []string{"lun=1"}, 5},
 		{"gotgtd_lun_store_errors_total", []string{"lun=1"}, 6},
+		{"gotgtd_lun_inflight_commands", []string{"lun=1"}, 9},
+		{"gotgtd_lun_commands_total", []string{"lun=1", "op=read"}, 4},
+		{"gotgtd_lun_commands_total", []string{"lun=1", "op=flush"}, 0},
+		{"gotgtd_lun_errors_total", []string{"lun=1", "kind=medium_error"}, 6},
+		{"gotgtd_lun_errors_total", []string{"lun=2", "kind=medium_error"}, 0},
 		{"gotgtd_session_info", []string{"tsih=7", "address=192.0.2.1", "initiator=iqn.2026-11.test:i"}, 1},
 		{"gotgtd_session_tasks", []string{"tsih=7"}, 8},
 	} {
@@ -112,6 +122,32 @@ func TestValues(t *testing.T) {
 	}
 	if n := len(all["gotgtd_lun_info"].GetMetric()); n != 2 {
 		t.Errorf("%d logical units are shown, want 2: the controller is none", n)
+	}
+}
+
+// TestDurations: what a bucket has, those of the shorter ones are in it, and the last has all.
+func TestDurations(t *testing.T) {
+	family := gather(t, full())["gotgtd_lun_command_duration_seconds"]
+	got := map[string]*dto.Histogram{}
+	for _, m := range family.GetMetric() {
+		for _, l := range m.GetLabel() {
+			if l.GetName() == "stage" {
+				got[l.GetValue()] = m.GetHistogram()
+			}
+		}
+	}
+	queue, device := got["queue"], got["device"]
+	if len(got) != 2 || device.GetSampleCount() != 3 || device.GetSampleSum() != 7 || queue.GetSampleCount() != 3 || queue.GetSampleSum() != 0.001 {
+		t.Fatalf("%v", got)
+	}
+	for i, want := range []struct{ bound, device, queue float64 }{{0.00001, 2, 0}, {0.00002, 2, 3}} {
+		d, q := device.GetBucket()[i], queue.GetBucket()[i]
+		if d.GetUpperBound() != want.bound || float64(d.GetCumulativeCount()) != want.device || float64(q.GetCumulativeCount()) != want.queue {
+			t.Errorf("bucket %d: %v and %v, want %v", i, d, q, want)
+		}
+	}
+	if last := device.GetBucket()[latency.Buckets-2]; last.GetUpperBound() != 5 || last.GetCumulativeCount() != 2 {
+		t.Errorf("the last bucket with a bound: %v", last)
 	}
 }
 

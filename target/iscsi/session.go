@@ -145,6 +145,14 @@ func (s *session) info() SessionInfo {
 		i.Counters, i.LastIO, i.Masked = s.nexus.Counters(), s.nexus.LastIO(), s.nexus.Masked()
 	}
 	i.Tasks, i.Leaving = len(s.tasks), s.leave != 0
+	if len(s.tasks) > 0 {
+		i.Inflight = make(map[uint16]int)
+	}
+	for _, t := range s.tasks {
+		if lun, ok := scsi.LUN(t.req.LUN).Number(); ok {
+			i.Inflight[lun]++
+		}
+	}
 	for _, c := range s.conns {
 		i.Connections = append(i.Connections, ConnectionInfo{c.cid, c.sock.Local(), c.remote, c.agreed.HeaderDigest, c.agreed.DataDigest})
 	}

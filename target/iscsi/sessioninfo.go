@@ -22,7 +22,8 @@ type SessionInfo struct {
 	Group       uint16 // portal group tag
 	Started     time.Time
 	Connections []ConnectionInfo
-	Tasks       int // in the task set
+	Tasks       int            // in the task set
+	Inflight    map[uint16]int // the same by logical unit
 	Counters    scsi.Counters
 	LastIO      time.Time // of reads and writes, zero for never; see [scsi.LogicalUnit.LastIO]
 	Masked      []uint16  // logical unit numbers that it does not see

@@ -91,6 +91,20 @@ func TestFreezeBetweenSlices(t *testing.T) {
 	}
 }
 
+// TestInflight: who asks for the sessions learns what is under way, by logical unit.
+func TestInflight(t *testing.T) {
+	s := newSlowUnmap(t)
+	if i := s.r.node.Sessions()[0]; i.Tasks != 1 || len(i.Inflight) != 1 || i.Inflight[1] != 1 {
+		t.Errorf("%d commands are under way, by logical unit: %v", i.Tasks, i.Inflight)
+	}
+	s.release <- struct{}{}
+	s.release <- struct{}{}
+	s.statuses(1)
+	if i := s.r.node.Sessions()[0]; len(i.Inflight) != 0 {
+		t.Errorf("%v are under way at the end", i.Inflight)
+	}
+}
+
 // TestAbortBetweenSlices aborts a command between two slices: the second one does not begin.
 func TestAbortBetweenSlices(t *testing.T) {
 	s := newSlowUnmap(t)

@@ -24,6 +24,7 @@ func (s *session) continueLocked(t *task) (run bool) {
 		if !t.keepData() {
 			t.refuse()
 		}
+		t.cmd.Arrive()
 		t.moveLocked(taskBlocked)
 		s.blocked = append(s.blocked, t)
 		return false

@@ -149,7 +149,7 @@ func (t *task) setWant() {
 
 // refuse ends a command for which there is no memory, before it has done anything.
 func (t *task) refuse() {
-	t.cmd.Settle(scsi.TaskSetFull, nil)
+	t.cmd.TaskSetFull()
 	t.cmd.Out = nil
 }
 

@@ -101,7 +101,12 @@ type execState struct {
 	kept     bool      // see KeepRange; the transport's
 	until    time.Time // when the slice ends; zero: all of the command is one
 
-	began time.Time // when Prepare or Reprepare was called, if somebody observes
+	prepared time.Time // when Prepare or Reprepare was called, if somebody observes
+
+	// Instants, see activity.go; 0 for not yet.
+	arrived time.Duration // it waits to be executed
+	began   time.Duration // its execution; arrived if that was in place
+	inStore time.Duration // how long it was executed so far, unless in place
 }
 
 // Reset makes c ready for another command. Its Pool stays; its In and Buffer, which the

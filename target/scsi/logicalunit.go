@@ -72,6 +72,7 @@ type LogicalUnit struct {
 	blocks     atomic.Uint64 // capacity
 	attachment atomic.Pointer[attachment]
 	stats      counters
+	activity   activity
 	missed     string         // ID of the store that a process before had open and this one had not; Restore's
 	errs       *limit.Limiter // of log lines about the store
 

@@ -135,13 +135,27 @@ func (n *Nexus) Prepare(c *Command) {
 		return
 	}
 	n.prepare(c)
-	n.observe(c)
+	n.prepared(c)
 }
 
-// observe tells of a command that has ended.
-func (n *Nexus) observe(c *Command) {
-	if c.done && n.dev.opts.Observe != nil {
-		n.dev.opts.Observe(c, time.Since(c.exec.began))
+// prepared notes when a command arrived that needs no data, and counts one that has ended.
+func (n *Nexus) prepared(c *Command) {
+	if !c.done && c.Direction != DataOut {
+		c.Arrive()
+	}
+	n.ended(c)
+}
+
+// ended counts and tells of a command that has ended.
+func (n *Nexus) ended(c *Command) {
+	if !c.done {
+		return
+	}
+	if c.exec.at != nil {
+		c.exec.at.lu.activity.ended(c)
+	}
+	if n.dev.opts.Observe != nil {
+		n.dev.opts.Observe(c, time.Since(c.exec.prepared))
 	}
 }
 
@@ -178,7 +192,7 @@ func (n *Nexus) prepare(c *Command) {
 func (n *Nexus) find(c *Command) *operation {
 	c.exec.nexus = n
 	if n.dev.opts.Observe != nil {
-		c.exec.began = time.Now()
+		c.exec.prepared = time.Now()
 	}
 	u, ok := c.LUN.Number()
 	var at *attachment
@@ -215,8 +229,9 @@ func (n *Nexus) TryExecute(c *Command) bool {
 	if n.over(c) {
 		return true
 	}
+	c.Arrive()
 	done := n.tryExecute(c)
-	n.observe(c)
+	n.ended(c)
 	return done
 }
 
@@ -230,7 +245,7 @@ func (n *Nexus) tryExecute(c *Command) bool {
 	}
 	lu := c.exec.at.lu
 	if op.flags&opMedium == 0 {
-		return op.try(c)
+		return c.tryNow()
 	}
 	if op.flags&opWrites != 0 && lu.lost.holdBack(c) || !lu.medium.TryRLock() {
 		return false
@@ -240,7 +255,16 @@ func (n *Nexus) tryExecute(c *Command) bool {
 		c.fail(illegal(ascUnitNotSupported))
 		return true
 	}
-	return op.try(c)
+	return c.tryNow()
+}
+
+// tryNow executes the command in place if that can't block.
+func (c *Command) tryNow() bool {
+	if !c.exec.op.try(c) {
+		return false
+	}
+	c.exec.began = c.exec.arrived
+	return true
 }
 
 // over prepares a command that is not, and reports whether there is nothing to execute.
@@ -258,10 +282,11 @@ func (n *Nexus) Execute(c *Command) {
 		return
 	}
 	n.execute(c)
-	n.observe(c)
+	n.ended(c)
 }
 
 func (n *Nexus) execute(c *Command) {
+	c.Arrive()
 	if !c.admitted() {
 		return
 	}
@@ -285,7 +310,9 @@ func (n *Nexus) execute(c *Command) {
 		c.fail(illegal(ascUnitNotSupported))
 		return
 	}
+	c.exec.began = now()
 	op.run(c)
+	c.exec.inStore += now() - c.exec.began
 }
 
 // admitted ends a command whose logical unit went away or was masked, or was

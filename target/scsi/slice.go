@@ -43,7 +43,7 @@ func (n *Nexus) ExecuteSlice(c *Command) (done bool) {
 		c.exec.until = time.Now().Add(sliceTime)
 	}
 	n.execute(c)
-	n.observe(c)
+	n.ended(c)
 	return c.done
 }
 

@@ -53,6 +53,8 @@ type UnitState struct {
 
 	// LastIOStamp is LastIO by a clock that nobody sets, 0 from a process that did not tell it.
 	LastIOStamp boottime.Stamp `cbor:"22,keyasint,omitempty"`
+
+	Activity []byte `cbor:"23,keyasint,omitempty"` // see activity.go; empty from a process that did not tell it
 }
 
 // LastUse returns when blocks were last moved, zero for never.
@@ -124,6 +126,7 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 		FlushFailed:       lu.has(stateFlushFailed),
 		Absent:            lu.has(stateAbsent),
 		Counters:          lu.stats.load(),
+		Activity:          lu.activity.append(nil),
 	}
 	if at := lu.attachment.Load(); at != nil {
 		s.Reservations = at.reservations.Snapshot()
@@ -311,6 +314,9 @@ func (lu *LogicalUnit) restore(u UnitState) (codes []uint16, err error) {
 		return nil, err
 	}
 	lu.stats.store(u.Counters, lastIOOf(u.LastIO, u.LastIOStamp))
+	if err := lu.activity.add(u.Activity); err != nil {
+		return nil, err
+	}
 	if lu.controller {
 		return nil, nil
 	}

@@ -13,7 +13,27 @@ const (
 // Abort ends a command that its transport can't bring to execution: CHECK
 // CONDITION, ABORTED COMMAND with one of the codes above. It may follow a
 // Prepare and replaces what that found.
-func (c *Command) Abort(code uint16) { c.fail(sense{key: keyAbortedCommand, code: code}) }
+func (c *Command) Abort(code uint16) {
+	counted := c.done
+	c.fail(sense{key: keyAbortedCommand, code: code})
+	c.refused(counted)
+}
+
+// TaskSetFull ends a command for which its transport has no room, before it has been executed.
+// As with Abort, what Prepare found is replaced.
+func (c *Command) TaskSetFull() {
+	counted := c.done
+	c.Sense = nil
+	c.endWith(TaskSetFull)
+	c.refused(counted)
+}
+
+// refused counts a command that the transport has ended, unless it had ended before.
+func (c *Command) refused(counted bool) {
+	if !counted && c.exec.at != nil {
+		c.exec.at.lu.activity.ended(c)
+	}
+}
 
 // AbortForOthers ends a command that another I_T nexus has aborted with TASK ABORTED. What it
 // has done or found by then is not told.
@@ -55,5 +75,5 @@ func (n *Nexus) Reprepare(c *Command) {
 		c.exec.op = op
 		op.prepare(c)
 	}
-	n.observe(c)
+	n.prepared(c)
 }

@@ -27,6 +27,7 @@ func TestZeroArguments(t *testing.T) {
 	zerocall.Package(t, map[string]any{
 		"NewDevice": scsi.NewDevice, "NewLogicalUnit": scsi.NewLogicalUnit, "NewController": scsi.NewController, "MakeLUN": scsi.MakeLUN,
 		"DefaultIdentity": scsi.DefaultIdentity, "DigestIdentity": scsi.DigestIdentity, "TgtIdentity": scsi.TgtIdentity, "TgtNAA": scsi.TgtNAA, "ParseNAA": scsi.ParseNAA,
+		"WorkKinds": scsi.WorkKinds, "Failures": scsi.Failures,
 	}, h.n, h.dev, lu, controller, loose, empty, empty.Open(scsi.NexusID{}), new(scsi.Command), new(scsi.UnitOptions), new(scsi.UnitInfo), scsi.LUN(0), scsi.NexusID{}, scsi.NexusState{}, new(scsi.UnitState))
 }
 

@@ -28,7 +28,7 @@ func (s *session) abortLocked(match func(*task) bool, d *deferred) {
 			// Its CmdSN still has to be used up: deliverLocked drops it.
 		case t.memoryWait:
 			s.dropLocked(t)
-		case t.phase == taskRunning, t.phase == taskReady && !s.node.work.Remove(&s.queue, t):
+		case t.phase == taskRunning, t.phase == taskReady && !s.engine.work.Remove(&s.queue, t):
 			if d != nil {
 				d.waiting.Add(1)
 				t.deferred = append(t.deferred, d)
@@ -72,7 +72,7 @@ func (s *session) abortAndTellLocked(t *task, d *deferred) {
 	switch {
 	case t.memoryWait:
 		s.forgetWaitLocked(t)
-	case t.phase == taskRunning, t.phase == taskReady && !s.node.work.Remove(&s.queue, t):
+	case t.phase == taskRunning, t.phase == taskReady && !s.engine.work.Remove(&s.queue, t):
 		t.aborted, t.told = true, true
 		d.waiting.Add(1)
 		t.deferred = append(t.deferred, d)
@@ -113,7 +113,7 @@ func (s *session) dropLocked(t *task) {
 	}
 	s.leaveLocked(t, taskEnded)
 	if !t.filling {
-		t.release(s.node)
+		t.release()
 	}
 }
 
@@ -131,7 +131,7 @@ func (s *session) finishAbortLocked(t *task) []*deferred {
 		return list
 	}
 	s.leaveLocked(t, taskEnded)
-	t.release(s.node)
+	t.release()
 	return list
 }
 

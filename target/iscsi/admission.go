@@ -22,17 +22,6 @@ var (
 // maxTSIH is how many sessions can be told apart.
 const maxTSIH = 1<<16 - 1
 
-// origin is who counts as one by address: an IPv4 address, or an IPv6 network of 64 bits, of
-// which any host has as many addresses as it likes.
-func origin(a netip.Addr) netip.Prefix {
-	bits := 64
-	if a = a.Unmap(); a.Is4() {
-		bits = 32
-	}
-	p, _ := a.Prefix(bits) // an address that is not valid has the zero Prefix
-	return p
-}
-
 // whoHasMost returns the index of the oldest of those that come from whoever has most of a list, which
 // is in order of age.
 func whoHasMost[T any](list []T, from func(T) netip.Prefix) int {

@@ -17,6 +17,7 @@ import (
 // bench is a connection without a reading goroutine, whose input comes from memory
 // and whose output goes nowhere, so that what is between can be measured by itself.
 type bench struct {
+	node  *Node
 	c     *conn
 	cmdSN uint32
 	input []byte // put and not yet read
@@ -69,12 +70,12 @@ func newBench(tb testing.TB) *bench {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	c := newConn(n, sock, 1)
+	c := n.newConn(sock, 1)
 	if err := n.addConn(c); err != nil {
 		tb.Fatal(err)
 	}
-	b := &bench{c: c, cmdSN: 1}
-	c.in.Init((*reader)(c), b, c.pool)
+	b := &bench{node: n, c: c, cmdSN: 1}
+	c.in.Init(&reader{c, n}, b, c.pool)
 	c.out.Init((*writer)(c), b, rankOutput)
 	tb.Cleanup(b.close)
 	b.put(loginPDU())
@@ -90,12 +91,12 @@ func newBench(tb testing.TB) *bench {
 func (b *bench) close() {
 	b.c.close(errShutdown)
 	if b.c.sess != nil {
-		b.c.sess.connectionLost(b.c)
+		b.c.sess.connectionLost(&b.c.transport)
 	}
 	b.c.in.Release()
 	b.c.out.Discard()
 	close(b.c.done)
-	b.c.node.removeConn(b.c)
+	b.node.removeConn(b.c)
 }
 
 // put appends bytes to what can be read.

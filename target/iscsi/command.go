@@ -8,71 +8,66 @@ import (
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
-// handleCommand takes in a SCSI Command PDU (RFC 7143 11.3).
-func (c *conn) handleCommand(h *pdu.BHS, data []byte) error {
-	s := c.sess
+// handleCommand takes in a SCSI Command PDU (RFC 7143 11.3). It reports whether the turn of requests
+// that wait may have come.
+func (s *session) handleCommand(c *transport, h *pdu.BHS, data []byte) (more bool) {
 	if s.target == nil {
 		c.reject(pdu.ProtocolError, h) // RFC 7143 4.4.3: no commands in a discovery session
-		return nil
+		return false
 	}
 	if !s.memory.Admit(taskCost) {
-		c.refuseForMemory(h)
-		return nil
+		return s.refuseForMemory(c, h)
 	}
-	t := c.node.newTask(c)
+	t := newTask(&s.terms, c)
 	t.req.Decode(h)
 	s.mu.Lock()
 	when := s.window.Admit(t.req.Immediate, t.req.CmdSN)
 	if when == sequence.Never || s.phase != sessionOpen {
 		s.mu.Unlock()
-		t.release(c.node)
-		return nil
+		t.release()
+		return false
 	}
 	if reason, ok := s.mayEnterLocked(&t.req); !ok {
-		return c.refuse(t, h, when, reason)
+		s.refuse(t, h, when, reason)
+		return true
 	}
 	s.tasks[t.req.InitiatorTaskTag] = t
 	if t.req.Immediate {
 		s.immediate++
 	}
-	c.takeImmediateData(t, data)
+	s.takeImmediateData(t, data)
 	if when == sequence.Later {
 		if !t.keepData() {
 			t.loseData()
 		}
 		s.window.Keep(t.req.CmdSN, &request{conn: c, bhs: *h, task: t})
 		s.mu.Unlock()
-		return nil
+		return false
 	}
 	run := s.deliverLocked(t)
-	more := s.window.Len() > 0
+	more = s.window.Len() > 0
 	s.mu.Unlock()
 	s.proceed(t, run)
-	if more {
-		s.runWaiting()
-	}
-	return nil
+	return more
 }
 
 // refuse rejects a command that can't enter the task set. It uses up its CmdSN
 // all the same, in its turn. The caller holds the session's mutex.
-func (c *conn) refuse(t *task, h *pdu.BHS, when sequence.Turn, reason pdu.RejectReason) error {
-	s := c.sess
+func (s *session) refuse(t *task, h *pdu.BHS, when sequence.Turn, reason pdu.RejectReason) {
+	c := t.conn
 	if when == sequence.Later {
 		s.window.Skip(t.req.CmdSN)
 	}
 	s.openWindowLocked()
 	s.mu.Unlock()
-	t.release(c.node)
+	t.release()
 	c.reject(reason, h)
-	s.runWaiting()
-	return nil
 }
 
 // takeImmediateData notes the data that came with the command. It stays in
 // the input buffer for now; [task.keepData] moves it when it must outlive that.
-func (c *conn) takeImmediateData(t *task, data []byte) {
-	p, r := &c.sess.params, &t.req
+func (s *session) takeImmediateData(t *task, data []byte) {
+	p, r := &s.params, &t.req
 	t.unsolicited = r.Write && !r.Final
 	n := uint32(len(data))
 	switch {
@@ -86,8 +81,8 @@ func (c *conn) takeImmediateData(t *task, data []byte) {
 	}
 	t.cmd.Out = data
 	t.received = n
-	if c.node.opt.FastPaths.inPlace() {
-		if b := c.in.Take(); b != nil {
+	if s.engine.opt.FastPaths.inPlace() {
+		if b := t.conn.in.Take(); b != nil {
 			t.buf = b
 		}
 	}
@@ -117,14 +112,13 @@ func (s *session) deliverLocked(t *task) (run bool) {
 
 // refuseForMemory answers a request for which the session has no memory, and whose data has been
 // passed over. It uses up its CmdSN. What was to come behind it is ignored, as is what
-// comes for a task that there is not.
-func (c *conn) refuseForMemory(h *pdu.BHS) {
-	s := c.sess
+// comes for a task that there is not. It reports whether the turn of requests that wait may have come.
+func (s *session) refuseForMemory(c *transport, h *pdu.BHS) (more bool) {
 	s.mu.Lock()
 	switch s.window.Admit(h.Immediate(), h.CmdSN()) {
 	case sequence.Never:
 		s.mu.Unlock()
-		return
+		return false
 	case sequence.Later:
 		s.window.Skip(h.CmdSN())
 	}
@@ -138,5 +132,5 @@ func (c *conn) refuseForMemory(h *pdu.BHS) {
 	} else {
 		c.reject(pdu.LongOperationReject, h)
 	}
-	s.runWaiting()
+	return true
 }

@@ -10,24 +10,22 @@ import (
 )
 
 // handleDataOut takes in a SCSI Data-Out PDU (RFC 7143 11.7).
-func (c *conn) handleDataOut(h *pdu.BHS, data []byte) error {
+func (s *session) handleDataOut(c *transport, at *placement, h *pdu.BHS, data []byte) {
 	var p pdu.DataOut
 	p.Decode(h)
-	s := c.sess
 	s.mu.Lock()
 	t := s.tasks[p.InitiatorTaskTag]
 	if t == nil || t.conn != c {
 		// What is left of a task that was aborted or has failed.
 		s.mu.Unlock()
-		return nil
+		return
 	}
-	run, inPlace := false, c.filledLocked(t)
+	run, inPlace := false, at.filledLocked(t)
 	if s.takeDataLocked(t, &p, data, inPlace) && t.phase != taskEarly {
 		run = s.continueLocked(t)
 	}
 	s.mu.Unlock()
 	s.proceed(t, run)
-	return nil
 }
 
 // takeDataLocked adds the data of one PDU to its task, or finds the task
@@ -102,54 +100,61 @@ func (s *session) advanceSequenceLocked(t *task, p *pdu.DataOut) {
 	}
 }
 
-// reserveDataOut finds the place of a long Data-Out segment in its task's
-// buffer, so that it can be read straight to there. It returns nothing if the
+// placement is where the reader of a connection puts a long Data-Out segment while it arrives:
+// straight into its task's buffer. It belongs to the reading goroutine.
+type placement struct {
+	task *task // nil for none
+}
+
+// reserveDataOut finds the place of a segment, and returns nothing if the
 // segment must be looked at first. Until unreserveDataOut the buffer stays.
-func (s *session) reserveDataOut(c *conn, h *pdu.BHS, length int) (*task, []byte) {
+func (s *session) reserveDataOut(c *transport, at *placement, h *pdu.BHS, length int) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.tasks[h.InitiatorTaskTag()]
 	if t == nil || t.conn != c || t.phase != taskData || t.buf == nil || t.aborted ||
 		h.BufferOffset() != t.received || int(t.received)+length > len(t.buf.B) {
-		return nil, nil
+		return nil
 	}
-	t.filling = true
-	return t, t.buf.B[t.received:][:length]
+	at.task, t.filling = t, true
+	return t.buf.B[t.received:][:length]
 }
 
 // filledLocked ends a reservation because its segment is complete, and reports
 // whether that was t's. It comes before t goes on: from then on t may be
 // answered and used again at any moment.
-func (c *conn) filledLocked(t *task) bool {
-	if c.filling != t {
+func (at *placement) filledLocked(t *task) bool {
+	if at.task != t {
 		return false
 	}
-	c.filling = nil
-	t.filling = false
+	at.task, t.filling = nil, false
 	return true
 }
 
 // unreserveDataOut gives up a reservation whose segment was not used. A task
 // that was aborted meanwhile is released only here.
-func (s *session) unreserveDataOut(t *task) {
+func (s *session) unreserveDataOut(at *placement) {
+	t := at.task
+	if t == nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.filling = false
+	at.task, t.filling = nil, false
 	if t.aborted {
-		t.release(s.node)
+		t.release()
 	}
 }
 
 // lostDataOut takes in a Data-Out whose data segment is lost: its command fails with a condition.
-func (c *conn) lostDataOut(h *pdu.BHS, code uint16) {
+func (s *session) lostDataOut(c *transport, at *placement, h *pdu.BHS, code uint16) {
 	var p pdu.DataOut
 	p.Decode(h)
-	s := c.sess
 	s.mu.Lock()
 	t := s.tasks[p.InitiatorTaskTag]
 	run := false
 	if t != nil && t.conn == c && t.phase <= taskData {
-		c.filledLocked(t)
+		at.filledLocked(t)
 		if t.broken == 0 {
 			t.broken = code
 		}

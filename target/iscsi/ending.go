@@ -10,7 +10,7 @@ import (
 
 // join adds a connection that has finished its login. If the session has ended
 // meanwhile, the connection ends too.
-func (s *session) join(c *conn) {
+func (s *session) join(c *transport) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns[c.cid] = c
@@ -38,7 +38,7 @@ func (s *session) end(why error) {
 // connectionLost takes a closed connection out of the session and ends the
 // tasks that belong to it. Without error recovery a connection that ends
 // otherwise than by a logout takes its session along (RFC 7143 7.1.4.2).
-func (s *session) connectionLost(c *conn) {
+func (s *session) connectionLost(c *transport) {
 	if c.lost() {
 		s.end(c.ended)
 	}
@@ -62,7 +62,7 @@ func (s *session) connectionLost(c *conn) {
 }
 
 // dropWaitingLocked forgets the waiting requests of a connection.
-func (s *session) dropWaitingLocked(c *conn) {
+func (s *session) dropWaitingLocked(c *transport) {
 	s.window.Drop(func(r *request) bool {
 		if r.conn != c {
 			return false
@@ -91,8 +91,8 @@ func (s *session) finish() {
 		s.nexus.Close()
 	}
 	s.memory.Close()
-	s.node.removeSession(s)
-	if ended := s.node.opt.Ended; ended != nil && s.target != nil {
+	s.table.removeSession(s)
+	if ended := s.engine.opt.Ended; ended != nil && s.target != nil {
 		ended(s.info(), s.reason())
 	}
 	close(s.gone)

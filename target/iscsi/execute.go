@@ -15,7 +15,7 @@ func (s *session) proceed(t *task, run bool) {
 	}
 	if !t.settled() {
 		t.setOut()
-		if !s.node.opt.FastPaths.inPlace() || !t.lend() || !s.nexus.TryExecute(&t.cmd) {
+		if !s.engine.opt.FastPaths.inPlace() || !t.lend() || !s.nexus.TryExecute(&t.cmd) {
 			if t.keepData() {
 				s.schedule(t)
 				return
@@ -70,7 +70,7 @@ func (s *session) schedule(t *task) {
 		return
 	}
 	t.moveLocked(taskReady)
-	s.node.work.Add(&s.queue, t)
+	s.engine.work.Add(&s.queue, t)
 	s.mu.Unlock()
 }
 
@@ -104,13 +104,14 @@ func (s *session) answer(t *task) {
 // preemption is a PREEMPT AND ABORT, whose status is deferred.
 type preemption struct {
 	deferred
+	sess *session
 	task *task
 }
 
 // respond implements [responder].
 func (p *preemption) respond() {
 	c := p.task.conn
-	p.task.sess.answer(p.task)
+	p.sess.answer(p.task)
 	c.out.Flush()
 }
 
@@ -118,10 +119,10 @@ func (p *preemption) respond() {
 // preempted, on its logical unit. Its own status is told when those running
 // have stopped (SPC-4 5.13.11.2.6): nothing that they still write comes after it.
 func (s *session) abortPreempted(t *task) {
-	p := &preemption{task: t}
+	p := &preemption{sess: s, task: t}
 	p.begin(p)
 	unit, _ := t.cmd.LUN.Number()
-	for _, o := range s.node.sessionList() {
+	for _, o := range s.table.sessionList() {
 		if o.target == nil || o.target.Device != s.target.Device || !slices.Contains(t.cmd.Preempted, o.nexusID()) {
 			continue
 		}

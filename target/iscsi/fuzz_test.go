@@ -100,8 +100,8 @@ func (b *fuzzed) open(t *testing.T, r *feed) *conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newConn(b.node, sock, 1)
-	c.in.Init((*reader)(c), r, c.pool)
+	c := b.node.newConn(sock, 1)
+	c.in.Init(&reader{c, b.node}, r, c.pool)
 	c.agree(login.Agreed{SendLimit: login.DefaultSegment, ReceiveLimit: login.DefaultSegment})
 	if err := b.node.addConn(c); err != nil {
 		t.Fatal(err)
@@ -218,7 +218,7 @@ func FuzzStream(f *testing.F) {
 	f.Fuzz(func(t *testing.T, where uint8, records []byte) {
 		p := &list[int(where)%len(list)]
 		c := b.open(t, &feed{parts: [2][]byte{p.before, p.stream(records)}, end: io.EOF})
-		c.run()
+		b.node.run(c)
 		for _, s := range b.node.sessionList() {
 			<-s.gone
 		}
@@ -243,7 +243,7 @@ func FuzzFreeze(f *testing.F) {
 		c := b.open(t, r)
 		defer func() {
 			r.end = io.EOF
-			c.run()
+			b.node.run(c)
 		}()
 		if err := c.serve(); err != errFrozen {
 			c.close(err)

@@ -87,7 +87,7 @@ const slowestLink = 128 << 10
 // data is of use to nobody else meanwhile. It is late if the time is over, and the session does not
 // send data for other tasks so busily that this one can't have had its turn.
 func (s *session) checkR2Ts(now time.Time) {
-	limit := s.node.opt.Limits.R2TTimeout
+	limit := s.engine.opt.Limits.R2TTimeout
 	var late *task
 	s.mu.Lock()
 	for _, t := range s.tasks {
@@ -113,7 +113,7 @@ func (s *session) checkR2Ts(now time.Time) {
 
 // expireDiscovery ends discovery sessions that have had their time.
 func (s *session) expireDiscovery(now time.Time) {
-	if limit := s.node.opt.Limits.DiscoveryTimeout; s.target == nil && now.Sub(s.born.Time()) > limit {
+	if limit := s.engine.opt.Limits.DiscoveryTimeout; s.target == nil && now.Sub(s.born.Time()) > limit {
 		s.end(fmt.Errorf("a discovery session ends after %v", limit))
 	}
 }

@@ -16,139 +16,142 @@ import (
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
-// loginNode answers what the login of a connection asks; it is a [login.Node].
-type loginNode struct{ c *conn }
-
-func (n loginNode) Group() uint16 { return n.c.group }
-
-func (n loginNode) Address() netip.Addr { return n.c.remote.Addr() }
-
-func (n loginNode) Random() io.Reader { return n.c.node.sys.random }
-
-func (n loginNode) Discovery() Auth {
-	n.c.node.mu.Lock()
-	defer n.c.node.mu.Unlock()
-	return n.c.node.auth
+// loginPhase is a connection in its login. It is the [login.Node] that the login asks.
+type loginPhase struct {
+	*conn
+	node *Node
 }
 
-func (n loginNode) Target(name string) *login.Target {
-	t := n.c.node.target(name)
-	if t == nil || !t.reachedThrough(n.c.group) {
+func (p loginPhase) Group() uint16 { return p.group }
+
+func (p loginPhase) Address() netip.Addr { return p.remote.Addr() }
+
+func (p loginPhase) Random() io.Reader { return p.node.sys.random }
+
+func (p loginPhase) Discovery() Auth {
+	p.node.mu.Lock()
+	defer p.node.mu.Unlock()
+	return p.node.auth
+}
+
+func (p loginPhase) Target(name string) *login.Target {
+	t := p.node.target(name)
+	if t == nil || !t.reachedThrough(p.group) {
 		return nil
 	}
 	return &login.Target{Alias: t.Alias, Auth: t.Auth, Limits: t.Limits.WithDefaults(), Offline: t.Offline}
 }
 
-func (n loginNode) Admit(target string, p Peer) error {
-	t := n.c.node.target(target)
+func (p loginPhase) Admit(target string, peer Peer) error {
+	t := p.node.target(target)
 	if t == nil {
 		return login.ErrNoTarget
 	}
-	if ok, reason := t.allows(p); !ok {
+	if ok, reason := t.allows(peer); !ok {
 		return login.Errorf(pdu.AuthorizationFailure, "%s", reason)
 	}
-	n.c.node.mu.Lock()
-	defer n.c.node.mu.Unlock()
-	return n.c.node.rejections.refusal(t.Name, p.Initiator)
+	p.node.mu.Lock()
+	defer p.node.mu.Unlock()
+	return p.node.rejections.refusal(t.Name, peer.Initiator)
 }
 
-func (n loginNode) Joins(tsih uint16, target, initiator string, isid pdu.ISID) bool {
-	s := n.c.node.session(tsih)
-	return s != nil && s.target == n.c.node.target(target) && s.initiator == initiator && s.isid == isid && s.group == n.c.group
+func (p loginPhase) Joins(tsih uint16, target, initiator string, isid pdu.ISID) bool {
+	s := p.node.session(tsih)
+	return s != nil && s.target == p.node.target(target) && s.initiator == initiator && s.isid == isid && s.group == p.group
 }
 
-// handleLogin handles one login request. An error ends the connection, after
+// handle handles one login request. An error ends the connection, after
 // the initiator has been told.
-func (c *conn) handleLogin(h *pdu.BHS, data []byte) error {
+func (p loginPhase) handle(h *pdu.BHS, data []byte) error {
 	var req pdu.LoginRequest
 	req.Decode(h)
-	l := c.login
+	l := p.login
 	if l.Requests == 0 {
-		c.out.StartStatSN(req.ExpStatSN)
+		p.out.StartStatSN(req.ExpStatSN)
 	}
-	if !c.memory.Admit(int64(len(data))) {
-		return c.refuseText(h)
+	if !p.memory.Admit(int64(len(data))) {
+		return p.refuseText(h)
 	}
-	c.loginHeld += int64(len(data))
-	a, err := l.Step(loginNode{c}, &req, data)
+	p.loginHeld += int64(len(data))
+	a, err := l.Step(p, &req, data)
 	if err == nil && a.Complete {
-		err = c.enter(&req, &a)
+		err = p.enter(&req, &a)
 	}
 	switch {
 	case err == nil:
-		b := c.pool.Get(len(a.Text))
+		b := p.pool.Get(len(a.Text))
 		copy(b.B, a.Text)
-		c.out.SendData(header(&a.Response), true, b)
+		p.out.SendData(header(&a.Response), true, b)
 		if a.Complete {
-			c.fullFeature()
+			p.fullFeature()
 		}
 		return nil
 	case errors.Is(err, errFrozen):
 		return err
 	}
-	c.refuseLogin(err, &req)
+	p.refuse(err, &req)
 	if l.Initiator != "" {
 		return fmt.Errorf("initiator %q, target %q: %w", l.Initiator, l.TargetName, err)
 	}
 	return err
 }
 
-// refuseLogin queues a login response with a status other than success.
-func (c *conn) refuseLogin(err error, req *pdu.LoginRequest) {
-	p := login.Refusal(err, req)
-	c.out.Send(header(&p), true)
+// refuse queues a login response with a status other than success.
+func (p loginPhase) refuse(err error, req *pdu.LoginRequest) {
+	response := login.Refusal(err, req)
+	p.out.Send(header(&response), true)
 }
 
 // enter opens the session, or joins it, and tells the initiator its numbers.
-func (c *conn) enter(req *pdu.LoginRequest, a *login.Answer) error {
-	open := c.openSession
+func (p loginPhase) enter(req *pdu.LoginRequest, a *login.Answer) error {
+	open := p.openSession
 	if req.TSIH != 0 {
-		open = c.joinSession
+		open = p.joinSession
 	}
 	if err := open(req); err != nil {
 		return err
 	}
-	a.Response.TSIH = c.sess.tsih
-	a.Response.ExpCmdSN, a.Response.MaxCmdSN = c.sess.window.Numbers()
+	a.Response.TSIH = p.sess.tsih
+	a.Response.ExpCmdSN, a.Response.MaxCmdSN = p.sess.window.Numbers()
 	return nil
 }
 
 // fullFeature lets the connection enter full feature phase, behind the last login
 // response.
-func (c *conn) fullFeature() {
-	c.agree(c.login.Agreed())
-	c.login = nil
-	c.chargeSession()
-	c.node.mu.Lock()
-	c.node.endLoginLocked(c) // from here on no other login takes its place
-	c.node.mu.Unlock()
-	c.move(connFull)
-	_ = c.node.sys.bound(c.sock) // fails if the connection is gone, as the next read says
-	c.sess.join(c)
-	c.node.log.Info("logged in", "initiator", c.sess.initiator, "remote", c.remote.String(),
-		"target", c.sess.targetName(), "tsih", c.sess.tsih, "cid", c.cid)
+func (p loginPhase) fullFeature() {
+	p.agree(p.login.Agreed())
+	p.login = nil
+	p.chargeSession()
+	p.node.mu.Lock()
+	p.node.endLoginLocked(p.conn) // from here on no other login takes its place
+	p.node.mu.Unlock()
+	p.move(connFull)
+	_ = p.node.sys.bound(p.sock) // fails if the connection is gone, as the next read says
+	p.sess.join(&p.transport)
+	p.node.log.Info("logged in", "initiator", p.sess.initiator, "remote", p.remote.String(),
+		"target", p.sess.targetName(), "tsih", p.sess.tsih, "cid", p.cid)
 }
 
 // openSession opens a new session. One that exists between the same initiator
 // port and target portal group ends first (RFC 7143 6.3.5), unless it is
 // another account's: names and ISIDs are claims, and it would be anybody's to end.
-func (c *conn) openSession(req *pdu.LoginRequest) error {
-	l, s := c.login, newSession(c.node)
+func (p loginPhase) openSession(req *pdu.LoginRequest) error {
+	l, s := p.login, newSession(&p.node.engine, p.node)
 	if !l.Discovery {
-		if s.target = c.node.target(l.TargetName); s.target == nil {
+		if s.target = p.node.target(l.TargetName); s.target == nil {
 			return login.ErrNoTarget
 		}
 	}
-	s.initiator, s.alias, s.isid, s.group = l.Initiator, l.Alias, req.ISID, c.group
-	s.params, s.account, s.address = l.Negotiation.Params, string(l.Account), c.remote.Addr()
+	s.initiator, s.alias, s.isid, s.group = l.Initiator, l.Alias, req.ISID, p.group
+	s.params, s.account, s.address = l.Negotiation.Params, string(l.Account), p.remote.Addr()
 	s.window.Start(req.CmdSN)
-	if err := c.node.enterSession(s); err != nil {
+	if err := p.node.enterSession(s); err != nil {
 		return err
 	}
 	var nexus *scsi.Nexus
 	if s.target != nil {
 		nexus = s.target.Device.Open(s.nexusID(), s.target.masked(s.peer())...)
-		if opened := c.node.opt.Opened; opened != nil {
+		if opened := p.node.opt.Opened; opened != nil {
 			opened(s.info()) // the session is opening still: nobody joins it, and it can't end
 		}
 	}
@@ -162,7 +165,7 @@ func (c *conn) openSession(req *pdu.LoginRequest) error {
 		s.finish()
 		return login.Errorf(pdu.ServiceUnavailable, "the session was ended while it was opened")
 	}
-	c.sess, c.cid = s, req.CID
+	p.sess, p.cid = s, req.CID
 	return nil
 }
 
@@ -194,13 +197,13 @@ func (n *Node) enterSession(s *session) error {
 
 // joinSession adds a connection to a session. One with the same CID ends
 // first (RFC 7143 6.3.4).
-func (c *conn) joinSession(req *pdu.LoginRequest) error {
-	l, s := c.login, c.node.session(req.TSIH)
-	if s == nil || !(loginNode{c}).Joins(req.TSIH, l.TargetName, l.Initiator, req.ISID) {
+func (p loginPhase) joinSession(req *pdu.LoginRequest) error {
+	l, s := p.login, p.node.session(req.TSIH)
+	if s == nil || !p.Joins(req.TSIH, l.TargetName, l.Initiator, req.ISID) {
 		return login.NoSession(req.TSIH)
 	}
 	if s.apart != nil { // what its other connections have begun comes first
-		if err := c.node.await(s.apart.done); err != nil {
+		if err := p.node.await(s.apart.done); err != nil {
 			return err
 		}
 	}
@@ -219,11 +222,11 @@ func (c *conn) joinSession(req *pdu.LoginRequest) error {
 		return login.Errorf(pdu.TooManyConnections, "the session has %d connections, its limit", n)
 	case old != nil:
 		old.close(errReplaced)
-		if err := c.node.await(old.done); err != nil {
+		if err := p.node.await(old.done); err != nil {
 			return err
 		}
 	}
-	c.sess, c.cid = s, req.CID
+	p.sess, p.cid = s, req.CID
 	return nil
 }
 
@@ -250,9 +253,8 @@ func (n *Node) await(done <-chan struct{}) error {
 }
 
 // Prove waits until a proof of an account may be looked at.
-func (n loginNode) Prove(account string) error {
-	c := n.c
-	d := c.node.guesses.Delay(time.Now(), c.origin(), account)
+func (p loginPhase) Prove(account string) error {
+	d := p.node.guesses.Delay(time.Now(), p.origin(), account)
 	if d == 0 {
 		return nil
 	}
@@ -261,20 +263,26 @@ func (n loginNode) Prove(account string) error {
 	select {
 	case <-timer.C:
 		return nil
-	case <-c.closing:
-		return c.ended
-	case <-c.node.freeze.freezing():
+	case <-p.closing:
+		return p.ended
+	case <-p.node.freeze.freezing():
 		return errFrozen
 	}
 }
 
 // Proved counts proofs that have failed. The log has the first delay; what fails after it is of
 // no further interest.
-func (n loginNode) Proved(account string, ok bool) {
-	c := n.c
-	begins, again := c.node.guesses.Proved(time.Now(), c.origin(), account, ok)
-	c.quiet = again
+func (p loginPhase) Proved(account string, ok bool) {
+	begins, again := p.node.guesses.Proved(time.Now(), p.origin(), account, ok)
+	p.quiet = again
 	if begins {
-		c.node.log.Warn("authentication fails again and again and is delayed from now on", "remote", c.remote.String(), "account", iscsiname.Printable(account, guess.MaxAccountLen))
+		p.node.log.Warn("authentication fails again and again and is delayed from now on", "remote", p.remote.String(), "account", iscsiname.Printable(account, guess.MaxAccountLen))
 	}
+}
+
+// refuseText answers a login request for whose text there is no memory.
+func (p loginPhase) refuseText(h *pdu.BHS) error {
+	err := login.Errorf(pdu.OutOfResources, "no memory for %d bytes of text", h.DataSegmentLength())
+	p.refuse(err, nil)
+	return err
 }

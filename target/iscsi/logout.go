@@ -11,32 +11,32 @@ const logoutRequestSeconds = 5
 // handleLogout handles a Logout Request (RFC 7143 11.14). The response goes
 // out when the tasks that it ends have stopped running and, for a session,
 // after its reservations are released.
-func (c *conn) handleLogout(h *pdu.BHS) error {
+func (s *session) handleLogout(c *transport, h *pdu.BHS) {
 	var req pdu.LogoutRequest
 	req.Decode(h)
 	switch {
 	case req.Reason == pdu.RemoveForRecovery:
-		c.respondLogout(pdu.LogoutNoRecovery, req.InitiatorTaskTag) // RFC 7143 11.15.1: needs ErrorRecoveryLevel 2
+		s.respondLogout(c, pdu.LogoutNoRecovery, req.InitiatorTaskTag) // RFC 7143 11.15.1: needs ErrorRecoveryLevel 2
 	case req.Reason == pdu.CloseConnection:
-		c.logoutConnection(&req)
+		s.logoutConnection(c, &req)
 	case req.Reason == pdu.CloseSession:
-		c.logoutSession(&req)
+		s.logoutSession(c, &req)
 	default:
 		c.reject(pdu.ProtocolError, h)
 	}
-	return nil
 }
 
 // logout is a Logout Request whose response is deferred.
 type logout struct {
 	deferred
-	conn *conn  // that the response goes out on
-	tag  uint32 // InitiatorTaskTag of the request
-	ends *conn  // that logs out; nil for the session
+	sess *session
+	conn *transport // that the response goes out on
+	tag  uint32     // InitiatorTaskTag of the request
+	ends *transport // that logs out; nil for the session
 }
 
-func newLogout(c *conn, req *pdu.LogoutRequest, ends *conn) *logout {
-	l := &logout{conn: c, tag: req.InitiatorTaskTag, ends: ends}
+func newLogout(s *session, c *transport, req *pdu.LogoutRequest, ends *transport) *logout {
+	l := &logout{sess: s, conn: c, tag: req.InitiatorTaskTag, ends: ends}
 	l.begin(l)
 	return l
 }
@@ -44,10 +44,10 @@ func newLogout(c *conn, req *pdu.LogoutRequest, ends *conn) *logout {
 // respond implements [responder].
 func (l *logout) respond() {
 	c := l.conn
-	if l.ends == nil && c.sess.nexus != nil {
-		c.sess.nexus.Close()
+	if l.ends == nil && l.sess.nexus != nil {
+		l.sess.nexus.Close()
 	}
-	c.respondLogout(pdu.LogoutSuccess, l.tag)
+	l.sess.respondLogout(c, pdu.LogoutSuccess, l.tag)
 	if l.ends == nil || l.ends == c {
 		c.out.Finish()
 	}
@@ -57,16 +57,16 @@ func (l *logout) respond() {
 	}
 }
 
-func (c *conn) respondLogout(code uint8, tag uint32) {
+func (s *session) respondLogout(c *transport, code uint8, tag uint32) {
 	c.out.Send(header(&pdu.LogoutResponse{
 		Response: code, InitiatorTaskTag: tag,
-		Time2Wait: c.sess.params.DefaultTime2Wait, Time2Retain: 0,
+		Time2Wait: s.params.DefaultTime2Wait, Time2Retain: 0,
 	}), true)
 }
 
 // logoutSession ends the session at its initiator's wish.
-func (c *conn) logoutSession(req *pdu.LogoutRequest) {
-	s, l := c.sess, newLogout(c, req, nil)
+func (s *session) logoutSession(c *transport, req *pdu.LogoutRequest) {
+	l := newLogout(s, c, req, nil)
 	s.mu.Lock()
 	s.moveLocked(sessionEnding)
 	conns := s.connsLocked()
@@ -82,21 +82,20 @@ func (c *conn) logoutSession(req *pdu.LogoutRequest) {
 }
 
 // logoutConnection ends one connection of the session.
-func (c *conn) logoutConnection(req *pdu.LogoutRequest) {
-	s := c.sess
+func (s *session) logoutConnection(c *transport, req *pdu.LogoutRequest) {
 	s.mu.Lock()
 	o := s.conns[req.CID]
 	last := o != nil && len(s.conns) == 1
 	s.mu.Unlock()
 	switch {
 	case o == nil:
-		c.respondLogout(pdu.LogoutCIDNotFound, req.InitiatorTaskTag)
+		s.respondLogout(c, pdu.LogoutCIDNotFound, req.InitiatorTaskTag)
 		return
 	case last:
-		c.logoutSession(req)
+		s.logoutSession(c, req)
 		return
 	}
-	l := newLogout(c, req, o)
+	l := newLogout(s, c, req, o)
 	o.move(connLeaving)
 	s.mu.Lock()
 	s.abortLocked(func(t *task) bool { return t.conn == o }, &l.deferred)

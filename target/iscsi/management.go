@@ -19,10 +19,12 @@ const coldResetDelay = 200 * time.Millisecond
 // management is a Task Management Function Request, whose response is deferred.
 type management struct {
 	deferred
-	conn *conn  // that the response goes out on
-	tag  uint32 // InitiatorTaskTag of the request
-	code uint8  // of the response
-	cold bool   // the sessions of the target end afterwards
+	node *Node
+	sess *session
+	conn *transport // that the response goes out on
+	tag  uint32     // InitiatorTaskTag of the request
+	code uint8      // of the response
+	cold bool       // the sessions of the target end afterwards
 }
 
 // respond implements [responder].
@@ -31,41 +33,39 @@ func (m *management) respond() {
 	c.out.Send(header(&pdu.TaskManagementResponse{Response: m.code, InitiatorTaskTag: m.tag}), true)
 	c.out.FlushNow()
 	if m.cold {
-		c.sess.dropSessions()
+		m.dropSessions()
 	}
 }
 
 // handleTaskManagement carries out a task management function. The response to each
 // is deferred, also when there is nothing to wait for.
-func (c *conn) handleTaskManagement(h *pdu.BHS) error {
-	if c.sess.target == nil {
+func (n *Node) handleTaskManagement(s *session, c *transport, h *pdu.BHS) {
+	if s.target == nil {
 		c.reject(pdu.ProtocolError, h)
-		return nil
+		return
 	}
 	var req pdu.TaskManagementRequest
 	req.Decode(h)
-	m := &management{conn: c, tag: req.InitiatorTaskTag}
+	m := &management{node: n, sess: s, conn: c, tag: req.InitiatorTaskTag}
 	m.begin(m)
-	d := &m.deferred
 	switch req.Function {
 	case pdu.AbortTask:
-		m.code = c.sess.abortTask(&req, d)
+		m.code = s.abortTask(&req, &m.deferred)
 	case pdu.AbortTaskSet, pdu.ClearTaskSet:
 		// The Control mode page says TST=001b, one task set for each I_T
 		// nexus, so both mean the same tasks (SPC-4 7.5.7).
-		m.code = c.sess.abortTaskSet(&req, d)
+		m.code = s.abortTaskSet(&req, &m.deferred)
 	case pdu.LogicalUnitReset:
-		m.code = c.sess.resetUnit(&req, d)
+		m.code = m.resetUnit(&req)
 	case pdu.TargetWarmReset, pdu.TargetColdReset:
 		m.cold = req.Function == pdu.TargetColdReset
-		c.sess.resetTarget(&req, d)
+		m.resetTarget(&req)
 	case pdu.TaskReassign:
 		m.code = pdu.AllegianceReassignUnsupport
 	default:
 		m.code = pdu.FunctionNotSupported
 	}
 	m.release()
-	return nil
 }
 
 // abortTask is ABORT TASK (RFC 7143 11.5.1 and 11.5.5).
@@ -83,9 +83,8 @@ func (s *session) abortTask(req *pdu.TaskManagementRequest, d *deferred) uint8 {
 		s.mu.Unlock()
 		return pdu.TaskDoesNotExist
 	}
-	s.window.Skip(req.RefCmdSN)
+	s.window.Skip(req.RefCmdSN) // whose turn may come at once
 	s.mu.Unlock()
-	s.runWaiting()
 	return pdu.FunctionComplete
 }
 
@@ -109,80 +108,77 @@ func (s *session) abort(req *pdu.TaskManagementRequest, match func(*task) bool, 
 }
 
 // resetUnit is LOGICAL UNIT RESET: it aborts the tasks of every session.
-func (s *session) resetUnit(req *pdu.TaskManagementRequest, d *deferred) uint8 {
+func (m *management) resetUnit(req *pdu.TaskManagementRequest) uint8 {
+	s := m.sess
 	n, ok := scsi.LUN(req.LUN).Number()
 	if !ok || !s.nexus.Sees(n) {
 		return pdu.LUNDoesNotExist
 	}
-	s.abortEverywhere(req, func(t *task) bool { return sameUnit(t, n) }, d)
+	m.abortIn(req, m.node.sessionList(), func(t *task) bool { return sameUnit(t, n) })
 	s.target.Device.LogicalUnitReset(scsi.LUN(req.LUN), s.nexus)
 	return pdu.FunctionComplete
 }
 
 // resetTarget is TARGET WARM RESET, and what TARGET COLD RESET has in common
 // with it.
-func (s *session) resetTarget(req *pdu.TaskManagementRequest, d *deferred) {
-	cold := req.Function == pdu.TargetColdReset
-	if !s.resets().own(cold) {
-		s.abortEverywhere(req, s.mayReset, d)
-		s.target.Device.TargetReset(s.nexus, cold)
+func (m *management) resetTarget(req *pdu.TaskManagementRequest) {
+	s := m.sess
+	if !m.resets().own(m.cold) {
+		m.abortIn(req, m.node.sessionList(), m.mayReset)
+		s.target.Device.TargetReset(s.nexus, m.cold)
 		return
 	}
-	s.abortIn(req, s.sameInitiator(), s.mayReset, d)
-	s.target.Device.ResetNexuses(s.nexus, cold, func(id scsi.NexusID) bool { return id.Initiator == s.initiator })
+	m.abortIn(req, m.sameInitiator(), m.mayReset)
+	s.target.Device.ResetNexuses(s.nexus, m.cold, func(id scsi.NexusID) bool { return id.Initiator == s.initiator })
 }
 
 // resets is what the target says of resets now, if it is served still.
-func (s *session) resets() ResetScope {
-	return cmp.Or(s.node.target(s.target.Name), s.target).Resets
+func (m *management) resets() ResetScope {
+	return cmp.Or(m.node.target(m.sess.target.Name), m.sess.target).Resets
 }
 
 // sameInitiator returns the sessions of the session's initiator with its target. One of
 // another account has the same name by chance or on purpose, and is not among them.
-func (s *session) sameInitiator() []*session {
-	return slices.DeleteFunc(s.node.sessionList(), func(o *session) bool {
+func (m *management) sameInitiator() []*session {
+	s := m.sess
+	return slices.DeleteFunc(m.node.sessionList(), func(o *session) bool {
 		return o.target == nil || o.target.Device != s.target.Device || o.initiator != s.initiator || o.account != s.account
 	})
 }
 
 // mayReset reports whether a reset of the target that this session asks for
 // concerns a task: what it can't see it can't disturb.
-func (s *session) mayReset(t *task) bool {
+func (m *management) mayReset(t *task) bool {
 	u, ok := scsi.LUN(t.req.LUN).Number()
-	return t.conn.sess == s || ok && s.nexus.Sees(u)
+	return t.terms == &m.sess.terms || ok && m.sess.nexus.Sees(u)
 }
 
-// abortEverywhere aborts tasks of all sessions with the target. Those of
+// abortIn aborts tasks of those of the sessions that are with the target. Those of
 // other sessions count as older than the request wherever they are.
-func (s *session) abortEverywhere(req *pdu.TaskManagementRequest, match func(*task) bool, d *deferred) {
-	s.abortIn(req, s.node.sessionList(), match, d)
-}
-
-// abortIn is abortEverywhere in those of the sessions that are with the target.
-func (s *session) abortIn(req *pdu.TaskManagementRequest, sessions []*session, match func(*task) bool, d *deferred) {
+func (m *management) abortIn(req *pdu.TaskManagementRequest, sessions []*session, match func(*task) bool) {
 	for _, o := range sessions {
 		switch {
-		case o == s:
-			o.abort(req, match, d)
-		case o.target != nil && o.target.Device == s.target.Device:
-			o.abortForOthers(match, d)
+		case o == m.sess:
+			o.abort(req, match, &m.deferred)
+		case o.target != nil && o.target.Device == m.sess.target.Device:
+			o.abortForOthers(match, &m.deferred)
 		}
 	}
 }
 
 // dropSessions ends the sessions that a TARGET COLD RESET of this one concerns, after a
 // while. It returns at once.
-func (s *session) dropSessions() {
-	sessions := s.node.sessionList()
-	if s.resets().own(true) {
-		sessions = s.sameInitiator()
+func (m *management) dropSessions() {
+	sessions := m.node.sessionList()
+	if m.resets().own(true) {
+		sessions = m.sameInitiator()
 	}
 	for _, o := range sessions {
 		o.mu.Lock()
-		o.resetting = o.resetting || o.target != nil && o.target.Device == s.target.Device
+		o.resetting = o.resetting || o.target != nil && o.target.Device == m.sess.target.Device
 		o.mu.Unlock()
 	}
-	s.node.endReset()
+	m.node.endReset()
 }
 
 // endReset ends the sessions whose target was reset, after coldResetDelay.

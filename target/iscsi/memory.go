@@ -5,85 +5,67 @@ package iscsi
 import (
 	"slices"
 	"sync/atomic"
-	"unsafe"
 
 	"github.com/gotgtd/gotgtd/internal/ranked"
-)
-
-// What a command and another request cost while they are there, in bytes, besides their data.
-const (
-	taskCost    = int64(unsafe.Sizeof(task{}) + unsafe.Sizeof(request{}))
-	requestCost = int64(unsafe.Sizeof(request{}))
+	"github.com/gotgtd/gotgtd/target/account"
 )
 
 // memoryQueue has the sessions with tasks that wait for memory: writes before their first
 // R2T, reads before they run. Whatever frees memory wakes the goroutine that serves it
 // (package account), and each session's tasks have their turn by then.
 type memoryQueue struct {
+	memory  *account.Process
 	waiting atomic.Int32 // tasks
 
 	mu   ranked.Mutex // protects ring
-	ring []*session   // each once, in the order of their turns
+	ring []borrower   // each once, in the order of their turns
 }
 
-// awaitMemoryLocked lets a task wait. The caller holds the session's mutex.
-func (s *session) awaitMemoryLocked(t *task) {
-	q := &s.node.wait
-	t.memoryWait = true
-	q.waiting.Add(1)
-	s.starved = append(s.starved, t)
-	s.memory.Await(true)
-	if len(s.starved) == 1 {
-		q.add(s)
-	}
-	s.node.memory.Retry() // something may have been given back in between
+// A borrower has tasks that wait for memory: a session.
+type borrower interface {
+	// serveMemory gives memory to the tasks in their order, until there is one that may have none:
+	// then it waits again, for as many bytes as are returned.
+	serveMemory() (need int64)
 }
 
-// forgetWaitLocked ends the wait of a task.
-func (s *session) forgetWaitLocked(t *task) {
-	if i := slices.Index(s.starved, t); i >= 0 {
-		s.starved = slices.Delete(s.starved, i, i+1)
-	}
-	t.memoryWait = false
-	s.memory.Await(len(s.starved) > 0)
-	s.node.wait.waiting.Add(-1)
+func (q *memoryQueue) init(memory *account.Process, rank ranked.Rank) {
+	q.memory = memory
+	q.mu.SetRank(rank)
 }
 
-func (q *memoryQueue) add(s *session) {
+func (q *memoryQueue) add(b borrower) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !slices.Contains(q.ring, s) {
-		q.ring = append(q.ring, s)
+	if !slices.Contains(q.ring, b) {
+		q.ring = append(q.ring, b)
 	}
 }
 
-// lendMemory is a goroutine of the Node: it serves the tasks that wait for memory.
-func (n *Node) lendMemory() {
-	defer n.wg.Done()
+// run serves the tasks that wait, until stop closes, and while nothing is frozen.
+func (q *memoryQueue) run(stop <-chan struct{}, f *freezer) {
 	for {
 		select {
-		case <-n.stop:
+		case <-stop:
 			return
-		case <-n.memory.Freed():
-			n.freeze.outside(n.serveMemory)
+		case <-q.memory.Freed():
+			f.outside(q.serve)
 		}
 	}
 }
 
-// serveMemory gives memory to the tasks that wait, as far as their sessions may have it.
-func (n *Node) serveMemory() {
-	q := &n.wait
+// serve gives memory to the tasks that wait, as far as their sessions may have it.
+func (q *memoryQueue) serve() {
 	if q.waiting.Load() == 0 {
 		return
 	}
-	wanted := n.memory.Await()
+	wanted := q.memory.Await()
 	q.mu.Lock()
 	ring := q.ring
 	q.ring = nil
 	q.mu.Unlock()
 	var least int64
-	for _, s := range ring {
-		if need := s.serveMemory(); need > 0 && (least == 0 || need < least) {
+	for _, b := range ring {
+		if need := b.serveMemory(); need > 0 && (least == 0 || need < least) {
 			least = need
 		}
 	}

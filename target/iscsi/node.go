@@ -16,7 +16,6 @@ package iscsi
 
 import (
 	"errors"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,29 +23,18 @@ import (
 	"sync/atomic"
 
 	"github.com/gotgtd/gotgtd/internal/ranked"
-	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/guess"
-	"github.com/gotgtd/gotgtd/target/iscsi/schedule"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
-	"github.com/gotgtd/gotgtd/target/mem"
 )
 
 // A Node serves the targets of one daemon.
 type Node struct {
-	opt    Options
-	log    *slog.Logger
-	memory *account.Process // what initiators have
-	pool   mem.Pool         // lends to the Pools of connections and sessions, which have accounts
-	work   schedule.Scheduler[*task]
-	wait   memoryQueue
+	engine
 
 	guesses guess.Failures
-	sys     system
 	seats   *socket.Seats
 
 	leaveSeats func() // gives them back
-
-	tasks sync.Pool // of *task
 
 	mu       ranked.Mutex // protects the fields below
 	targets  map[string]*Target
@@ -62,20 +50,11 @@ type Node struct {
 
 	rejections rejections
 
-	freeze   freezer
 	wg       sync.WaitGroup // connections, the liveness loop
 	stop     chan struct{}
 	stopOnce sync.Once
 	beats    atomic.Uint64 // rounds of the liveness loop
 }
-
-// The order in which mutexes are taken.
-const (
-	rankSession ranked.Rank = iota + 1
-	rankNode
-	rankQueue // of tasks that wait for a worker, or for memory
-	rankOutput
-)
 
 // SetTargets replaces the targets, portal groups and discovery
 // authentication. Sessions keep running: it is for the caller to end those

@@ -9,18 +9,18 @@ import (
 
 // handleNOPOut answers a NOP-Out (RFC 7143 11.18), unless it is itself the
 // answer to a NOP-In of ours.
-func (c *conn) handleNOPOut(h *pdu.BHS, data []byte) error {
+func (c *transport) handleNOPOut(h *pdu.BHS, data []byte) {
 	var req pdu.NOPOut
 	req.Decode(h)
 	if req.InitiatorTaskTag == pdu.ReservedTag {
-		return nil
+		return
 	}
 	data = data[:min(len(data), c.agreed.SendLimit)]
 	var b *mem.Buffer
 	if len(data) > 0 {
 		if b = c.pool.TryGet(len(data)); b == nil {
 			c.reject(pdu.LongOperationReject, h)
-			return nil
+			return
 		}
 		copy(b.B, data)
 	}
@@ -28,5 +28,4 @@ func (c *conn) handleNOPOut(h *pdu.BHS, data []byte) error {
 		DataLength: uint32(len(data)), LUN: req.LUN,
 		InitiatorTaskTag: req.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag,
 	}), true, b)
-	return nil
 }

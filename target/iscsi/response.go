@@ -19,7 +19,7 @@ func (t *task) Size() int {
 }
 
 // Release implements [stream.Source].
-func (t *task) Release() { t.release(t.sess.node) }
+func (t *task) Release() { t.release() }
 
 // Next implements [stream.Source].
 func (t *task) Next(h *pdu.BHS) (data []byte, status, last bool) {
@@ -33,7 +33,7 @@ func (t *task) Next(h *pdu.BHS) (data []byte, status, last bool) {
 // nextDataIn makes the task's next Data-In PDU. It reports true when that carries
 // the status too (RFC 7143 11.7.3: only for status GOOD here).
 func (t *task) nextDataIn(h *pdu.BHS) (data []byte, status bool) {
-	total, maxBurst := t.Size(), int(t.sess.params.MaxBurstLength)
+	total, maxBurst := t.Size(), int(t.terms.params.MaxBurstLength)
 	burstEnd := min((t.inSent/maxBurst+1)*maxBurst, total)
 	n := min(burstEnd-t.inSent, t.conn.agreed.SendLimit)
 	p := pdu.DataIn{

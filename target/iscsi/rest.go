@@ -117,16 +117,17 @@ func (s *session) writeRest(w io.Writer) error {
 		}
 	}
 	for _, c := range s.conns {
-		if err := c.writeRest(w); err != nil {
+		if err := s.writeStreams(w, c); err != nil {
 			return err
 		}
 	}
 	return s.writeFrame(w, frame{Kind: frameEnd}, nil)
 }
 
-func (c *conn) writeRest(w io.Writer) error {
+// writeStreams writes what a connection has read and not written.
+func (s *session) writeStreams(w io.Writer, c *transport) error {
 	for part := range slices.Chunk(c.in.Bytes(), framePiece) {
-		if err := c.sess.writeFrame(w, frame{Kind: frameIn, CID: c.cid}, part); err != nil {
+		if err := s.writeFrame(w, frame{Kind: frameIn, CID: c.cid}, part); err != nil {
 			return err
 		}
 	}
@@ -135,7 +136,7 @@ func (c *conn) writeRest(w io.Writer) error {
 	err := c.out.Drain(func(p []byte) error {
 		for part := range slices.Chunk(p, framePiece) {
 			if len(scratch)+len(part) > framePiece {
-				if err := c.sess.writeFrame(w, out, scratch); err != nil {
+				if err := s.writeFrame(w, out, scratch); err != nil {
 					return err
 				}
 				scratch = scratch[:0]
@@ -148,7 +149,7 @@ func (c *conn) writeRest(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return c.sess.writeFrame(w, out, scratch)
+	return s.writeFrame(w, out, scratch)
 }
 
 // writeFrame writes data, unless it is none, and forgets it.
@@ -206,7 +207,7 @@ func (n *Node) followFrame(r *bufio.Reader) error {
 	}
 	if f.Kind == frameEnd {
 		delete(n.apart, f.TSIH)
-		return s.goOn()
+		return n.goOn(s)
 	}
 	data := make([]byte, f.Length)
 	if _, err := io.ReadFull(r, data); err != nil {
@@ -252,7 +253,7 @@ func (a *apart) take(s *session, f *frame, data []byte) bool {
 }
 
 // goOn lets a session run whose data has come.
-func (s *session) goOn() error {
+func (n *Node) goOn(s *session) error {
 	s.mu.Lock()
 	err := s.restoreTasks(&s.apart.state)
 	s.mu.Unlock()
@@ -261,7 +262,7 @@ func (s *session) goOn() error {
 			c.close(err)
 		}
 	} else {
-		s.node.revive(s)
+		n.revive(s)
 	}
 	s.release()
 	return err

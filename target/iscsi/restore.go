@@ -87,7 +87,7 @@ func stampOf(s boottime.Stamp, wall int64) boottime.Stamp {
 }
 
 func (n *Node) restoreSession(st *SessionState, target func(string) *Target) error {
-	s := newSession(n)
+	s := newSession(&n.engine, n)
 	s.initiator, s.alias, s.isid, s.tsih, s.group = st.Initiator, iscsiname.Printable(st.Alias, pdu.MaxValueLen), st.ISID, st.TSIH, st.Group
 	s.params, s.born, s.account = st.Params, stampOf(st.StartedStamp, st.Started), string(st.Account)
 	s.started = time.Unix(0, st.Started)
@@ -134,7 +134,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 	if err != nil {
 		return fmt.Errorf("iscsi: %w", err)
 	}
-	c := newConn(n, sock, st.Group)
+	c := n.newConn(sock, st.Group)
 	c.born, c.cid = stampOf(st.BornStamp, st.Born), st.CID
 	c.agree(login.Agreed{HeaderDigest: st.HeaderDigest, DataDigest: st.DataDigest, SendLimit: st.SendLimit, ReceiveLimit: st.ReceiveLimit})
 	c.heard.Store(st.Heard)
@@ -144,7 +144,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 	}
 	if st.TSIH == 0 {
 		c.in.Preload(st.In)
-		return c.restoreLogin(st)
+		return n.restoreLogin(c, st)
 	}
 	if c.sess = n.sessions[st.TSIH]; c.sess == nil {
 		c.sock.Close()
@@ -161,7 +161,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 	if st.LoggingOut {
 		c.move(connLeaving)
 	}
-	c.sess.conns[c.cid] = c
+	c.sess.conns[c.cid] = &c.transport
 	if !c.sess.address.IsValid() { // from a process that did not tell it
 		c.sess.address = c.remote.Addr()
 	}
@@ -171,15 +171,15 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 
 // restoreLogin goes on with a login. If its target is gone or closed to the
 // initiator by now, its next request is answered as the first would have been.
-func (c *conn) restoreLogin(st *ConnectionState) error {
+func (n *Node) restoreLogin(c *conn, st *ConnectionState) error {
 	if st.Login == nil {
 		c.sock.Close()
 		return fmt.Errorf("iscsi: no login state for the connection of %s", c.remote)
 	}
 	c.login = st.Login
 	c.out.Restore(bytes.Clone(st.Out))
-	c.node.enterLocked(c)
-	c.login.Resume(loginNode{c})
+	n.enterLocked(c)
+	c.login.Resume(loginPhase{c, n})
 	return nil
 }
 
@@ -241,7 +241,7 @@ func (s *session) restoreTask(st *TaskState) error {
 		return fmt.Errorf("iscsi: a task of %s has no connection, too many R2Ts, or a phase that does not move", s.initiator)
 	}
 	s.memory.Charge(taskCost)
-	t := s.node.newTask(c)
+	t := newTask(&s.terms, c)
 	t.req.Decode(&st.BHS)
 	t.phase, t.order, t.received, t.unsolicited, t.outSN = st.State, st.Order, st.Received, st.Unsolicited, st.OutSN
 	t.asked, t.r2tSN, t.broken, t.aborted = st.Asked, st.R2TSN, st.Broken, st.Aborted
@@ -260,7 +260,7 @@ func (s *session) restoreTask(st *TaskState) error {
 	s.restoreData(t)
 	switch t.phase {
 	case taskReady:
-		s.node.work.Add(&s.queue, t)
+		s.engine.work.Add(&s.queue, t)
 	case taskBlocked:
 		s.blocked = append(s.blocked, t)
 	}
@@ -321,7 +321,7 @@ func (n *Node) Start() {
 	n.goOnDismissing()
 	for _, c := range n.connList() {
 		n.wg.Add(1)
-		go c.run()
+		go n.run(c)
 	}
 	n.work.Resume()
 }

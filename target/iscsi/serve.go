@@ -10,8 +10,6 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/gotgtd/gotgtd/internal/limit"
-	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/guess"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 )
@@ -19,8 +17,6 @@ import (
 // NewNode returns a Node that serves nothing yet.
 func NewNode(o Options) *Node {
 	n := &Node{
-		opt:      o.withDefaults(),
-		sys:      realSystem,
 		targets:  make(map[string]*Target),
 		sessions: make(map[uint16]*session),
 		apart:    make(map[uint16]*session),
@@ -28,18 +24,16 @@ func NewNode(o Options) *Node {
 		origins:  make(map[netip.Prefix]int),
 		stop:     make(chan struct{}),
 	}
-	n.memory = account.New(n.opt.Limits.Memory, n.opt.Limits.Sessions+n.opt.Limits.DiscoverySessions+n.opt.Limits.Logins)
-	n.seats, n.leaveSeats = socket.SharedSeats()
-	n.log = limit.Logger(n.opt.Log) // all of its lines initiators can cause
-	n.tasks.New = func() any { return new(task) }
-	n.work.Init(n.opt.Workers, rankQueue, &n.freeze)
-	n.guesses.SetDelays(guess.Within(n.opt.Limits.LoginTimeout))
 	n.mu.SetRank(rankNode)
-	n.wait.mu.SetRank(rankQueue)
-	n.freeze.init(&n.mu)
+	n.engine.init(o, &n.mu)
+	n.seats, n.leaveSeats = socket.SharedSeats()
+	n.guesses.SetDelays(guess.Within(n.opt.Limits.LoginTimeout))
 	n.wg.Add(2)
 	go n.liveness()
-	go n.lendMemory()
+	go func() {
+		defer n.wg.Done()
+		n.wait.run(n.stop, &n.freeze)
+	}()
 	return n
 }
 
@@ -55,26 +49,33 @@ func (n *Node) Serve(nc *net.TCPConn, group uint16) error {
 		nc.Close()
 		return fmt.Errorf("iscsi: %w", err)
 	}
-	c := newConn(n, sock, group)
+	c := n.newConn(sock, group)
 	if err := n.addConn(c); err != nil {
 		c.closeAccount()
 		sock.Close()
 		return err
 	}
-	go c.run()
+	go n.run(c)
 	return nil
 }
 
+// newConn returns a connection that takes sock over, and whose PDUs the Node handles.
+func (n *Node) newConn(sock *socket.Socket, group uint16) *conn {
+	c := newConn(&n.engine, sock, group)
+	c.in.Init(&reader{c, n}, sock, c.pool)
+	return c
+}
+
 // run is the reading goroutine: it lives as long as the connection.
-func (c *conn) run() {
-	defer c.node.removeConn(c)
+func (n *Node) run(c *conn) {
+	defer n.removeConn(c)
 	if c.sess != nil && c.sess.apart != nil {
 		<-c.sess.apart.done
 	}
 	for {
 		err := c.serve()
 		if errors.Is(err, errFrozen) {
-			if c.node.freeze.park() {
+			if n.freeze.park() {
 				continue // thawed
 			}
 			c.retire()
@@ -83,15 +84,15 @@ func (c *conn) run() {
 		c.close(err)
 		break
 	}
-	c.logEnd()
+	n.logEnd(c)
 	c.in.Drop()
 	if c.sess != nil {
-		c.sess.connectionLost(c)
+		c.sess.connectionLost(&c.transport)
 	}
 	c.letGo()
 }
 
-func (c *conn) logEnd() {
+func (n *Node) logEnd(c *conn) {
 	level := slog.LevelInfo
 	attrs := []any{"remote", c.remote.String(), "reason", c.ended}
 	if c.sess != nil {
@@ -100,5 +101,5 @@ func (c *conn) logEnd() {
 	if errors.Is(c.ended, errLoggedOut) || c.quiet {
 		level = slog.LevelDebug
 	}
-	c.node.log.Log(context.Background(), level, "connection closed", attrs...)
+	n.log.Log(context.Background(), level, "connection closed", attrs...)
 }

@@ -10,11 +10,9 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/internal/ranked"
-	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/schedule"
 	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
-	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
@@ -26,12 +24,20 @@ const (
 	shortWindow = 4
 )
 
+// A registry is the table of sessions that a session is in.
+type registry interface {
+	sessionList() []*session
+	removeSession(s *session)
+}
+
 // session is an iSCSI session (RFC 7143 4.4.2). The fields above mu are
 // constant once the session is in the Node's table, but for nexus: it is set
 // with mu held, and who has found the session in the table and does not know
 // that a connection has logged in must hold mu to look.
 type session struct {
-	node      *Node
+	engine    *engine
+	table     registry
+	terms                 // memory, pool and device are set with nexus
 	target    *Target     // nil in a discovery session
 	nexus     *scsi.Nexus // nil in a discovery session
 	initiator string      // iSCSI name
@@ -41,19 +47,16 @@ type session struct {
 	isid      pdu.ISID
 	tsih      uint16
 	group     uint16 // portal group tag
-	params    Params
 	born      boottime.Stamp
-	started   time.Time        // born as the clock was set then, to be shown: setting the clock does not move it
-	memory    *account.Account // what it and its connections have; set with nexus
-	pool      *mem.Pool        // charges it
-	gone      chan struct{}    // closed when the session has ended
-	apart     *apart           // of one that was restored without its data; nil for all others
-	displaced bool             // a discovery session that another takes the place of; protected by Node.mu
+	started   time.Time     // born as the clock was set then, to be shown: setting the clock does not move it
+	gone      chan struct{} // closed when the session has ended
+	apart     *apart        // of one that was restored without its data; nil for all others
+	displaced bool          // a discovery session that another takes the place of; protected by Node.mu
 
 	mu        ranked.Mutex              // protects the fields below
 	idle      sync.Cond                 // signalled when a task stops running
 	window    sequence.Window[*request] // but for its Numbers, which anyone may ask for
-	conns     map[uint16]*conn          // by CID
+	conns     map[uint16]*transport     // by CID
 	tasks     map[uint32]*task          // the task set, by initiator task tag
 	immediate int                       // tasks that came as immediate commands
 	blocked   []*task                   // ready, but behind an ORDERED task or the other way round
@@ -71,10 +74,10 @@ type session struct {
 	queue schedule.Queue[*task] // tasks for workers
 }
 
-func newSession(n *Node) *session {
+func newSession(e *engine, table registry) *session {
 	s := &session{
-		node:  n,
-		conns: make(map[uint16]*conn),
+		engine: e, table: table,
+		conns: make(map[uint16]*transport),
 		tasks: make(map[uint32]*task),
 		born:  boottime.Of(time.Now()), started: time.Now().Round(0),
 		gone: make(chan struct{}),
@@ -108,23 +111,43 @@ func (s *session) openWindowLocked() {
 	s.window.Open(max(depth-len(s.tasks)+s.immediate, 0))
 }
 
-// openAccount gives the session what it may have of the memory.
-func (s *session) openAccount() {
-	s.memory = s.node.memory.Open("initiator " + s.initiator + " " + s.account)
-	s.pool = s.node.pool.For(s.memory)
+// keepRequest copies a request that is ahead of its turn, nil if the session has no memory for it.
+func (s *session) keepRequest(c *transport, h *pdu.BHS, data []byte) *request {
+	if !s.memory.Admit(requestCost) {
+		return nil
+	}
+	r := &request{conn: c, bhs: *h}
+	if len(data) == 0 {
+		return r
+	}
+	if r.data = c.in.Take(); r.data == nil {
+		if r.data = c.pool.TryGet(len(data)); r.data == nil {
+			s.memory.Release(requestCost)
+			return nil
+		}
+		copy(r.data.B, data)
+	}
+	r.data.B = r.data.B[:len(data)]
+	return r
 }
 
-func (s *session) connsLocked() []*conn {
-	list := make([]*conn, 0, len(s.conns))
+// openAccount gives the session what it may have of the memory.
+func (s *session) openAccount() {
+	e := s.engine
+	s.memory = e.memory.Open("initiator " + s.initiator + " " + s.account)
+	s.pool = e.pool.For(s.memory)
+	s.free = &e.tasks
+	if s.target != nil {
+		s.device = s.target.Device
+	}
+}
+
+func (s *session) connsLocked() []*transport {
+	list := make([]*transport, 0, len(s.conns))
 	for _, c := range s.conns {
 		list = append(list, c)
 	}
 	return list
-}
-
-// lost reports whether a connection has ended in a way that ends its session.
-func (c *conn) lost() bool {
-	return c.is(connClosed) && c.ended != errLoggedOut && c.ended != errReplaced
 }
 
 // reason is why the session has ended, nil for a logout.
@@ -192,8 +215,24 @@ func (s *session) newTTT() uint32 {
 	return s.window.NewTag()
 }
 
-func (s *session) connections() []*conn {
+func (s *session) connections() []*transport {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.connsLocked()
+}
+
+// newTextLocked forgets the exchange under way.
+func (s *session) newTextLocked(itt uint32) {
+	s.text = textExchange{ITT: itt}
+	s.memory.Release(s.textHeld)
+	s.textHeld = 0
+}
+
+// holdTextLocked puts n bytes more of the exchange on the session's account.
+func (s *session) holdTextLocked(n int) bool {
+	ok := s.memory.Admit(int64(n))
+	if ok {
+		s.textHeld += int64(n)
+	}
+	return ok
 }

@@ -432,7 +432,7 @@ func TestTargetGoneDuringLogin(t *testing.T) {
 	defer n.Close()
 	target, _ := newDisk(t, Limits{}, Auth{})
 	n.SetTargets([]*Target{target}, nil, Auth{})
-	s := newSession(n)
+	s := newSession(&n.engine, n)
 	s.target = target
 	n.SetTargets(nil, nil, Auth{})
 	if old, err := n.addSession(s); old != nil || !errors.Is(err, login.ErrNoTarget) {

@@ -59,21 +59,20 @@ func (s *session) askLocked(t *task) {
 	}
 }
 
-// serveMemory gives memory to the session's tasks in their order, until there is one that may
-// have none. The session waits again then, for as many bytes as are returned.
+// serveMemory implements [borrower].
 func (s *session) serveMemory() (need int64) {
 	s.mu.Lock()
-	var conns []*conn
+	var conns []*transport
 	for len(s.starved) > 0 {
 		t := s.starved[0]
 		if t.phase == taskReady && !t.lend() || t.phase != taskReady && !t.bufferLocked() {
-			s.node.wait.add(s)
+			s.engine.wait.add(s)
 			need = int64(max(t.cmd.Needs(), int(t.want)))
 			break
 		}
 		s.forgetWaitLocked(t)
 		if t.phase == taskReady {
-			s.node.work.Add(&s.queue, t)
+			s.engine.work.Add(&s.queue, t)
 			continue
 		}
 		s.askLocked(t)

@@ -146,3 +146,13 @@ type apart struct {
 	out   map[uint16][][]byte // by CID
 	done  chan struct{}       // closed when its connections may run
 }
+
+// textExchange is a text negotiation under way (RFC 7143 11.10). It is plain
+// data and protected by the session's mutex.
+type textExchange struct {
+	ITT  uint32 `cbor:"1,keyasint"`
+	TTT  uint32 `cbor:"2,keyasint"` // the initiator's next request of the exchange carries it
+	Open bool   `cbor:"3,keyasint"`
+	In   []byte `cbor:"4,keyasint"` // parts of a continued request
+	Out  []byte `cbor:"5,keyasint"` // parts of the response still to be fetched
+}

@@ -4,8 +4,11 @@ package iscsi
 
 import (
 	"fmt"
+	"sync"
 	"time"
+	"unsafe"
 
+	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/schedule"
@@ -16,14 +19,24 @@ import (
 // maxR2T is the most R2Ts of one task that are open at a time.
 const maxR2T = login.MaxR2T
 
+// terms are what all tasks of a session have in common: what was negotiated, what they are
+// executed by, and who pays for them.
+type terms struct {
+	params Params
+	device *scsi.Device     // nil in a discovery session
+	memory *account.Account // what the session and its connections have
+	pool   *mem.Pool        // charges it
+	free   *sync.Pool       // of *task
+}
+
 // task is one SCSI command. Its fields are protected by the session's mutex
 // until it runs; then they belong to whoever runs it, and at last to the
 // output queue of its connection.
 type task struct {
 	cmd     scsi.Command
 	req     pdu.SCSICommand
-	sess    *session
-	conn    *conn
+	terms   *terms // of its session
+	conn    *transport
 	phase   taskPhase
 	order   uint64    // place in the order of delivery
 	started time.Time // when a worker began to run it; zero on a reader
@@ -63,29 +76,29 @@ type r2t struct {
 }
 
 // newTask returns a task whose cost is on the session's account already.
-func (n *Node) newTask(c *conn) *task {
-	t := n.tasks.Get().(*task)
-	t.cmd.Pool = c.sess.pool
-	t.conn, t.sess = c, c.sess
+func newTask(m *terms, c *transport) *task {
+	t := m.free.Get().(*task)
+	t.cmd.Pool = m.pool
+	t.conn, t.terms = c, m
 	return t
 }
 
 // release gives back what the task holds and the task itself.
-func (t *task) release(n *Node) {
+func (t *task) release() {
 	t.buf.Release()
 	t.cmd.In.Release()
 	t.cmd.Buffer.Release()
 	t.cmd.Reset()
-	account := t.sess.memory
+	m := t.terms
 	req := &t.req
 	*req = pdu.SCSICommand{}
-	t.sess, t.conn, t.phase, t.order = nil, nil, taskEarly, 0
+	t.terms, t.conn, t.phase, t.order = nil, nil, taskEarly, 0
 	t.buf, t.want, t.received, t.unsolicited, t.outSN = nil, 0, 0, false, 0
 	t.asked, t.openR2Ts, t.r2tSN, t.filling, t.memoryWait, t.broken = 0, 0, 0, false, false, 0
 	t.unanswered = unanswered{}
 	t.aborted, t.told, t.deferred, t.inSent, t.dataSN = false, false, t.deferred[:0], 0, 0
-	n.tasks.Put(t)
-	account.Release(taskCost)
+	m.free.Put(t)
+	m.memory.Release(taskCost)
 }
 
 // keepData moves data-out from the input buffer into the task's own, with room for what comes
@@ -100,7 +113,7 @@ func (t *task) keepData() bool {
 		t.buf.B = t.buf.B[:max(size, len(t.buf.B))]
 		return true
 	}
-	b := t.sess.pool.TryGet(size)
+	b := t.terms.pool.TryGet(size)
 	if b == nil {
 		return false
 	}
@@ -115,7 +128,7 @@ func (t *task) keeps() int {
 	}
 	size := int(min(t.received, t.req.ExpectedDataTransferLength))
 	if t.unsolicited {
-		size = int(min(t.sess.params.FirstBurstLength, t.req.ExpectedDataTransferLength))
+		size = int(min(t.terms.params.FirstBurstLength, t.req.ExpectedDataTransferLength))
 	}
 	if t.phase != taskEarly {
 		size = min(size, int(t.want)) // more than the command takes is passed over
@@ -197,7 +210,7 @@ func (t *task) bufferLocked() bool {
 		t.buf.B = t.buf.B[:max(n, len(t.buf.B))]
 		return true
 	}
-	b := t.sess.pool.TryGet(n)
+	b := t.terms.pool.TryGet(n)
 	if b == nil {
 		return false
 	}
@@ -220,7 +233,7 @@ func (t *task) lend() bool {
 	if n == 0 || t.cmd.Buffer != nil {
 		return true
 	}
-	t.cmd.Buffer = t.sess.pool.TryGet(n)
+	t.cmd.Buffer = t.terms.pool.TryGet(n)
 	return t.cmd.Buffer != nil
 }
 
@@ -262,8 +275,25 @@ type unanswered struct {
 // A task can wait for a worker; it is a [schedule.Task].
 
 func (t *task) Unit() schedule.Unit {
-	return schedule.Unit{Device: t.sess.target.Device, LUN: t.req.LUN}
+	return schedule.Unit{Device: t.terms.device, LUN: t.req.LUN}
 }
+
 func (t *task) Begun() bool { return t.cmd.Progress() > 0 }
-func (t *task) Long() bool  { return t.cmd.Long() }
-func (t *task) Held() bool  { return t.conn.out.Full() }
+
+func (t *task) Long() bool { return t.cmd.Long() }
+
+func (t *task) Held() bool { return t.conn.out.Full() }
+
+// request is a non-immediate request that came ahead of its turn.
+type request struct {
+	conn *transport
+	bhs  pdu.BHS
+	data *mem.Buffer // data segment, nil for none
+	task *task       // of a SCSI command; nil for the others
+}
+
+// What a command and another request cost while they are there, in bytes, besides their data.
+const (
+	taskCost    = int64(unsafe.Sizeof(task{}) + unsafe.Sizeof(request{}))
+	requestCost = int64(unsafe.Sizeof(request{}))
+)

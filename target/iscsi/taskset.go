@@ -61,16 +61,39 @@ func (s *session) unblockLocked() {
 			return false
 		}
 		t.moveLocked(taskReady)
-		s.node.work.Add(&s.queue, t)
+		s.engine.work.Add(&s.queue, t)
 		return true
 	})
 }
 
-func (s *session) runningOnLocked(c *conn) bool {
+func (s *session) runningOnLocked(c *transport) bool {
 	for _, t := range s.tasks {
 		if t.conn == c && t.phase == taskRunning {
 			return true
 		}
 	}
 	return false
+}
+
+// awaitMemoryLocked lets a task wait. The caller holds the session's mutex.
+func (s *session) awaitMemoryLocked(t *task) {
+	q := &s.engine.wait
+	t.memoryWait = true
+	q.waiting.Add(1)
+	s.starved = append(s.starved, t)
+	s.memory.Await(true)
+	if len(s.starved) == 1 {
+		q.add(s)
+	}
+	s.engine.memory.Retry() // something may have been given back in between
+}
+
+// forgetWaitLocked ends the wait of a task.
+func (s *session) forgetWaitLocked(t *task) {
+	if i := slices.Index(s.starved, t); i >= 0 {
+		s.starved = slices.Delete(s.starved, i, i+1)
+	}
+	t.memoryWait = false
+	s.memory.Await(len(s.starved) > 0)
+	s.engine.wait.waiting.Add(-1)
 }

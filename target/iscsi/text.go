@@ -14,22 +14,18 @@ import (
 
 const maxText = 64 << 10 // bytes of one text request in all its parts
 
-// textExchange is a text negotiation under way (RFC 7143 11.10). It is plain
-// data and protected by the session's mutex.
-type textExchange struct {
-	ITT  uint32 `cbor:"1,keyasint"`
-	TTT  uint32 `cbor:"2,keyasint"` // the initiator's next request of the exchange carries it
-	Open bool   `cbor:"3,keyasint"`
-	In   []byte `cbor:"4,keyasint"` // parts of a continued request
-	Out  []byte `cbor:"5,keyasint"` // parts of the response still to be fetched
+// asker is who sends a Text Request: a session, on one of its connections.
+type asker struct {
+	node *Node
+	sess *session
+	conn *transport
 }
 
 // handleText handles a Text Request (RFC 7143 11.10), of which SendTargets is
 // the only use.
-func (c *conn) handleText(h *pdu.BHS, data []byte) error {
+func (n *Node) handleText(s *session, c *transport, h *pdu.BHS, data []byte) {
 	var req pdu.TextRequest
 	req.Decode(h)
-	s := c.sess
 	s.mu.Lock()
 	x := &s.text
 	if req.TargetTransferTag == pdu.ReservedTag {
@@ -37,9 +33,9 @@ func (c *conn) handleText(h *pdu.BHS, data []byte) error {
 	} else if !x.Open || req.TargetTransferTag != x.TTT || req.InitiatorTaskTag != x.ITT {
 		s.mu.Unlock()
 		c.reject(pdu.ProtocolError, h)
-		return nil
+		return
 	}
-	reason, ok := c.stepTextLocked(&req, data)
+	reason, ok := asker{n, s, c}.stepLocked(&req, data)
 	if !ok {
 		s.newTextLocked(pdu.ReservedTag)
 	}
@@ -47,28 +43,11 @@ func (c *conn) handleText(h *pdu.BHS, data []byte) error {
 	if !ok {
 		c.reject(reason, h)
 	}
-	return nil
 }
 
-// newTextLocked forgets the exchange under way.
-func (s *session) newTextLocked(itt uint32) {
-	s.text = textExchange{ITT: itt}
-	s.memory.Release(s.textHeld)
-	s.textHeld = 0
-}
-
-// holdTextLocked puts n bytes more of the exchange on the session's account.
-func (s *session) holdTextLocked(n int) bool {
-	ok := s.memory.Admit(int64(n))
-	if ok {
-		s.textHeld += int64(n)
-	}
-	return ok
-}
-
-// stepTextLocked takes the text exchange one request further.
-func (c *conn) stepTextLocked(req *pdu.TextRequest, data []byte) (pdu.RejectReason, bool) {
-	s := c.sess
+// stepLocked takes the text exchange one request further.
+func (a asker) stepLocked(req *pdu.TextRequest, data []byte) (pdu.RejectReason, bool) {
+	s := a.sess
 	x := &s.text
 	switch {
 	case len(data) > 0 && len(x.Out) > 0:
@@ -80,7 +59,7 @@ func (c *conn) stepTextLocked(req *pdu.TextRequest, data []byte) (pdu.RejectReas
 	}
 	x.In = append(x.In, data...)
 	if req.Continue {
-		c.respondTextLocked(nil, false)
+		a.respondLocked(nil, false)
 		return 0, true
 	}
 	if len(x.In) > 0 {
@@ -89,17 +68,17 @@ func (c *conn) stepTextLocked(req *pdu.TextRequest, data []byte) (pdu.RejectReas
 		if err != nil || repeats(pairs) {
 			return pdu.ProtocolError, false
 		}
-		out := c.answerText(pairs)
+		out := a.answer(pairs)
 		s.newTextLocked(x.ITT)
 		if !s.holdTextLocked(len(out)) {
 			return pdu.LongOperationReject, false
 		}
 		x.Out = out
 	}
-	n := min(len(x.Out), c.agreed.SendLimit, maxText)
+	n := min(len(x.Out), a.conn.agreed.SendLimit, maxText)
 	part := x.Out[:n]
 	x.Out = x.Out[n:]
-	c.respondTextLocked(part, len(x.Out) == 0 && req.Final)
+	a.respondLocked(part, len(x.Out) == 0 && req.Final)
 	return 0, true
 }
 
@@ -112,10 +91,10 @@ func repeats(pairs []pdu.Pair) bool {
 	return len(seen) < len(pairs)
 }
 
-// respondTextLocked queues a Text Response. One that is not final has a
+// respondLocked queues a Text Response. One that is not final has a
 // target transfer tag for the initiator to come back with.
-func (c *conn) respondTextLocked(part []byte, final bool) {
-	s := c.sess
+func (a asker) respondLocked(part []byte, final bool) {
+	s := a.sess
 	x := &s.text
 	p := pdu.TextResponse{
 		Final: final, Continue: len(x.Out) > 0, DataLength: uint32(len(part)),
@@ -128,22 +107,22 @@ func (c *conn) respondTextLocked(part []byte, final bool) {
 	}
 	var b *mem.Buffer
 	if len(part) > 0 {
-		b = c.pool.Get(len(part)) // what is on the account already, once more while it waits
+		b = a.conn.pool.Get(len(part)) // what is on the account already, once more while it waits
 		copy(b.B, part)
 	}
-	c.out.SendData(header(&p), true, b)
+	a.conn.out.SendData(header(&p), true, b)
 	if len(x.Out) == 0 && len(x.In) == 0 {
 		s.memory.Release(s.textHeld)
 		s.textHeld = 0
 	}
 }
 
-// answerText answers the keys of a text request.
-func (c *conn) answerText(pairs []pdu.Pair) []byte {
+// answer answers the keys of a text request.
+func (a asker) answer(pairs []pdu.Pair) []byte {
 	var out []byte
 	for _, p := range pairs {
 		if p.Key == "SendTargets" {
-			out = c.appendTargets(out, p.Value)
+			out = a.appendTargets(out, p.Value)
 			continue
 		}
 		out = pdu.AppendText(out, pdu.Pair{Key: p.Key, Value: login.Unexpected(p.Key)})
@@ -153,18 +132,18 @@ func (c *conn) answerText(pairs []pdu.Pair) []byte {
 
 // appendTargets answers SendTargets (RFC 7143 appendix C): in a discovery
 // session all targets or one, in a normal session the session's own.
-func (c *conn) appendTargets(out []byte, which string) []byte {
+func (a asker) appendTargets(out []byte, which string) []byte {
 	which = strings.ToLower(which)
-	s := c.sess
+	s := a.sess
 	if s.target != nil {
 		if which == "" || which == s.target.Name {
-			return c.appendTarget(out, s.target)
+			return a.appendTarget(out, s.target)
 		}
 		return out
 	}
-	for _, t := range c.node.visible(c) {
+	for _, t := range a.visible() {
 		if which == "all" || which == strings.ToLower(t.Name) {
-			out = c.appendTarget(out, t)
+			out = a.appendTarget(out, t)
 		}
 	}
 	return out
@@ -172,12 +151,13 @@ func (c *conn) appendTargets(out []byte, which string) []byte {
 
 // visible returns the targets that the initiator of a discovery session may know
 // of. What is for some accounts alone shows to one that was not asked for its own.
-func (n *Node) visible(c *conn) []*Target {
+func (a asker) visible() []*Target {
+	n := a.node
 	n.mu.Lock()
 	order := slices.Clone(n.order)
 	n.mu.Unlock()
 	return slices.DeleteFunc(order, func(t *Target) bool {
-		p := Peer{Addr: c.remote.Addr(), Initiator: c.sess.initiator, Account: c.sess.account}
+		p := Peer{Addr: a.conn.remote.Addr(), Initiator: a.sess.initiator, Account: a.sess.account}
 		p.Unproven = p.Account == "" && t.Auth.Required()
 		ok, _ := t.allows(p)
 		return !ok
@@ -185,17 +165,17 @@ func (n *Node) visible(c *conn) []*Target {
 }
 
 // appendTarget adds a target's name and the addresses it is reached at.
-func (c *conn) appendTarget(out []byte, t *Target) []byte {
+func (a asker) appendTarget(out []byte, t *Target) []byte {
 	out = pdu.AppendText(out, pdu.Pair{Key: "TargetName", Value: t.Name})
-	c.node.mu.Lock()
-	groups := c.node.groups
-	c.node.mu.Unlock()
+	a.node.mu.Lock()
+	groups := a.node.groups
+	a.node.mu.Unlock()
 	var seen []string
 	for _, g := range groups {
 		if !t.reachedThrough(g.Tag) {
 			continue
 		}
-		for _, addr := range g.addresses(c.sock.Local()) {
+		for _, addr := range g.addresses(a.conn.sock.Local()) {
 			value := fmt.Sprintf("%s,%d", addr, g.Tag)
 			if !slices.Contains(seen, value) {
 				seen = append(seen, value)
@@ -204,7 +184,7 @@ func (c *conn) appendTarget(out []byte, t *Target) []byte {
 		}
 	}
 	if len(seen) == 0 {
-		out = pdu.AppendText(out, pdu.Pair{Key: "TargetAddress", Value: fmt.Sprintf("%s,%d", withoutZone(c.sock.Local()), c.group)})
+		out = pdu.AppendText(out, pdu.Pair{Key: "TargetAddress", Value: fmt.Sprintf("%s,%d", withoutZone(a.conn.sock.Local()), a.conn.group)})
 	}
 	return out
 }

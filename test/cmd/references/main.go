@@ -6,11 +6,11 @@
 //
 //	go run ./test/cmd/references [-v]
 //
-// A reference is one from a file to another in which at least one function, method or type is
-// declared that it uses. A call through an interface is one to the file that declares the interface.
-// Constants, variables and fields are not counted. Between packages none goes up, for imports have
-// no cycles. A file that the document does not name stands where the fewest of its references
-// go up.
+// A reference is one from a file to another in which at least one function, method, type, constant or
+// variable is declared that it uses. A call of an interface's method is none: what counts is the file
+// that declares the interface, where its name is used. Fields are not counted. Between packages none
+// goes up, for imports have no cycles. A file that the document does not name stands where the fewest
+// of its references go up.
 package main
 
 import (
@@ -41,27 +41,18 @@ type reference struct{ from, to string }
 func main() {
 	verbose := flag.Bool("v", false, "list the references that go up")
 	flag.Parse()
-	if err := run(os.Stdout, *verbose); err != nil {
+	if err := run(os.Stdout, ".", *verbose); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(w io.Writer, verbose bool) error {
-	design, err := os.ReadFile("docs/design.md")
-	if err != nil {
-		return fmt.Errorf("%w: run it from the root of the module", err)
-	}
-	packages, exports, err := list(".", hall)
+// run reports the references of the module in a folder.
+func run(w io.Writer, dir string, verbose bool) error {
+	all, within, up, conn, err := count(dir)
 	if err != nil {
 		return err
 	}
-	all, conn, err := references(packages, exports)
-	if err != nil {
-		return err
-	}
-	within := slices.DeleteFunc(slices.Clone(all), func(r reference) bool { return strings.Contains(r.from+r.to, "/") })
-	up := upward(orderOf(design, within), within)
 	fmt.Fprintf(w, "%d references between files, %d of them within target/iscsi itself, of which %d go up; conn has %d methods in %d files\n",
 		len(all), len(within), len(up), len(conn), len(slices.Compact(slices.Sorted(slices.Values(conn)))))
 	if verbose {
@@ -70,6 +61,24 @@ func run(w io.Writer, verbose bool) error {
 		}
 	}
 	return nil
+}
+
+// count returns the references of the module in a folder: all, those within target/iscsi itself,
+// of which some go up; and for each method of conn the file that it is in.
+func count(dir string) (all, within, up []reference, conn []string, err error) {
+	design, err := os.ReadFile(filepath.Join(dir, "docs/design.md"))
+	if err != nil {
+		return nil, nil, nil, nil, fmt.Errorf("%w: run it from the root of the module", err)
+	}
+	packages, exports, err := list(dir, hall)
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	if all, conn, err = references(packages, exports); err != nil {
+		return nil, nil, nil, nil, err
+	}
+	within = slices.DeleteFunc(slices.Clone(all), func(r reference) bool { return strings.Contains(r.from+r.to, "/") })
+	return all, within, upward(orderOf(design, within), within), conn, nil
 }
 
 // goPackage is what go list tells of a package.
@@ -178,7 +187,7 @@ func counts(o types.Object, packages []goPackage) bool {
 		return false
 	}
 	switch o := o.(type) {
-	case *types.TypeName:
+	case *types.TypeName, *types.Const, *types.Var:
 		return o.Parent() == o.Pkg().Scope()
 	case *types.Func:
 		r := o.Signature().Recv()

@@ -16,7 +16,7 @@ func TestReferences(t *testing.T) {
 	for name, text := range map[string]string{
 		"go.mod":     "module example.org/m\n\ngo 1.26\n",
 		"a.go":       "package m\n\nimport \"example.org/m/below\"\n\ntype conn struct{ n int }\n\nfunc (c *conn) go1() { c.go2(); help(c); below.F(); _ = limit }\n\ntype caller interface{ go2() }\n",
-		"b.go":       "package m\n\nfunc (c *conn) go2() {}\n\nfunc viaInterface(c caller) { c.go2() }\n",
+		"b.go":       "package m\n\nfunc (c *conn) go2() {}\n\nfunc viaInterface(c caller) { c.go2() }\n\nvar _ = limit\n",
 		"c.go":       "package m\n\nconst limit = 1\n\nfunc help(any) { viaInterface(nil) }\n",
 		"below/f.go": "package below\n\nfunc F() { g() }\n",
 		"below/g.go": "package below\n\nfunc g() {}\n",
@@ -37,7 +37,7 @@ func TestReferences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []reference{{"a.go", "b.go"}, {"a.go", "below/f.go"}, {"a.go", "c.go"}, {"b.go", "a.go"}, {"below/f.go", "below/g.go"}, {"c.go", "b.go"}}
+	want := []reference{{"a.go", "b.go"}, {"a.go", "below/f.go"}, {"a.go", "c.go"}, {"b.go", "a.go"}, {"b.go", "c.go"}, {"below/f.go", "below/g.go"}, {"c.go", "b.go"}}
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(reference{})); d != "" {
 		t.Errorf("references (-want +got):\n%s", d)
 	}
@@ -45,7 +45,21 @@ func TestReferences(t *testing.T) {
 		t.Errorf("conn has methods in %q", conn)
 	}
 	order := orderOf([]byte("text\n"+orderBegins+"\n`a`, `b` and more.\n\n`c`"), want)
-	if d := cmp.Diff([]reference{{"b.go", "a.go"}}, upward(order, want), cmp.AllowUnexported(reference{})); d != "" {
+	if d := cmp.Diff([]reference{{"b.go", "a.go"}, {"b.go", "c.go"}}, upward(order, want), cmp.AllowUnexported(reference{})); d != "" {
 		t.Errorf("up, with c.go where the fewest go up (-want +got):\n%s", d)
+	}
+}
+
+// TestNoneGoesUp: no file of target/iscsi refers to one above it, in the order that docs/design.md has.
+func TestNoneGoesUp(t *testing.T) {
+	all, within, up, _, err := count("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(within) < 100 || len(all) <= len(within) {
+		t.Fatalf("only %d references were found, %d of them within target/iscsi", len(all), len(within))
+	}
+	for _, r := range up {
+		t.Errorf("%s uses %s, which is above it: move what it uses, or give it an interface of its own", r.from, r.to)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
@@ -251,7 +252,7 @@ func explainFlip(err error) error {
 		{flipParentLives, errors.New("the generation before this one has not exited yet")},
 		{"exec format error", fmt.Errorf("binary %s is for another architecture, or is no program: %w", binary, unix.ENOEXEC)},
 		{"permission denied", fmt.Errorf("binary %s is not executable: %w", binary, unix.EACCES)},
-		{"no such file or directory", fmt.Errorf("binary %s is missing: %w", binary, unix.ENOENT)},
+		{"no such file or directory", missing(binary)},
 		{"executable file not found", fmt.Errorf("binary %s is missing: %w", binary, unix.ENOENT)},
 		{"text file busy", fmt.Errorf("binary %s is being written: %w", binary, unix.ETXTBSY)},
 		{flipEnded, errors.New("the successor exited with exit status 0 before it was ready")},
@@ -266,4 +267,13 @@ func explainFlip(err error) error {
 		}
 	}
 	return fmt.Errorf("can't start the successor: %w", err)
+}
+
+// missing is why execve(2) has found no file: the program may be there, and what loads it not, as
+// with a dynamically linked build in a container that has nothing but static programs.
+func missing(binary string) error {
+	if _, err := exec.LookPath(binary); err == nil {
+		return fmt.Errorf("binary %s needs a dynamic loader or an interpreter that is not here (CGO_ENABLED=0 makes a static build): %w", binary, unix.ENOENT)
+	}
+	return fmt.Errorf("binary %s is missing: %w", binary, unix.ENOENT)
 }

@@ -86,6 +86,7 @@ func TestUpgradeFailures(t *testing.T) {
 		want     string
 	}{
 		{"missing", replace("", 0), "is missing"},
+		{"no loader", replace("#!/nonexistent/interpreter\n", 0o700), "needs a dynamic loader or an interpreter that is not here"},
 		{"not executable", replace("#!/bin/sh\n", 0o600), "is not executable"},
 		{"no program", replace("\x7fELF\x02\x01\x01", 0o700), "another architecture"},
 		{"foreign program hangs", replace("#!/bin/sh\nexec sleep 1000\n", 0o700), "did not take over within 2s"},

@@ -30,7 +30,7 @@ LABFLAGS ?=
 # What `make quick` runs the tests of: what differs from this commit.
 SINCE ?= HEAD
 
-.PHONY: help build run quick test gate check fuzz torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-migrate lab-control install uninstall packages clean
+.PHONY: help build run quick test gate check fuzz torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-migrate lab-control install uninstall packages image release clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,12 @@ uninstall: ## remove what install has put under DESTDIR and PREFIX; configuratio
 
 packages: ## build/packages: .deb, .rpm and their checksums
 	@packaging/build.sh "$(VERSION)" build/packages
+
+image: ## build/image: a container image, as an OCI layout and for docker load; no engine needed
+	@packaging/image.sh "$(VERSION)" build/image
+
+release: ## build/release: packages, image, source, SBOM, notes, checksums of a tag (docs/releasing.md)
+	@packaging/release.sh "$(VERSION)" build/release
 
 clean: ## remove what was built and measured, and the demonstration disk
 	rm -rf bin build busybox.img

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # build.sh VERSION OUT: makes OUT/gotgtd_VERSION_ARCH.deb and OUT/gotgtd-VERSION.ARCH.rpm of what `make install`
-# puts in place, and OUT/SHA256SUMS. nfpm, which writes the formats, has a module of its own, so that nobody who
+# puts in place, and OUT/SHA256SUMS. The programs are built in $BIN, if it is set. nfpm, which writes the formats, has a module of its own, so that nobody who
 # builds or embeds gotgtd loads it.
 set -eu
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ trap 'exit 1' HUP INT TERM # by way of the trap for EXIT
 # Static programs without tables for debuggers (a panic has its trace all the same): one package for every distribution.
 export CGO_ENABLED=0
 export ROOT="$work/root"
-make -s install BIN="$work/bin" VERSION="$version" LDFLAGS='-s -w' DESTDIR="$ROOT" PREFIX=/usr >/dev/null
+make -s install BIN="${BIN:-$work/bin}" VERSION="$version" LDFLAGS='-s -w' DESTDIR="$ROOT" PREFIX=/usr >/dev/null
 
 # The times in a package are those of the commit, so that a build can be repeated.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s)

@@ -1,16 +1,47 @@
-#!/bin/sh
+#!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# verify.sh: lintian has nothing to say of the Debian package, both packages have the same
-# files, a build can be repeated bit by bit, and a version becomes one that sorts as it should.
+# verify.sh: a release is made of a tag and of nothing else, and can be repeated bit by bit; lintian has nothing
+# to say of the Debian package, both packages have the same files, and a version becomes one that sorts as it should.
 set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-build() { packaging/build.sh "$1" "$work/$2" >/dev/null; }
-build v1.2.3 one
-build v1.2.3 two
+# A copy of the tree, with what is not committed yet, in which a version can be tagged.
+copy=$work/copy
+mkdir "$copy"
+git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
+	[ ! -e "$file" ] || printf '%s\0' "$file"
+done | tar --create --null --files-from - | tar --extract --directory "$copy"
+here() { git -C "$copy" -c user.name=verify -c user.email=verify@example.org -c core.excludesFile=/dev/null "$@"; }
+here init -q
+release() { # OUT
+	make -s -C "$copy" release >"$work/said" 2>&1 || return 1
+	mv "$copy/build/release" "$work/$1"
+}
+refused() { # TEXT: why there is no release
+	! release no || { echo "there is a release, though: $1" >&2; exit 1; }
+	grep -qF "$1" "$work/said" || { cat "$work/said" >&2; exit 1; }
+}
+commit() { here add --all && here commit -q -m "$1"; }
+commit "as it is"
+refused "is not vX.Y.Z"
+here tag -a -m v1.2.3 v1.2.3
+refused "CHANGELOG.md has no section"
+sed -i 's/^## Unreleased$/## 1.2.3, 2026-11-28/' "$copy/CHANGELOG.md"
+refused "is not vX.Y.Z" # v1.2.3-dirty
+commit "1.2.3"
+here tag -f -a -m v1.2.3 v1.2.3 >/dev/null
+release one || { cat "$work/said" >&2; exit 1; }
+release two || { cat "$work/said" >&2; exit 1; }
 diff -r "$work/one" "$work/two" || { echo "two builds of one commit differ" >&2; exit 1; }
+(cd "$work/one" && sha256sum --quiet --check SHA256SUMS)
+listed=$(ls "$work/one" | tr '\n' ' ')
+[ "$(echo "$listed" | wc -w)" = 8 ] || { echo "a release is $listed" >&2; exit 1; }
+for program in gotgtd upgraded; do
+	grep -q '"purl": "pkg:golang/github.com/spf13/cobra@' "$work/one/$program"-1.2.3-*.cdx.json || { echo "$program's SBOM lacks a library" >&2; exit 1; }
+done
+build() { packaging/build.sh "$1" "$work/$2" >/dev/null; }
 deb=$(echo "$work"/one/*.deb) rpm=$(echo "$work"/one/*.rpm)
 
 lintian --allow-root --fail-on error,warning "$deb"

@@ -162,7 +162,7 @@ func TestGotgtErrors(t *testing.T) {
 
 // Every example in the documentation is right, but for the disks.
 func TestExamples(t *testing.T) {
-	paths, err := filepath.Glob("../../docs/examples/*")
+	paths, err := filepath.Glob("../../docs/examples/*.*")
 	if err != nil || len(paths) < 4 {
 		t.Fatalf("%d examples, %v", len(paths), err)
 	}

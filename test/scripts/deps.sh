@@ -14,6 +14,7 @@ tests="$run
 	/usr/share/doc/qemu-block-extra:qemu-block-extra
 	/usr/lib/ocf/resource.d/heartbeat/iSCSITarget:resource-agents
 	e2fsck:e2fsprogs systemd-analyze:systemd prometheus:prometheus nginx:nginx-light lintian:lintian rpm:rpm
+	podman:podman runc:runc
 	gcc:gcc /usr/include/stdlib.h:libc6-dev /usr/include/rbd/librbd.h:librbd-dev"
 lab="$run
 	qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap

@@ -39,7 +39,8 @@ put 644 "$prefix/lib/gotgtd/tgt/man/man8" docs/man/tgt/*.8
 put 644 "$prefix/share/man/man8" docs/man/*.8
 put 644 "$prefix/share/man/man5" docs/man/*.5
 put 644 "$prefix/share/doc/gotgtd" README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg docs/openapi.yaml
-put 644 "$prefix/share/doc/gotgtd/examples" docs/examples/*
+put 644 "$prefix/share/doc/gotgtd/examples" docs/examples/*.*
+put 644 "$prefix/share/doc/gotgtd/examples/containers" docs/examples/containers/*
 put 644 "$prefix/share/doc/gotgtd/prometheus" docs/prometheus/*
 
 # Completions, where each shell looks for those of installed programs.

@@ -27,6 +27,7 @@ const (
 	interopTests = "test/interop"
 	gotgtTests   = "test/gotgt"
 	hostileTests = "test/hostile"
+	imageTests   = "test/container"
 )
 
 // quick are the steps for after each edit: what differs from the commit since.
@@ -78,6 +79,9 @@ func long(fuzzTime time.Duration) []step {
 		}},
 		{"torture", torture},
 		program("packages", false, "packaging/verify.sh"),
+		{"container image", func(ctx context.Context, w io.Writer) count {
+			return goTest(ctx, w, []string{"./" + imageTests}, "-count=1", "-timeout=10m")
+		}},
 		{"lab", func(ctx context.Context, w io.Writer) count {
 			return lab(ctx, w, "systemd", "initiator", "xen", "migrate")
 		}},
@@ -100,7 +104,7 @@ func unitTests(ctx context.Context, w io.Writer) count {
 		fmt.Fprintln(w, err)
 		return one(false)
 	}
-	packages := without(importPaths(all), interopTests, gotgtTests, hostileTests)
+	packages := without(importPaths(all), interopTests, gotgtTests, hostileTests, imageTests)
 	return goTest(ctx, w, packages, "-race", "-timeout=15m")
 }
 
@@ -119,7 +123,7 @@ func changedTests(ctx context.Context, w io.Writer, since string) count {
 		fmt.Fprintln(w, err)
 		return one(false)
 	}
-	chosen := without(packages, upgradeTests, interopTests, gotgtTests, hostileTests)
+	chosen := without(packages, upgradeTests, interopTests, gotgtTests, hostileTests, imageTests)
 	fmt.Fprintf(w, "%d files differ from %s: tests of %d packages\n", len(files), since, len(chosen))
 	if left := without(packages, chosen...); len(left) > 0 {
 		fmt.Fprintf(w, "left to make test: %s\n", strings.Join(left, " "))

@@ -211,7 +211,7 @@ func (s *Server) removeAbsent(a *application, c *config.Config) {
 			if kept || isController(u.Unit) {
 				continue
 			}
-			if err := t.detach(u.Number); err != nil {
+			if err := s.detach(t, u.Number); err != nil {
 				a.errs = append(a.errs, fmt.Errorf("target %s LUN %d: %w", t.conf.Name, u.Number, err))
 			}
 		}

@@ -4,10 +4,12 @@ package target
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/storage"
 	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
@@ -66,5 +68,46 @@ func TestDriverOfItsOwn(t *testing.T) {
 	}
 	if !p.Empty() {
 		t.Errorf("the same configuration again: %q", p.Lines())
+	}
+}
+
+// TestDetachEndsHangingCalls takes away a disk whose store hangs: that ends, and the command finds its
+// disk gone.
+func TestDetachEndsHangingCalls(t *testing.T) {
+	s := embed(t, Options{})
+	if err := s.AddTarget(&config.Target{Name: iqnA}, nil); err != nil {
+		t.Fatal(err)
+	}
+	store := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
+	reached := make(chan storagetest.Call, 1)
+	store.Inject(storagetest.Fault{Op: storagetest.Flush, Count: 1, Reached: reached, Ends: true})
+	lu, err := scsi.NewLogicalUnit(scsi.LogicalUnitOptions{Store: store})
+	if err == nil {
+		err = s.Attach(iqnA, 1, lu)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listen(t, s)
+	s.Serve()
+	session, err := dialTarget(t, address, iqnA)
+	if err == nil {
+		err = session.Settle(t.Context(), initiator.LUN(1))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	cmd := &initiator.Command{LUN: initiator.LUN(1), CDB: [16]byte{0x35}, Done: func(*initiator.Command) { close(done) }}
+	if err := session.Submit(cmd); err != nil {
+		t.Fatal(err)
+	}
+	<-reached
+	if err := s.Detach(iqnA, 1); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	if err := cmd.Failed(); err == nil || !strings.Contains(err.Error(), "code 0x2500") {
+		t.Errorf("the command: %v, want LOGICAL UNIT NOT SUPPORTED", err)
 	}
 }

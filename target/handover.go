@@ -102,7 +102,7 @@ func (s *Server) HandOver(ctx context.Context, c *net.UnixConn, o handoff.Option
 	if err := s.followed(ctx); err != nil {
 		return false, err
 	}
-	s.flushSettlers()
+	s.flushSettlers(ctx)
 	g := &giver{server: s, report: r}
 	err = handoff.Give(ctx, c, g, o, began, r)
 	g.over()
@@ -206,7 +206,7 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 	for _, t := range g.server.targets {
 		devices[t.conf.Name] = t.device.Snapshot()
 		for _, u := range t.device.LogicalUnits() {
-			if err := settle(u.Unit.Store()); err != nil {
+			if err := settle(snap.Context(), u.Unit.Store()); err != nil {
 				return nil, fmt.Errorf("target %s LUN %d: %w", t.conf.Name, u.Number, err)
 			}
 			if err := addLock(u.Unit.Store(), add); err != nil {
@@ -225,20 +225,20 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 
 // flushSettlers flushes before the pause, so that settle has little to do within it. Errors
 // are ignored here, since settle returns them.
-func (s *Server) flushSettlers() {
+func (s *Server) flushSettlers(ctx context.Context) {
 	for _, t := range s.targets {
 		for _, u := range t.device.LogicalUnits() {
 			if storage.Can(u.Unit.Store()).Settler != nil {
-				_ = u.Unit.Flush()
+				_ = u.Unit.Flush(ctx)
 			}
 		}
 	}
 }
 
 // settle has a store that may keep things to itself show them to the successor.
-func settle(st storage.Store) error {
+func settle(ctx context.Context, st storage.Store) error {
 	if s := storage.Can(st).Settler; s != nil {
-		return s.Settle()
+		return s.Settle(ctx)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ package target
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"os"
 	"sync"
@@ -102,48 +103,48 @@ func (s *lateStore) Info() storage.Info {
 }
 
 // ReadAt reads from the store.
-func (s *lateStore) ReadAt(p []byte, off int64) (int, error) {
+func (s *lateStore) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	st, err := s.now()
 	if err != nil {
 		return 0, err
 	}
-	return st.ReadAt(p, off)
+	return st.ReadAt(ctx, p, off)
 }
 
 // WriteAt writes to the store.
-func (s *lateStore) WriteAt(p []byte, off int64) (int, error) {
+func (s *lateStore) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	st, err := s.now()
 	if err != nil {
 		return 0, err
 	}
-	return st.WriteAt(p, off)
+	return st.WriteAt(ctx, p, off)
 }
 
 // Flush flushes the store; there is nothing to flush before it is open.
-func (s *lateStore) Flush() error {
+func (s *lateStore) Flush(ctx context.Context) error {
 	st, err := s.now()
 	if err != nil {
 		return nil
 	}
-	return st.Flush()
+	return st.Flush(ctx)
 }
 
 // Refresh measures the store anew.
-func (s *lateStore) Refresh() (int64, error) {
+func (s *lateStore) Refresh(ctx context.Context) (int64, error) {
 	st, err := s.now()
 	if err != nil {
 		return 0, err
 	}
 	if r := storage.Can(st).Refresher; r != nil {
-		return r.Refresh()
+		return r.Refresh(ctx)
 	}
 	return st.Info().Size, nil
 }
 
 // Settle settles a plug-in's store.
-func (s *lateStore) Settle() error {
+func (s *lateStore) Settle(ctx context.Context) error {
 	if st, err := s.now(); err == nil {
-		return settle(st)
+		return settle(ctx, st)
 	}
 	return nil
 }
@@ -194,39 +195,39 @@ func (s *lateFile) TryWriteAt(p []byte, off int64) (int, error) {
 }
 
 // WriteDurableAt writes through.
-func (s *lateFile) WriteDurableAt(p []byte, off int64) (int, error) {
+func (s *lateFile) WriteDurableAt(ctx context.Context, p []byte, off int64) (int, error) {
 	f, err := s.file()
 	if err != nil {
 		return 0, err
 	}
-	return f.WriteDurableAt(p, off)
+	return f.WriteDurableAt(ctx, p, off)
 }
 
 // Discard frees space.
-func (s *lateFile) Discard(off, n int64) error {
+func (s *lateFile) Discard(ctx context.Context, off, n int64) error {
 	f, err := s.file()
 	if err != nil {
 		return err
 	}
-	return f.Discard(off, n)
+	return f.Discard(ctx, off, n)
 }
 
 // WriteZeroes zeroes a range.
-func (s *lateFile) WriteZeroes(off, n int64) error {
+func (s *lateFile) WriteZeroes(ctx context.Context, off, n int64) error {
 	f, err := s.file()
 	if err != nil {
 		return err
 	}
-	return f.WriteZeroes(off, n)
+	return f.WriteZeroes(ctx, off, n)
 }
 
 // Extent tells what is allocated.
-func (s *lateFile) Extent(off int64) (int64, bool, error) {
+func (s *lateFile) Extent(ctx context.Context, off int64) (int64, bool, error) {
 	f, err := s.file()
 	if err != nil {
 		return 0, false, err
 	}
-	return f.Extent(off)
+	return f.Extent(ctx, off)
 }
 
 // LockFile returns the file with the lock, nil before the store is open.

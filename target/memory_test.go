@@ -65,7 +65,7 @@ func ramStore(s *Server, lun uint16) storage.Store {
 func fill(t *testing.T, s *Server, lun uint16, b byte) {
 	t.Helper()
 	st := ramStore(s, lun)
-	if _, err := st.WriteAt(bytes.Repeat([]byte{b}, int(st.Info().Size)), 0); err != nil {
+	if _, err := st.WriteAt(t.Context(), bytes.Repeat([]byte{b}, int(st.Info().Size)), 0); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -76,7 +76,7 @@ func expectFill(t *testing.T, when string, s *Server, lun uint16, b byte, n int)
 	st := ramStore(s, lun)
 	want, got := make([]byte, st.Info().Size), make([]byte, st.Info().Size)
 	copy(want, bytes.Repeat([]byte{b}, n))
-	if _, err := st.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+	if _, err := st.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%s, LUN %d does not hold %d times %#x: %v", when, lun, n, b, err)
 	}
 }

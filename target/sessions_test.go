@@ -187,7 +187,7 @@ func TestRemoveTarget(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-leaves.Done()
-	if _, err := disk.Store().ReadAt(make([]byte, 512), 0); err == nil {
+	if _, err := disk.Store().ReadAt(t.Context(), make([]byte, 512), 0); err == nil {
 		t.Error("the disk is open still")
 	}
 	if _, err := dialTarget(t, address, iqnA); err == nil {

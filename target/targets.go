@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/scsi"
@@ -234,7 +235,8 @@ func (s *Server) Attach(target string, n uint16, lu *scsi.LogicalUnit) error {
 }
 
 // Detach takes a logical unit from a target that is served; initiators learn
-// of it. It waits for commands under way and closes the logical unit. The
+// of it. It waits for commands under way, after a second no longer for what a store can end,
+// and closes the logical unit. The
 // error is that of closing, or there was none of that number. A hand-over under way is
 // waited for, as by AddTarget.
 func (s *Server) Detach(target string, n uint16) error {
@@ -243,11 +245,15 @@ func (s *Server) Detach(target string, n uint16) error {
 		return err
 	}
 	defer end()
-	return t.detach(n)
+	return s.detach(t, n)
 }
 
+// closePatience is how long a logical unit that is taken away waits for commands under way before
+// what they wait for in the store is ended.
+const closePatience = time.Second
+
 // detach is Detach in a change that has begun.
-func (t *served) detach(n uint16) error {
+func (s *Server) detach(t *served, n uint16) error {
 	lu, err := t.device.Detach(n)
 	if err != nil {
 		return err
@@ -257,7 +263,17 @@ func (t *served) detach(n uint16) error {
 			return err
 		}
 	}
-	return lu.Close()
+	closed := make(chan error, 1)
+	go func() { closed <- lu.Close() }()
+	timer := time.NewTimer(closePatience)
+	defer timer.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-timer.C:
+		s.node.EndCalls(t.device, n)
+		return <-closed
+	}
 }
 
 func isController(lu *scsi.LogicalUnit) bool { return lu != nil && lu.Store() == nil }

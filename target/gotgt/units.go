@@ -3,6 +3,7 @@
 package gotgt
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -115,7 +116,7 @@ func (d *Driver) reread(t *driverTarget) error {
 	}
 	for _, n := range slices.Sorted(maps.Keys(mapped)) {
 		if t.units[n] != nil {
-			errs = append(errs, server.LogicalUnit(t.name, n).Refresh())
+			errs = append(errs, server.LogicalUnit(t.name, n).Refresh(context.Background()))
 			continue
 		}
 		lu, err := mapped[n].make(d.log)
@@ -147,7 +148,7 @@ func (d *Driver) Resize(size uint64) error {
 		}
 		for n := range t.units {
 			if d.state == running {
-				errs = append(errs, d.server.Load().LogicalUnit(t.name, n).Refresh())
+				errs = append(errs, d.server.Load().LogicalUnit(t.name, n).Refresh(context.Background()))
 			}
 		}
 	}

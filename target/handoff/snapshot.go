@@ -80,6 +80,14 @@ func (s *Snapshot) Err() error {
 	return context.Cause(s.ctx)
 }
 
+// Context returns the context of who takes the snapshot: it ends with the time that there is.
+func (s *Snapshot) Context() context.Context {
+	if s.ctx == nil {
+		return context.Background()
+	}
+	return s.ctx
+}
+
 // Put adds a package's state. If it has much data in it, the snapshot refers to that until
 // it is sent, and the state is without it.
 func (s *Snapshot) Put(section string, state any) error {

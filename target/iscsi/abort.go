@@ -3,10 +3,14 @@
 package iscsi
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
+
+// errTaskAborted is why a call of a store is ended.
+var errTaskAborted = errors.New("the command was aborted")
 
 // abortLocked aborts the tasks that match at the wish of their own I_T nexus: they get
 // no answer. Those running end later and then release d. With nil the nexus is lost, and
@@ -23,6 +27,7 @@ func (s *session) abortLocked(match func(*task) bool, d *deferred) {
 			continue
 		}
 		t.aborted, t.told = true, false
+		t.endLocked(errTaskAborted)
 		switch {
 		case t.phase == taskEarly:
 			// Its CmdSN still has to be used up: deliverLocked drops it.
@@ -74,6 +79,7 @@ func (s *session) abortAndTellLocked(t *task, d *deferred) {
 		s.forgetWaitLocked(t)
 	case t.phase == taskRunning, t.phase == taskReady && !s.engine.work.Remove(&s.queue, t):
 		t.aborted, t.told = true, true
+		t.endLocked(errTaskAborted)
 		d.waiting.Add(1)
 		t.deferred = append(t.deferred, d)
 		return
@@ -122,7 +128,6 @@ func (s *session) dropLocked(t *task) {
 func (s *session) finishAbortLocked(t *task) []*deferred {
 	list := t.deferred
 	t.deferred = nil
-	t.cmd.ReleaseRange()
 	if t.told {
 		if t.phase == taskReady {
 			t.moveLocked(taskRunning)

@@ -3,6 +3,7 @@
 package iscsi
 
 import (
+	"context"
 	"slices"
 	"time"
 )
@@ -39,12 +40,28 @@ func (s *session) Run(t *task, began time.Time) {
 		s.awaitMemoryLocked(t)
 		s.mu.Unlock()
 	} else {
-		t.moveLocked(taskRunning)
-		t.started = began
+		t.beginLocked(began)
 		s.mu.Unlock()
 		s.execute(t)
 	}
 	c.out.Flush()
+}
+
+// beginLocked gives a task that a worker has taken its context.
+func (t *task) beginLocked(now time.Time) {
+	t.moveLocked(taskRunning)
+	t.started = now
+	if t.ctx == nil || t.ctx.Err() != nil {
+		t.ctx, t.cancel = context.WithCancelCause(context.Background())
+	}
+}
+
+// endLocked ends what the task waits for in its store, if it runs on a worker and the store
+// heeds that.
+func (t *task) endLocked(why error) {
+	if t.phase == taskRunning && t.cancel != nil {
+		t.cancel(why)
+	}
 }
 
 // execute runs a task on a worker: all of it or a slice, after which it waits for a worker
@@ -52,7 +69,7 @@ func (s *session) Run(t *task, began time.Time) {
 func (s *session) execute(t *task) {
 	if !t.settled() {
 		t.setOut()
-		if !s.nexus.ExecuteSlice(&t.cmd) {
+		if !s.nexus.ExecuteSlice(t.ctx, &t.cmd) {
 			s.schedule(t)
 			return
 		}
@@ -70,6 +87,9 @@ func (s *session) schedule(t *task) {
 		return
 	}
 	t.moveLocked(taskReady)
+	if t.cmd.Ended() {
+		t.cmd.KeepRangeForRepeat()
+	}
 	s.engine.work.Add(&s.queue, t)
 	s.mu.Unlock()
 }

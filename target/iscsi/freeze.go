@@ -4,14 +4,48 @@ package iscsi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
+
+// freezePatience is how long a freeze waits for a command before it ends what that waits for in its
+// store. It is executed again afterwards, here or in the successor.
+const freezePatience = 200 * time.Millisecond
+
+// Why a call of a store is ended.
+var (
+	errUpgrade = errors.New("the target is frozen for an upgrade")
+	errRemoved = errors.New("the logical unit was removed")
+)
+
+// endCalls ends what running commands wait for in their stores, as far as these heed that.
+func (n *Node) endCalls(why error, which func(*task) bool) {
+	for _, s := range n.sessionList() {
+		s.mu.Lock()
+		for _, t := range s.tasks {
+			if which(t) {
+				t.endLocked(why)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// EndCalls ends what running commands of a device's logical unit wait for in its store, which is to be
+// closed: those that waited find the logical unit gone.
+func (n *Node) EndCalls(device *scsi.Device, lun uint16) {
+	n.endCalls(errRemoved, func(t *task) bool { return t.terms.device == device && sameUnit(t, lun) })
+}
 
 // Freeze stops the Node: no byte is read from or written to a connection and
 // no command runs when it returns nil, and everything that was under way is
-// kept as it is. It waits for running commands until ctx ends; then the Node
+// kept as it is. It waits for running commands until ctx ends, after a while only for those
+// whose store doesn't heed that nobody waits for it and for COMPARE AND WRITE; then the Node
 // goes on as before, and the error names the commands that were in the way.
 // No connection may be given to [Node.Serve] meanwhile. Thaw or Retire end the freeze.
 func (n *Node) Freeze(ctx context.Context) error {
@@ -34,7 +68,7 @@ func (n *Node) Freeze(ctx context.Context) error {
 		n.mu.Unlock()
 	})
 	defer stop()
-	if n.awaitParked(ctx) && n.work.Quiesce(ctx.Done()) {
+	if n.awaitParked(ctx) && n.quiesce(ctx) {
 		for _, c := range n.connList() {
 			c.out.Idle()
 		}
@@ -46,6 +80,24 @@ func (n *Node) Freeze(ctx context.Context) error {
 	err := fmt.Errorf("iscsi: can't stop: %s", n.running())
 	n.Thaw()
 	return err
+}
+
+// quiesce waits until no command runs, or ctx ends.
+func (n *Node) quiesce(ctx context.Context) bool {
+	var ended sync.WaitGroup
+	defer ended.Wait()
+	quiet := make(chan struct{})
+	defer close(quiet)
+	ended.Go(func() {
+		timer := time.NewTimer(freezePatience)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			n.endCalls(errUpgrade, func(t *task) bool { return t.cmd.Repeatable() })
+		case <-quiet:
+		}
+	})
+	return n.work.Quiesce(ctx.Done())
 }
 
 // awaitParked waits until every connection's reader stands still or is gone.

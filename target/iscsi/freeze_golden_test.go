@@ -154,7 +154,7 @@ func (g *goldenFile) live(t *testing.T, c *goldenCase) {
 		state.Connections[i].Born = time.Now().UnixNano() // else a login is years over its time
 	}
 	store := storagetest.NewRAM(testDiskSize)
-	if _, err := store.WriteAt(c.Disk, 0); err != nil && len(c.Disk) > 0 {
+	if _, err := store.WriteAt(t.Context(), c.Disk, 0); err != nil && len(c.Disk) > 0 {
 		t.Fatal(err)
 	}
 	target := diskOver(t, store, Limits{}, goldenScript().auth)
@@ -183,7 +183,7 @@ func (g *goldenFile) live(t *testing.T, c *goldenCase) {
 		t.Errorf("the client sees %d bytes, want %d; the first difference is at %d", len(stream), len(g.Want), firstDifference(stream, g.Want))
 	}
 	disk := make([]byte, testDiskSize)
-	if _, err := store.ReadAt(disk, 0); err != nil || !bytes.Equal(trimZeros(disk), g.Disk) {
+	if _, err := store.ReadAt(t.Context(), disk, 0); err != nil || !bytes.Equal(trimZeros(disk), g.Disk) {
 		t.Errorf("the disk holds something else (%v)", err)
 	}
 }

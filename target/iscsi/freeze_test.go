@@ -241,7 +241,7 @@ func unbounded(*socket.Socket) error { return nil }
 
 // contents reads the whole disk.
 func (r *rig) contents(t fatal, disk []byte) []byte {
-	if _, err := r.store.ReadAt(disk, 0); err != nil {
+	if _, err := r.store.ReadAt(context.Background(), disk, 0); err != nil {
 		t.Fatalf("read: %v", err)
 	}
 	return disk

@@ -302,7 +302,7 @@ func pattern(n int, seed byte) []byte {
 func (r *rig) stored(lba int64, want []byte) {
 	r.t.Helper()
 	got := make([]byte, len(want))
-	if _, err := r.store.ReadAt(got, lba*512); err != nil {
+	if _, err := r.store.ReadAt(r.t.Context(), got, lba*512); err != nil {
 		r.t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {

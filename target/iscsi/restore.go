@@ -293,6 +293,9 @@ func (s *session) rearm(t *task, st *TaskState) {
 	case t.broken == 0:
 		s.nexus.Reprepare(&t.cmd)
 		t.cmd.Resume(st.Progress)
+		if st.Again {
+			t.cmd.KeepRangeForRepeat()
+		}
 		t.setWant()
 	}
 }

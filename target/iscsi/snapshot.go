@@ -104,7 +104,7 @@ func (t *task) snapshot() TaskState {
 		CID: t.conn.cid, State: t.phase, Order: t.order, Received: t.received, Unsolicited: t.unsolicited,
 		OutSN: t.outSN, Asked: t.asked, R2Ts: t.r2ts[:t.openR2Ts], R2TSN: t.r2tSN, Broken: t.broken, Aborted: t.aborted,
 		Done: t.cmd.Done(), Status: uint8(t.cmd.Status), Sense: t.cmd.Sense,
-		Progress: t.cmd.Progress(),
+		Progress: t.cmd.Progress(), Again: t.cmd.Kept(),
 	}
 	t.req.Encode(&st.BHS)
 	st.Data = t.arrived()

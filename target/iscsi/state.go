@@ -70,6 +70,7 @@ type TaskState struct {
 	Status      uint8     `cbor:"15,keyasint"`
 	Sense       []byte    `cbor:"16,keyasint"`
 	Progress    uint64    `cbor:"17,keyasint,omitempty"` // bytes that are done; who does not know it begins anew
+	Again       bool      `cbor:"18,keyasint,omitempty"` // it was ended in the midst of a change: see scsi.Command.KeepRangeForRepeat
 }
 
 // PendingState is a request that is ahead of ExpCmdSN.

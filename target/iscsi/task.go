@@ -3,6 +3,7 @@
 package iscsi
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -56,6 +57,11 @@ type task struct {
 	filling     bool   // the connection's reader is writing into buf
 	memoryWait  bool   // waits for memory: before its first R2T, or before it runs
 	broken      uint16 // the transport error to report instead of executing, 0 for none
+
+	// What an execution on a worker has, and its end. It is made when the first worker takes the
+	// task, and again after it was ended: others may hold it still then.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
 
 	aborted  bool
 	told     bool        // aborted while it ran, by others: it ends with TASK ABORTED
@@ -279,6 +285,9 @@ func (t *task) Unit() schedule.Unit {
 }
 
 func (t *task) Begun() bool { return t.cmd.Progress() > 0 }
+
+// First implements [schedule.Task]: others, with a worker each, may wait for one that keeps its blocks.
+func (t *task) First() bool { return t.cmd.Kept() }
 
 func (t *task) Long() bool { return t.cmd.Long() }
 

@@ -46,6 +46,7 @@ func (s *session) leaveLocked(t *task, to taskPhase) {
 		s.ordered--
 	}
 	t.moveLocked(to)
+	t.cmd.ReleaseRange()
 	s.openWindowLocked()
 	s.idle.Broadcast()
 	if len(s.blocked) > 0 {

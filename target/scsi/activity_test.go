@@ -100,7 +100,7 @@ func TestActivityTimes(t *testing.T) {
 		close(release)
 	}()
 	began := time.Now()
-	h.n.Execute(&h.cmd)
+	h.n.Execute(t.Context(), &h.cmd)
 	took := time.Since(began)
 	h.finish(&h.cmd)
 	read := lu.Activity().Commands["read"]

@@ -13,7 +13,7 @@ import (
 func atomicOperations() []operation {
 	const alone = opNeedsMedium | opAlone | opWrites | opLong
 	return []operation{
-		{code: 0x89, action: noAction, flags: alone, access: reservation.Write, usage: "\x18\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\xff\x00",
+		{code: 0x89, action: noAction, flags: alone | opOnce, access: reservation.Write, usage: "\x18\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\xff\x00",
 			prepare: prepareCompareAndWrite, run: runCompareAndWrite},
 		{code: 0x8b, action: noAction, flags: alone, access: reservation.Write, usage: "\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00",
 			prepare: prepareWrite, run: runOrWrite},
@@ -53,7 +53,7 @@ func runCompareAndWrite(c *Command) {
 	}
 	scratch := c.Pool.Get(half)
 	defer scratch.Release()
-	if n, err := lu.store.ReadAt(scratch.B, int64(c.exec.lba<<lu.shift)); err != nil {
+	if n, err := lu.store.ReadAt(c.exec.ctx, scratch.B, int64(c.exec.lba<<lu.shift)); err != nil {
 		c.failStorage(reading, c.exec.lba+uint64(n)>>lu.shift, err)
 		return
 	}
@@ -61,8 +61,11 @@ func runCompareAndWrite(c *Command) {
 		c.fail(sense{key: keyMiscompare, code: ascMiscompare}.withInfo(uint64(at)))
 		return
 	}
-	if c.writeBlocks(c.Out[half:]) {
+	switch {
+	case c.writeBlocks(c.Out[half:]):
 		c.good()
+	case c.exec.ended: // it can't be executed again: its own write would be a miscompare
+		c.fail(sense{key: keyAbortedCommand, code: ascNone})
 	}
 }
 
@@ -76,7 +79,7 @@ func runOrWrite(c *Command) {
 	}
 	scratch := c.Pool.Get(len(data))
 	defer scratch.Release()
-	if n, err := lu.store.ReadAt(scratch.B, int64(c.exec.lba<<lu.shift)); err != nil {
+	if n, err := lu.store.ReadAt(c.exec.ctx, scratch.B, int64(c.exec.lba<<lu.shift)); err != nil {
 		c.failStorage(reading, c.exec.lba+uint64(n)>>lu.shift, err)
 		return
 	}

@@ -3,6 +3,7 @@
 package scsi
 
 import (
+	"context"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/mem"
@@ -49,7 +50,8 @@ const MaxTransfer = 8 << 20
 // its status is final. If not, and Direction is DataOut, the transport
 // collects min(Length, OutExpected) bytes into Out. Then it calls
 // [Nexus.TryExecute] on the goroutine at hand, and [Nexus.Execute] on a worker
-// if that would have blocked. Afterwards the command is Done.
+// if that would have blocked. Afterwards the command is Done. TryExecute never waits, so it
+// has no context; that of the others reaches every call of the store.
 type Command struct {
 	// Filled in by the transport before Prepare.
 	CDB         [16]byte
@@ -88,6 +90,7 @@ type Command struct {
 
 // execState is what Prepare leaves for the executor.
 type execState struct {
+	ctx    context.Context // of the execution that is under way
 	nexus  *Nexus
 	at     *attachment // nil for commands answered without a logical unit
 	op     *operation  // nil once the command is done in Prepare
@@ -98,7 +101,9 @@ type execState struct {
 	fua    bool
 
 	progress uint64    // bytes that are done, see slice.go
-	kept     bool      // see KeepRange; the transport's
+	ended    bool      // ctx has ended a call of the store: nothing is known of how far that came
+	kept     bool      // in the list of kept ranges; the transport's
+	lost     bool      // kept because its nexus is lost; protected by the list's mutex
 	until    time.Time // when the slice ends; zero: all of the command is one
 
 	prepared time.Time // when Prepare or Reprepare was called, if somebody observes

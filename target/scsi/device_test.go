@@ -91,7 +91,7 @@ func TestAttachAndDetach(t *testing.T) {
 		t.Fatalf("%v, %v", got, err)
 	}
 	c.Out = fill(1, 1)
-	h.n.Execute(&c)
+	h.n.Execute(t.Context(), &c)
 	if r := h.finish(&c); r.String() != "5/25/00" {
 		t.Errorf("a command that waited: %v", r)
 	}

@@ -3,6 +3,7 @@
 package scsi_test
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
@@ -57,6 +58,6 @@ func execute(n *scsi.Nexus, c *scsi.Command) {
 		c.Out = make([]byte, min(c.Length, c.OutExpected)) // comes from the initiator
 	}
 	if !n.TryExecute(c) {
-		n.Execute(c) // may wait for a device
+		n.Execute(context.Background(), c) // may wait for a device
 	}
 }

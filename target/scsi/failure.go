@@ -3,6 +3,7 @@
 package scsi
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"syscall"
@@ -49,9 +50,22 @@ func storageSense(work mediumWork, err error) sense {
 	return sense{key: keyMediumError, code: ascWriteError}
 }
 
+// endedBy reports whether err says that the end of ctx has ended a call of a store.
+func endedBy(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx)))
+}
+
 // failStorage ends the command with the sense data of a backing store's error
-// at a block, and logs it.
+// at a block, and logs it. One whose context has ended the call has not failed, and is not
+// ended: it can be executed again.
 func (c *Command) failStorage(work mediumWork, lba uint64, err error) {
+	if endedBy(c.exec.ctx, err) {
+		c.exec.ended = true
+		if c.In != nil { // as it was before
+			c.In, c.Buffer = nil, c.In
+		}
+		return
+	}
 	lu := c.exec.at.lu
 	lu.stats.errors.Add(1)
 	c.exec.nexus.stats.errors.Add(1)

@@ -82,13 +82,13 @@ func TestShrunkStore(t *testing.T) {
 	store.SetSize(512 << 10)
 	h.want("3/11/00", rw10(0x28, 0, 1024, 1), nil, 512)
 	h.want(good, rw10(0x28, 0, 1023, 1), nil, 512)
-	if err := lu.Refresh(); err != nil {
+	if err := lu.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	h.want("6/2a/09", rw10(0x28, 0, 1024, 1), nil, 512)
 	h.want("5/21/00", rw10(0x28, 0, 1024, 1), nil, 512)
 	store.SetSize(100)
-	if err := lu.Refresh(); err == nil {
+	if err := lu.Refresh(t.Context()); err == nil {
 		t.Error("a store of less than a block was accepted")
 	}
 }
@@ -111,7 +111,7 @@ func TestAFailedFlushIsForever(t *testing.T) {
 	}
 	h.want(good, rw10(0x2a, 0, 0, 1), fill(1, 1), 0) // a cached write promises nothing
 	h.want(good, rw10(0x28, 0, 0, 1), nil, 512)
-	if err := lu.Flush(); err == nil {
+	if err := lu.Flush(t.Context()); err == nil {
 		t.Error("Flush succeeded")
 	}
 	if !lu.Info().FlushFailed {
@@ -187,7 +187,7 @@ func TestClosedUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !h.n.TryExecute(&c) {
-		h.n.Execute(&c)
+		h.n.Execute(t.Context(), &c)
 	}
 	if r := h.finish(&c); r.String() != "5/25/00" {
 		t.Errorf("a read after Close: %v", r)
@@ -197,10 +197,10 @@ func TestClosedUnit(t *testing.T) {
 	if calls := store.Calls(storagetest.Close); len(calls) != 1 {
 		t.Errorf("closed %d times", len(calls))
 	}
-	if err := lu.Flush(); err != nil {
+	if err := lu.Flush(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := lu.Refresh(); err == nil {
+	if err := lu.Refresh(t.Context()); err == nil {
 		t.Error("a closed unit was refreshed")
 	}
 }
@@ -213,7 +213,7 @@ func TestReadsThatWouldWaitAreLeftToAWorker(t *testing.T) {
 	if h.n.TryExecute(c) || c.Done() || c.In != nil {
 		t.Fatal("a read that would wait was executed at once")
 	}
-	h.n.Execute(c)
+	h.n.Execute(t.Context(), c)
 	if r := h.finish(c); r.String() != good {
 		t.Error(r)
 	}
@@ -247,7 +247,7 @@ func TestWritesThatWouldWaitAreLeftToAWorker(t *testing.T) {
 	if try(1) || c.Done() {
 		t.Fatal("a write that would wait was executed at once")
 	}
-	h.n.Execute(c)
+	h.n.Execute(t.Context(), c)
 	if r := h.finish(c); r.String() != good {
 		t.Error(r)
 	}

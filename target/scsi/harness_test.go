@@ -4,6 +4,7 @@ package scsi_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -147,7 +148,7 @@ func (h *host) do(cdb, out []byte, in int) reply {
 			c.Out = out[:min(len(out), int(c.Length))]
 		}
 		if !h.n.TryExecute(c) {
-			h.n.Execute(c)
+			h.n.Execute(context.Background(), c)
 		}
 	}
 	return h.finish(c)

@@ -3,6 +3,7 @@
 package scsi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -330,7 +331,7 @@ func (lu *LogicalUnit) SetReadOnly(on bool) {
 
 // Refresh notices that the backing store has another size now. Initiators
 // learn of it by CAPACITY DATA HAS CHANGED.
-func (lu *LogicalUnit) Refresh() error {
+func (lu *LogicalUnit) Refresh(ctx context.Context) error {
 	r := lu.can.Refresher
 	if r == nil {
 		return nil
@@ -340,7 +341,7 @@ func (lu *LogicalUnit) Refresh() error {
 	if lu.closed {
 		return errors.New("can't refresh a closed logical unit")
 	}
-	size, err := r.Refresh()
+	size, err := r.Refresh(ctx)
 	if err != nil {
 		return fmt.Errorf("can't refresh backing store %q: %w", lu.store.Info().Path, err)
 	}
@@ -387,7 +388,7 @@ func (lu *LogicalUnit) raise(code uint16, except *Nexus) {
 // Flush brings what was written to stable storage. Once it has failed it goes
 // on failing, as does every flush that an initiator asks for: what was lost
 // stays lost until the store is reopened.
-func (lu *LogicalUnit) Flush() error {
+func (lu *LogicalUnit) Flush(ctx context.Context) error {
 	if lu.controller {
 		return nil
 	}
@@ -396,10 +397,10 @@ func (lu *LogicalUnit) Flush() error {
 	if lu.closed {
 		return nil
 	}
-	return lu.flushLocked()
+	return lu.flushLocked(ctx)
 }
 
-// Close waits for commands under way, flushes, and closes the store. Commands
+// Close waits for commands under way, flushes however long that takes, and closes the store. Commands
 // that come later end with LOGICAL UNIT NOT SUPPORTED.
 func (lu *LogicalUnit) Close() error { return lu.close(true) }
 
@@ -421,7 +422,7 @@ func (lu *LogicalUnit) close(flush bool) error {
 	lu.closed = true
 	var err error
 	if flush && !lu.store.Info().ReadOnly {
-		err = lu.flushLocked()
+		err = lu.flushLocked(context.Background())
 	}
 	return errors.Join(err, lu.store.Close())
 }

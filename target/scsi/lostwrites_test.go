@@ -23,7 +23,7 @@ func TestLostWrites(t *testing.T) {
 		c.Out = out
 		go func() {
 			defer close(done)
-			h.n.Execute(c)
+			h.n.Execute(t.Context(), c)
 		}()
 		return c, done
 	}

@@ -135,7 +135,7 @@ func TestMaskUnderway(t *testing.T) {
 	}
 	c.Out = fill(1, 1)
 	h.n.Mask([]uint16{1})
-	h.n.Execute(c)
+	h.n.Execute(t.Context(), c)
 	if c.Status != scsi.CheckCondition {
 		t.Errorf("status %02x of a command to a logical unit that was masked", c.Status)
 	}

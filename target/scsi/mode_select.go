@@ -43,7 +43,7 @@ func runModeSelect(c *Command) {
 	lu.set(set, true)
 	lu.set(clear, false)
 	if clear&stateWCE != 0 {
-		if err := lu.flushLocked(); err != nil {
+		if err := lu.flushLocked(c.exec.ctx); err != nil {
 			lu.set(stateWCE, true)
 			c.failStorage(flushing, 0, err)
 			return

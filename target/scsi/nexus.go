@@ -3,6 +3,7 @@
 package scsi
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -243,6 +244,7 @@ func (n *Nexus) tryExecute(c *Command) bool {
 	if !c.admitted() {
 		return true
 	}
+	c.exec.ctx = context.Background() // nothing waits
 	lu := c.exec.at.lu
 	if op.flags&opMedium == 0 {
 		return c.tryNow()
@@ -276,23 +278,28 @@ func (n *Nexus) over(c *Command) bool {
 }
 
 // Execute executes the command; it may wait for a device. A command that was not
-// prepared is first.
-func (n *Nexus) Execute(c *Command) {
+// prepared is first. One that ctx has ended is Done with TASK ABORTED.
+func (n *Nexus) Execute(ctx context.Context, c *Command) {
 	if n.over(c) {
 		return
 	}
-	n.execute(c)
+	n.execute(ctx, c)
+	if !c.done {
+		c.AbortForOthers()
+	}
 	n.ended(c)
 }
 
-func (n *Nexus) execute(c *Command) {
+// execute executes the command. If that is not Done afterwards, its slice is over or ctx has
+// ended.
+func (n *Nexus) execute(ctx context.Context, c *Command) {
 	c.Arrive()
 	if !c.admitted() {
 		return
 	}
+	c.exec.ctx, c.exec.ended = ctx, false
 	op, lu := c.exec.op, c.exec.at.lu
 	if op.flags&opWrites != 0 && !lu.lost.wait(c) {
-		c.AbortForOthers() // it is aborted already, and nobody is told how it ends
 		return
 	}
 	switch {

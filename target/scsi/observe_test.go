@@ -29,14 +29,14 @@ func TestObserve(t *testing.T) {
 	h.write(3, fill(1, 2))
 	h.read(3, 2)
 	h.prepare(&h.cmd, rw16(0x88, 0, 3, 1), 0, 512)
-	h.n.Execute(&h.cmd)
+	h.n.Execute(t.Context(), &h.cmd)
 	h.finish(&h.cmd)
 	var moved scsi.Command
 	moved.Pool, moved.LUN, moved.InExpected = h.cmd.Pool, h.lun, 512
 	copy(moved.CDB[:], rw16(0x88, 0, 3, 1))
 	h.n.Reprepare(&moved)
 	if !h.n.TryExecute(&moved) {
-		h.n.Execute(&moved)
+		h.n.Execute(t.Context(), &moved)
 	}
 	h.finish(&moved)
 	want := []string{"00 02 0 0", "00 00 0 0", "8a 00 0 1024", "88 00 1024 0", "88 00 512 0", "88 00 512 0"}

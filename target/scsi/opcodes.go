@@ -15,6 +15,7 @@ const (
 	opStore                        // needs the store open while it executes, and no block kept still
 	opThin                         // there only if the logical unit is thin provisioned
 	opLong                         // see Command.Long
+	opOnce                         // can't be executed again once it has begun: see Command.Repeatable
 	opEases                        // may do what an SPC reservation lets pass: see accessOf
 )
 

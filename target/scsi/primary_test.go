@@ -180,7 +180,7 @@ func TestController(t *testing.T) {
 		t.Errorf("%+v", info)
 	}
 	lu.SetReadOnly(true)
-	if err := lu.Flush(); err != nil || lu.Info().ReadOnly {
+	if err := lu.Flush(t.Context()); err != nil || lu.Info().ReadOnly {
 		t.Errorf("flush: %v, %+v", err, lu.Info())
 	}
 	if err := lu.Close(); err != nil {

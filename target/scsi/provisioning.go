@@ -3,6 +3,7 @@
 package scsi
 
 import (
+	"context"
 	"encoding/binary"
 
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
@@ -79,7 +80,7 @@ func runUnmap(c *Command) {
 // free is a piece of work that frees.
 func (c *Command) free(off, n uint64) bool {
 	lu := c.exec.at.lu
-	if err := lu.can.Discarder.Discard(int64(off), int64(n)); err != nil {
+	if err := lu.can.Discarder.Discard(c.exec.ctx, int64(off), int64(n)); err != nil {
 		c.failStorage(freeing, off>>lu.shift, err)
 		return false
 	}
@@ -89,7 +90,7 @@ func (c *Command) free(off, n uint64) bool {
 // zero is a piece of work that zeroes.
 func (c *Command) zero(off, n uint64) bool {
 	lu := c.exec.at.lu
-	if err := lu.can.Zeroer.WriteZeroes(int64(off), int64(n)); err != nil {
+	if err := lu.can.Zeroer.WriteZeroes(c.exec.ctx, int64(off), int64(n)); err != nil {
 		c.failStorage(writing, off>>lu.shift, err)
 		return false
 	}
@@ -136,7 +137,7 @@ func (c *Command) decodeUnmap() (extents []extent, ok bool) {
 func (c *Command) changed() {
 	lu := c.exec.at.lu
 	if !lu.has(stateWCE) {
-		if err := lu.flushLocked(); err != nil {
+		if err := lu.flushLocked(c.exec.ctx); err != nil {
 			c.failStorage(flushing, c.exec.lba, err)
 			return
 		}
@@ -229,7 +230,7 @@ func (c *Command) writeRepeated(block []byte, off, n uint64) bool {
 		}
 	}
 	return c.inPieces(off, n, scratchBytes, func(off, n uint64) bool {
-		k, err := lu.store.WriteAt(scratch.B[:n], int64(off))
+		k, err := lu.store.WriteAt(c.exec.ctx, scratch.B[:n], int64(off))
 		if err != nil {
 			c.failStorage(writing, (off+uint64(k))>>lu.shift, err)
 		}
@@ -267,7 +268,7 @@ func runLBAStatus(c *Command) {
 	b := make([]byte, statusHeader, statusHeader+room*statusDescriptor)
 	capacity := lu.blocks.Load()
 	for lba := c.exec.lba; room > 0 && lba < capacity; room-- {
-		blocks, mapped, err := lu.mapping(lba, capacity)
+		blocks, mapped, err := lu.mapping(c.exec.ctx, lba, capacity)
 		if err != nil {
 			c.failStorage(mapping, lba, err)
 			return
@@ -287,13 +288,13 @@ func runLBAStatus(c *Command) {
 
 // mapping returns the run of blocks from lba on that are all mapped or all
 // deallocated. A block is mapped if any byte of it is.
-func (lu *LogicalUnit) mapping(lba, capacity uint64) (blocks uint32, mapped bool, err error) {
+func (lu *LogicalUnit) mapping(ctx context.Context, lba, capacity uint64) (blocks uint32, mapped bool, err error) {
 	const most = 1<<32 - 1
 	left := min(capacity-lba, most)
 	if lu.can.Mapper == nil || lu.can.Discarder == nil {
 		return uint32(left), true, nil
 	}
-	n, mapped, err := lu.can.Mapper.Extent(int64(lba << lu.shift))
+	n, mapped, err := lu.can.Mapper.Extent(ctx, int64(lba<<lu.shift))
 	if err != nil {
 		return 0, false, err
 	}

@@ -3,6 +3,7 @@
 package scsi
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"syscall"
@@ -172,14 +173,14 @@ func tryRead(c *Command) bool {
 func runRead(c *Command) {
 	lu := c.exec.at.lu
 	if c.exec.fua && lu.has(stateWCE) {
-		if err := lu.flushLocked(); err != nil {
+		if err := lu.flushLocked(c.exec.ctx); err != nil {
 			c.failStorage(flushing, c.exec.lba, err)
 			return
 		}
 	}
 	c.readBuffer()
 	if c.In != nil {
-		if n, err := lu.store.ReadAt(c.In.B, int64(c.exec.lba<<lu.shift)); err != nil {
+		if n, err := lu.store.ReadAt(c.exec.ctx, c.In.B, int64(c.exec.lba<<lu.shift)); err != nil {
 			c.failStorage(reading, c.exec.lba+uint64(n)>>lu.shift, err)
 			return
 		}
@@ -242,7 +243,7 @@ func (c *Command) writeBlocks(data []byte) bool {
 	var n int
 	var err error
 	if len(data) > 0 {
-		n, err = lu.write(data, int64(c.exec.lba<<lu.shift), c.exec.fua)
+		n, err = lu.write(c.exec.ctx, data, int64(c.exec.lba<<lu.shift), c.exec.fua)
 	}
 	return c.written(len(data), n, err)
 }
@@ -262,21 +263,21 @@ func (c *Command) written(bytes, n int, err error) bool {
 
 // write writes to the store, durably with fua or without a write cache. The
 // medium lock is held.
-func (lu *LogicalUnit) write(p []byte, off int64, fua bool) (int, error) {
+func (lu *LogicalUnit) write(ctx context.Context, p []byte, off int64, fua bool) (int, error) {
 	if !fua && lu.has(stateWCE) {
-		return lu.store.WriteAt(p, off)
+		return lu.store.WriteAt(ctx, p, off)
 	}
 	if lu.has(stateFlushFailed) {
 		return 0, errFlushFailed
 	}
 	if lu.can.DurableWriter == nil {
-		if n, err := lu.store.WriteAt(p, off); err != nil {
+		if n, err := lu.store.WriteAt(ctx, p, off); err != nil {
 			return n, err
 		}
-		return 0, lu.flushLocked()
+		return 0, lu.flushLocked(ctx)
 	}
-	n, err := lu.can.DurableWriter.WriteDurableAt(p, off)
-	if err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+	n, err := lu.can.DurableWriter.WriteDurableAt(ctx, p, off)
+	if err != nil && !endedBy(ctx, err) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
 		// The system reports a failed write-back once: this report may have
 		// been that of earlier, cached writes, and no flush will repeat it.
 		lu.set(stateFlushFailed, true)
@@ -286,12 +287,14 @@ func (lu *LogicalUnit) write(p []byte, off int64, fua bool) (int, error) {
 
 // flushLocked flushes the store and remembers a failure. A lock that keeps the
 // store open is held.
-func (lu *LogicalUnit) flushLocked() error {
+func (lu *LogicalUnit) flushLocked(ctx context.Context) error {
 	if lu.has(stateFlushFailed) {
 		return errFlushFailed
 	}
-	if err := lu.store.Flush(); err != nil {
-		lu.set(stateFlushFailed, true)
+	if err := lu.store.Flush(ctx); err != nil {
+		if !endedBy(ctx, err) {
+			lu.set(stateFlushFailed, true)
+		}
 		return err
 	}
 	if lu.has(stateFlushFailed) {
@@ -308,7 +311,7 @@ func prepareSynchronize(c *Command) {
 // runSynchronize is SYNCHRONIZE CACHE (SBC-3 5.20, 5.21). It flushes the
 // whole store, which the standard allows, also when IMMED is set.
 func runSynchronize(c *Command) {
-	if err := c.exec.at.lu.flushLocked(); err != nil {
+	if err := c.exec.at.lu.flushLocked(c.exec.ctx); err != nil {
 		c.failStorage(flushing, c.exec.lba, err)
 		return
 	}

@@ -2,7 +2,10 @@
 
 package scsi
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Some commands make the store work for long with little effort of the initiator: UNMAP,
 // WRITE SAME, VERIFY. They are done in pieces, and pieces make up slices, between which a
@@ -25,6 +28,14 @@ const (
 // other in the store or at the lock of the medium, and everybody else behind them.
 func (c *Command) Long() bool { return c.exec.op != nil && c.exec.op.flags&opLong != 0 }
 
+// Repeatable reports whether a prepared command can be executed again after its context has
+// ended the execution in the midst of it.
+func (c *Command) Repeatable() bool { return c.exec.op != nil && c.exec.op.flags&opOnce == 0 }
+
+// Ended reports whether the end of its context has ended a call of the store in the last
+// execution. Nothing is known of how far that call has come.
+func (c *Command) Ended() bool { return c.exec.ended }
+
 // Progress returns how many bytes of a command are done that is executed in slices.
 func (c *Command) Progress() uint64 { return c.exec.progress }
 
@@ -32,17 +43,17 @@ func (c *Command) Progress() uint64 { return c.exec.progress }
 // follows [Nexus.Reprepare].
 func (c *Command) Resume(progress uint64) { c.exec.progress = progress }
 
-// ExecuteSlice is [Nexus.Execute] for about 2 ms. It reports whether the command has ended;
-// one that has not goes on with the next call. Between two calls a logical unit that goes
-// away, or is reserved by another nexus, ends it.
-func (n *Nexus) ExecuteSlice(c *Command) (done bool) {
+// ExecuteSlice is [Nexus.Execute] for about 2 ms, or until ctx ends, if the store heeds that. It reports
+// whether the command has ended; one that has not goes on with the next call. Between two
+// calls a logical unit that goes away, or is reserved by another nexus, ends it.
+func (n *Nexus) ExecuteSlice(ctx context.Context, c *Command) (done bool) {
 	if n.over(c) {
 		return true
 	}
 	if c.Long() {
 		c.exec.until = time.Now().Add(sliceTime)
 	}
-	n.execute(c)
+	n.execute(ctx, c)
 	n.ended(c)
 	return c.done
 }

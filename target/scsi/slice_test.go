@@ -4,6 +4,7 @@ package scsi_test
 
 import (
 	"bytes"
+	"context"
 	"slices"
 	"syscall"
 	"testing"
@@ -34,7 +35,7 @@ func slowly(t *testing.T, store *storagetest.FaultStore, op storagetest.Op) {
 func (h *host) sliced(c *scsi.Command, out []byte) (n int) {
 	h.t.Helper()
 	c.Out = out
-	for n = 1; !h.n.ExecuteSlice(c); n++ {
+	for n = 1; !h.n.ExecuteSlice(context.Background(), c); n++ {
 		if n == 1000 {
 			h.t.Fatalf("% x does not end", c.CDB)
 		}
@@ -85,7 +86,7 @@ func (c *slicedCommand) status() string {
 
 func newSliced(t *testing.T, c *slicedCommand) (*host, *storagetest.FaultStore) {
 	store := storagetest.NewFaultStore(storagetest.NewRAM(bigDisk))
-	if _, err := store.WriteAt(fill(0xee, bigDisk/512), 0); err != nil {
+	if _, err := store.WriteAt(t.Context(), fill(0xee, bigDisk/512), 0); err != nil {
 		t.Fatal(err)
 	}
 	h, _ := newHost(t, scsi.LogicalUnitOptions{Store: store})
@@ -101,7 +102,7 @@ func (c *slicedCommand) check(t *testing.T, store *storagetest.FaultStore) {
 	}
 	store.Forget()
 	got := make([]byte, bigDisk)
-	if _, err := store.ReadAt(got, 0); err != nil {
+	if _, err := store.ReadAt(t.Context(), got, 0); err != nil {
 		t.Fatal(err)
 	}
 	if want := append(bytes.Clone(c.want), fill(0xee, (bigDisk-len(c.want))/512)...); !bytes.Equal(got, want) {
@@ -139,7 +140,7 @@ func TestSlicesMove(t *testing.T) {
 			first := &scsi.Command{Pool: h.cmd.Pool}
 			h.prepare(first, c.cdb, len(c.out), 0)
 			first.Out = c.out
-			if h.n.ExecuteSlice(first) || first.Progress() == 0 {
+			if h.n.ExecuteSlice(t.Context(), first) || first.Progress() == 0 {
 				t.Fatalf("it is done, or not begun: %d bytes", first.Progress())
 			}
 			next := &h.cmd
@@ -164,24 +165,24 @@ func TestSlicesEnd(t *testing.T) {
 			h, store := newSliced(t, &c)
 			h.prepare(&h.cmd, c.cdb, len(c.out), 0)
 			h.cmd.Out = c.out
-			if h.n.ExecuteSlice(&h.cmd) {
+			if h.n.ExecuteSlice(t.Context(), &h.cmd) {
 				t.Fatal("it is done")
 			}
 			store.Heal()
 			store.Inject(storagetest.Fault{Op: c.op, Err: syscall.EIO})
-			if !h.n.ExecuteSlice(&h.cmd) || h.cmd.Status != scsi.CheckCondition {
+			if !h.n.ExecuteSlice(t.Context(), &h.cmd) || h.cmd.Status != scsi.CheckCondition {
 				t.Errorf("after an error it goes on, status %#x", h.cmd.Status)
 			}
 			h, _ = newSliced(t, &c)
 			h.prepare(&h.cmd, c.cdb, len(c.out), 0)
 			h.cmd.Out = c.out
-			if h.n.ExecuteSlice(&h.cmd) {
+			if h.n.ExecuteSlice(t.Context(), &h.cmd) {
 				t.Fatal("it is done")
 			}
 			if _, err := h.dev.Detach(1); err != nil {
 				t.Fatal(err)
 			}
-			if !h.n.ExecuteSlice(&h.cmd) {
+			if !h.n.ExecuteSlice(t.Context(), &h.cmd) {
 				t.Fatal("it goes on without its logical unit")
 			}
 			if r := h.finish(&h.cmd); r.String() != "5/25/00" {

@@ -223,7 +223,7 @@ func TestSettleAndReprepare(t *testing.T) {
 		t.Errorf("addresses %d, %d, %t", lba, blocks, ok)
 	}
 	c.Out = fill(1, 1)
-	h.n.Execute(c)
+	h.n.Execute(t.Context(), c)
 	if r := h.finish(c); r.String() != good {
 		t.Error(r)
 	}

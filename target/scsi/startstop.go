@@ -54,7 +54,7 @@ func runStartStop(c *Command) {
 		lu.raise(ascNotReadyToReady, c.exec.nexus)
 	case !ejected:
 		if how&startNoFlush == 0 && !lu.has(stateReadOnly) {
-			if err := lu.flushLocked(); err != nil {
+			if err := lu.flushLocked(c.exec.ctx); err != nil {
 				c.failStorage(flushing, 0, err)
 				return
 			}

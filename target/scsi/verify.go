@@ -114,7 +114,7 @@ func (c *Command) compareBlocks(data []byte, n uint64) bool {
 // data that belongs there. It reports whether that is equal; if not, the command has failed.
 func (c *Command) compare(scratch, data []byte, off uint64) bool {
 	lu := c.exec.at.lu
-	if k, err := lu.store.ReadAt(scratch, int64(off)); err != nil {
+	if k, err := lu.store.ReadAt(c.exec.ctx, scratch, int64(off)); err != nil {
 		c.failStorage(reading, (off+uint64(k))>>lu.shift, err)
 		return false
 	}
@@ -171,7 +171,7 @@ func runWriteVerify(c *Command) {
 	first := c.exec.lba << lu.shift
 	if c.inPieces(first, uint64(len(data)), durableBytes, func(off, n uint64) bool {
 		p := data[off-first:][:n]
-		k, err := lu.write(p, int64(off), c.exec.fua)
+		k, err := lu.write(c.exec.ctx, p, int64(off), c.exec.fua)
 		if err != nil {
 			c.failStorage(writing, (off+uint64(k))>>lu.shift, err)
 			return false

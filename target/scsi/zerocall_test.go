@@ -41,7 +41,7 @@ func TestUnpreparedCommand(t *testing.T) {
 		return c
 	}
 	c := inquiry()
-	h.n.Execute(c)
+	h.n.Execute(t.Context(), c)
 	if !c.Done() || c.Status != scsi.Good || len(c.In.B) != 36 {
 		t.Errorf("Execute: %+v", c)
 	}

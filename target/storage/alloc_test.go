@@ -32,7 +32,7 @@ func hotStores(tb testing.TB) []namedStore {
 		stores = append(stores, namedStore{name, s})
 	}
 	for _, s := range stores {
-		if _, err := s.WriteAt(make([]byte, 1<<20), 0); err != nil {
+		if _, err := s.WriteAt(tb.Context(), make([]byte, 1<<20), 0); err != nil {
 			tb.Fatal(err)
 		}
 	}
@@ -47,10 +47,10 @@ func hotCalls(tb testing.TB, s storage.Store, p []byte) map[string]func() {
 		}
 	}
 	return map[string]func(){
-		"ReadAt":         func() { must(s.ReadAt(p, 4096)) },
+		"ReadAt":         func() { must(s.ReadAt(tb.Context(), p, 4096)) },
 		"TryReadAt":      func() { must(s.(storage.TryReader).TryReadAt(p, 4096)) },
-		"WriteAt":        func() { must(s.WriteAt(p, 4096)) },
-		"WriteDurableAt": func() { must(s.(storage.DurableWriter).WriteDurableAt(p, 4096)) },
+		"WriteAt":        func() { must(s.WriteAt(tb.Context(), p, 4096)) },
+		"WriteDurableAt": func() { must(s.(storage.DurableWriter).WriteDurableAt(tb.Context(), p, 4096)) },
 	}
 }
 

@@ -29,13 +29,13 @@ func stat(t *testing.T, path string) (size, space int64) {
 
 func TestSizeGrowsAFile(t *testing.T) {
 	s, path := create(t, 1<<20)
-	if _, err := s.WriteAt([]byte("precious"), 0); err != nil {
+	if _, err := s.WriteAt(t.Context(), []byte("precious"), 0); err != nil {
 		t.Fatal(err)
 	}
 	// As a successor opens it, while the predecessor serves.
 	next := open(t, storage.Options{Path: path, Size: 3 << 20, InheritLock: true})
 	got := make([]byte, 8)
-	if _, err := next.ReadAt(got, 0); err != nil || string(got) != "precious" || next.Info().Size != 3<<20 {
+	if _, err := next.ReadAt(t.Context(), got, 0); err != nil || string(got) != "precious" || next.Info().Size != 3<<20 {
 		t.Errorf("found %q and %d bytes (%v), want what was there and 3 MiB", got, next.Info().Size, err)
 	}
 	if s.Info().Size != 1<<20 {

@@ -33,12 +33,12 @@ func TestDirectMergesKeepNeighbours(t *testing.T) {
 		wg.Go(func() {
 			for i := range 100 {
 				p := bytes.Repeat([]byte{byte(i + 1)}, 512)
-				if _, err := s.WriteAt(p, int64(w)*512); err != nil {
+				if _, err := s.WriteAt(t.Context(), p, int64(w)*512); err != nil {
 					t.Errorf("WriteAt: %v", err)
 					return
 				}
 				got := make([]byte, 512)
-				if _, err := s.ReadAt(got, int64(w)*512); err != nil || !bytes.Equal(got, p) {
+				if _, err := s.ReadAt(t.Context(), got, int64(w)*512); err != nil || !bytes.Equal(got, p) {
 					t.Errorf("block %d: a neighbour's write brought back old data (%v)", w, err)
 					return
 				}
@@ -52,11 +52,11 @@ func TestDirectLargeUnaligned(t *testing.T) {
 	s := open(t, storage.Options{Path: newPath(t), Size: 4 << 20, Create: true, Direct: true})
 	want := bytes.Repeat([]byte("direct!"), 400_000)
 	const off = 4095
-	if n, err := s.WriteAt(want, off); n != len(want) || err != nil {
+	if n, err := s.WriteAt(t.Context(), want, off); n != len(want) || err != nil {
 		t.Fatalf("WriteAt = %d, %v", n, err)
 	}
 	got := make([]byte, len(want)+2)
-	if n, err := s.ReadAt(got, off-1); n != len(got) || err != nil {
+	if n, err := s.ReadAt(t.Context(), got, off-1); n != len(got) || err != nil {
 		t.Fatalf("ReadAt = %d, %v", n, err)
 	}
 	if got[0] != 0 || got[len(got)-1] != 0 || !bytes.Equal(got[1:len(got)-1], want) {
@@ -73,10 +73,10 @@ func TestDirectShrunkFile(t *testing.T) {
 	var pool mem.Pool
 	buf := pool.Get(8192)
 	defer buf.Release()
-	if _, err := s.ReadAt(buf.B, 512<<10-4096); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := s.ReadAt(t.Context(), buf.B, 512<<10-4096); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("ReadAt across the new end: %v, want unexpected EOF", err)
 	}
-	if _, err := s.ReadAt(buf.B[1:513], 768<<10); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := s.ReadAt(t.Context(), buf.B[1:513], 768<<10); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("unaligned ReadAt past the new end: %v, want unexpected EOF", err)
 	}
 }

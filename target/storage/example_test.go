@@ -19,8 +19,9 @@ func (s textStore) Info() storage.Info {
 	return storage.Info{Type: "text", Size: s.Size(), ReadOnly: true}
 }
 
-// ReadAt never reads less than it is asked for without an error.
-func (s textStore) ReadAt(p []byte, off int64) (int, error) {
+// ReadAt never reads less than it is asked for without an error. It waits for nothing, so the
+// context is of no use.
+func (s textStore) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	n, err := s.Reader.ReadAt(p, off)
 	if n < len(p) {
 		err = io.ErrUnexpectedEOF
@@ -28,19 +29,19 @@ func (s textStore) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-func (textStore) WriteAt([]byte, int64) (int, error) {
+func (textStore) WriteAt(context.Context, []byte, int64) (int, error) {
 	return 0, fmt.Errorf("a text can't be written")
 }
-func (textStore) Flush() error { return nil }
-func (textStore) Close() error { return nil }
+func (textStore) Flush(context.Context) error { return nil }
+func (textStore) Close() error                { return nil }
 
 // A store of a program's own.
 func ExampleStore() {
 	var s storage.Store = textStore{strings.NewReader(strings.Repeat("hello ", 100))}
 	b := make([]byte, 5)
-	_, err := s.ReadAt(b, 6)
+	_, err := s.ReadAt(context.Background(), b, 6)
 	fmt.Printf("%s %v\n", b, err)
-	_, err = s.ReadAt(b, 598)
+	_, err = s.ReadAt(context.Background(), b, 598)
 	fmt.Println(err)
 	fmt.Println("frees space:", storage.Can(s).Discarder != nil)
 	// Output:

@@ -3,6 +3,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +17,8 @@ import (
 )
 
 // file is the store of a regular file or a block device; a RAM store is built on
-// one.
+// one. A system call on a file can't be ended, so contexts count only between the
+// calls of what is zeroed by writing.
 type file struct {
 	path        string
 	id          string
@@ -132,7 +134,7 @@ func (s *file) Info() Info {
 // Flush makes completed writes durable, as fdatasync(2) does. It fails with
 // ENOENT when the file has been unlinked: what it holds will not outlive this
 // process, whatever the disk says.
-func (s *file) Flush() error {
+func (s *file) Flush(context.Context) error {
 	if err := s.sync(); err != nil {
 		return &Error{Op: "flush", Path: s.path, Err: err}
 	}
@@ -190,7 +192,7 @@ func (s *file) measure() (int64, error) {
 }
 
 // Refresh measures the file anew. A vanished file is ENOENT.
-func (s *file) Refresh() (int64, error) {
+func (s *file) Refresh(context.Context) (int64, error) {
 	size, err := s.measure()
 	if err != nil {
 		return 0, &Error{Op: "measure", Path: s.path, Err: err}

@@ -97,13 +97,13 @@ func TestCreateInAMissingFolder(t *testing.T) {
 
 func TestCreateKeepsWhatIsThere(t *testing.T) {
 	s, path := create(t, 1<<20)
-	if _, err := s.WriteAt([]byte("precious"), 0); err != nil {
+	if _, err := s.WriteAt(t.Context(), []byte("precious"), 0); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
 	s = open(t, storage.Options{Path: path, Size: 1 << 20, Create: true})
 	got := make([]byte, 8)
-	if _, err := s.ReadAt(got, 0); err != nil || string(got) != "precious" || s.Info().Size != 1<<20 {
+	if _, err := s.ReadAt(t.Context(), got, 0); err != nil || string(got) != "precious" || s.Info().Size != 1<<20 {
 		t.Errorf("found %q and %d bytes (%v), want what was there", got, s.Info().Size, err)
 	}
 }
@@ -164,17 +164,17 @@ func TestReadOnly(t *testing.T) {
 		t.Errorf("Info is %+v", info)
 	}
 	p := make([]byte, 512)
-	if _, err := s.ReadAt(p, 0); err != nil {
+	if _, err := s.ReadAt(t.Context(), p, 0); err != nil {
 		t.Errorf("ReadAt: %v", err)
 	}
-	if err := s.Flush(); err != nil {
+	if err := s.Flush(t.Context()); err != nil {
 		t.Errorf("Flush: %v", err)
 	}
 	for name, change := range map[string]func() error{
-		"WriteAt":        func() error { _, err := s.WriteAt(p, 0); return err },
-		"WriteDurableAt": func() error { _, err := s.(storage.DurableWriter).WriteDurableAt(p, 0); return err },
-		"Discard":        func() error { return s.(storage.Discarder).Discard(0, 512) },
-		"WriteZeroes":    func() error { return s.(storage.Zeroer).WriteZeroes(0, 512) },
+		"WriteAt":        func() error { _, err := s.WriteAt(t.Context(), p, 0); return err },
+		"WriteDurableAt": func() error { _, err := s.(storage.DurableWriter).WriteDurableAt(t.Context(), p, 0); return err },
+		"Discard":        func() error { return s.(storage.Discarder).Discard(t.Context(), 0, 512) },
+		"WriteZeroes":    func() error { return s.(storage.Zeroer).WriteZeroes(t.Context(), 0, 512) },
 	} {
 		if err := change(); !errors.Is(err, syscall.EROFS) {
 			t.Errorf("%s: %v, want EROFS", name, err)
@@ -184,11 +184,11 @@ func TestReadOnly(t *testing.T) {
 
 func TestBytesAtAnyOffset(t *testing.T) {
 	s, _ := create(t, 1<<20)
-	if _, err := s.WriteAt([]byte("odd"), 4095); err != nil {
+	if _, err := s.WriteAt(t.Context(), []byte("odd"), 4095); err != nil {
 		t.Fatal(err)
 	}
 	got := make([]byte, 5)
-	if _, err := s.ReadAt(got, 4094); err != nil || string(got) != "\x00odd\x00" {
+	if _, err := s.ReadAt(t.Context(), got, 4094); err != nil || string(got) != "\x00odd\x00" {
 		t.Errorf("read %q, %v", got, err)
 	}
 }
@@ -199,18 +199,18 @@ func TestShrunkFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := make([]byte, 8192)
-	n, err := s.ReadAt(p, 512<<10-4096)
+	n, err := s.ReadAt(t.Context(), p, 512<<10-4096)
 	if !errors.Is(err, io.ErrUnexpectedEOF) || n != 4096 {
 		t.Errorf("ReadAt across the new end = %d, %v, want 4096 and unexpected EOF", n, err)
 	}
 	if _, err := s.(storage.TryReader).TryReadAt(p, 512<<10); err != storage.ErrWouldBlock {
 		t.Errorf("TryReadAt past the new end: %v, want ErrWouldBlock", err)
 	}
-	size, err := s.(storage.Refresher).Refresh()
+	size, err := s.(storage.Refresher).Refresh(t.Context())
 	if size != 512<<10 || err != nil || s.Info().Size != size {
 		t.Errorf("Refresh = %d, %v, Info says %d", size, err, s.Info().Size)
 	}
-	if _, err := s.WriteAt(p, 512<<10); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := s.WriteAt(t.Context(), p, 512<<10); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("WriteAt past the new end: %v, want unexpected EOF", err)
 	}
 }
@@ -220,10 +220,10 @@ func TestGrownFile(t *testing.T) {
 	if err := os.Truncate(path, 2<<20+100); err != nil {
 		t.Fatal(err)
 	}
-	if size, err := s.(storage.Refresher).Refresh(); size != 2<<20 || err != nil {
+	if size, err := s.(storage.Refresher).Refresh(t.Context()); size != 2<<20 || err != nil {
 		t.Errorf("Refresh = %d, %v", size, err)
 	}
-	if _, err := s.WriteAt(make([]byte, 512), 2<<20-512); err != nil {
+	if _, err := s.WriteAt(t.Context(), make([]byte, 512), 2<<20-512); err != nil {
 		t.Errorf("WriteAt: %v", err)
 	}
 }
@@ -233,13 +233,13 @@ func TestVanishedFile(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Flush(); !errors.Is(err, syscall.ENOENT) {
+	if err := s.Flush(t.Context()); !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("Flush: %v, want ENOENT", err)
 	}
-	if _, err := s.(storage.DurableWriter).WriteDurableAt(make([]byte, 512), 0); !errors.Is(err, syscall.ENOENT) {
+	if _, err := s.(storage.DurableWriter).WriteDurableAt(t.Context(), make([]byte, 512), 0); !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("WriteDurableAt: %v, want ENOENT", err)
 	}
-	if _, err := s.(storage.Refresher).Refresh(); !errors.Is(err, syscall.ENOENT) {
+	if _, err := s.(storage.Refresher).Refresh(t.Context()); !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("Refresh: %v, want ENOENT", err)
 	}
 }
@@ -249,7 +249,7 @@ func TestClosed(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.WriteAt(make([]byte, 512), 0); !errors.Is(err, syscall.EBADF) {
+	if _, err := s.WriteAt(t.Context(), make([]byte, 512), 0); !errors.Is(err, syscall.EBADF) {
 		t.Errorf("WriteAt: %v, want EBADF", err)
 	}
 	if err := s.Close(); !errors.Is(err, os.ErrClosed) {
@@ -273,7 +273,7 @@ func TestErrorText(t *testing.T) {
 func TestTryReadTellsWhatIsCached(t *testing.T) {
 	s, _ := create(t, 1<<20)
 	want := bytes.Repeat([]byte("data"), 1024)
-	if _, err := s.WriteAt(want, 4096); err != nil {
+	if _, err := s.WriteAt(t.Context(), want, 4096); err != nil {
 		t.Fatal(err)
 	}
 	got := make([]byte, len(want))

@@ -3,6 +3,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"os"
 
@@ -64,31 +65,45 @@ func (r *ram) Info() Info {
 }
 
 // ReadAt fills p from off.
-func (r *ram) ReadAt(p []byte, off int64) (int, error) { return r.f.ReadAt(p, off) }
+func (r *ram) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return r.f.ReadAt(ctx, p, off)
+}
 
 // TryReadAt is ReadAt: there is no device to wait for.
-func (r *ram) TryReadAt(p []byte, off int64) (int, error) { return r.f.ReadAt(p, off) }
+func (r *ram) TryReadAt(p []byte, off int64) (int, error) {
+	return r.f.ReadAt(context.Background(), p, off)
+}
 
 // TryWriteAt is WriteAt, likewise.
-func (r *ram) TryWriteAt(p []byte, off int64) (int, error) { return r.f.WriteAt(p, off) }
+func (r *ram) TryWriteAt(p []byte, off int64) (int, error) {
+	return r.f.WriteAt(context.Background(), p, off)
+}
 
 // WriteAt writes p at off. Without memory for it the error is ENOSPC or ENOMEM.
-func (r *ram) WriteAt(p []byte, off int64) (int, error) { return r.f.WriteAt(p, off) }
+func (r *ram) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return r.f.WriteAt(ctx, p, off)
+}
 
 // WriteDurableAt is WriteAt: there is nothing more stable to write to.
-func (r *ram) WriteDurableAt(p []byte, off int64) (int, error) { return r.f.WriteAt(p, off) }
+func (r *ram) WriteDurableAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return r.f.WriteAt(ctx, p, off)
+}
 
 // Flush does nothing, as WriteDurableAt does no more than WriteAt.
-func (r *ram) Flush() error { return nil }
+func (r *ram) Flush(context.Context) error { return nil }
 
 // Discard gives back the whole pages in the range and zeroes the rest of it.
-func (r *ram) Discard(off, n int64) error { return r.f.Discard(off, n) }
+func (r *ram) Discard(ctx context.Context, off, n int64) error { return r.f.Discard(ctx, off, n) }
 
 // WriteZeroes zeroes the range and takes the memory for it.
-func (r *ram) WriteZeroes(off, n int64) error { return r.f.WriteZeroes(off, n) }
+func (r *ram) WriteZeroes(ctx context.Context, off, n int64) error {
+	return r.f.WriteZeroes(ctx, off, n)
+}
 
 // Extent tells where there are pages.
-func (r *ram) Extent(off int64) (int64, bool, error) { return r.f.Extent(off) }
+func (r *ram) Extent(ctx context.Context, off int64) (int64, bool, error) {
+	return r.f.Extent(ctx, off)
+}
 
 // Close gives the memory back, unless another process holds it too.
 func (r *ram) Close() error { return r.f.Close() }

@@ -63,7 +63,7 @@ func TestRAMAdoptsMemory(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			old, next := storagetest.NewRAM(size), storagetest.NewRAM(c.size)
 			defer next.Close()
-			if _, err := old.WriteAt(fill, 0); err != nil {
+			if _, err := old.WriteAt(t.Context(), fill, 0); err != nil {
 				t.Fatal(err)
 			}
 			m := next.(storage.Movable)
@@ -74,7 +74,7 @@ func TestRAMAdoptsMemory(t *testing.T) {
 				t.Errorf("the size is %d, want %d", n, c.size)
 			}
 			got := make([]byte, size)
-			if _, err := old.ReadAt(got, 0); err != nil || !bytes.Equal(got, fill) {
+			if _, err := old.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, fill) {
 				t.Errorf("the old store has lost its contents: %v", err)
 			}
 			if n := old.Info().Size; n != size {
@@ -92,7 +92,7 @@ func TestRAMAdoptsMemory(t *testing.T) {
 			want := make([]byte, c.size)
 			copy(want, fill)
 			got = make([]byte, c.size)
-			if _, err := next.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+			if _, err := next.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("the new store does not have the old one's contents: %v", err)
 			}
 		})
@@ -103,7 +103,7 @@ func TestRAMAdoptsMemory(t *testing.T) {
 func TestRAMRefusesFile(t *testing.T) {
 	s := storagetest.NewRAM(4096)
 	defer s.Close()
-	if _, err := s.WriteAt([]byte{7}, 0); err != nil {
+	if _, err := s.WriteAt(t.Context(), []byte{7}, 0); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Create(newPath(t))
@@ -117,7 +117,7 @@ func TestRAMRefusesFile(t *testing.T) {
 		t.Errorf("the refused file is still open: %v", err)
 	}
 	got := make([]byte, 1)
-	if _, err := s.ReadAt(got, 0); err != nil || got[0] != 7 {
+	if _, err := s.ReadAt(t.Context(), got, 0); err != nil || got[0] != 7 {
 		t.Errorf("the store has %v, %v", got, err)
 	}
 }
@@ -137,17 +137,17 @@ func TestRAMExtentsFollowPages(t *testing.T) {
 	m := s.(storage.Mapper)
 	expect := func(off, want int64, wantMapped bool) {
 		t.Helper()
-		if n, mapped, err := m.Extent(off); n != want || mapped != wantMapped || err != nil {
+		if n, mapped, err := m.Extent(t.Context(), off); n != want || mapped != wantMapped || err != nil {
 			t.Errorf("Extent(%d) = %d, %v, %v, want %d, %v", off, n, mapped, err, want, wantMapped)
 		}
 	}
 	expect(0, 16<<20, false)
-	if _, err := s.WriteAt(make([]byte, 3*4096), 5<<20-512); err != nil {
+	if _, err := s.WriteAt(t.Context(), make([]byte, 3*4096), 5<<20-512); err != nil {
 		t.Fatal(err)
 	}
 	expect(0, 5<<20-4096, false)
 	expect(5<<20-512, 512+3*4096, true)
-	if err := s.(storage.Discarder).Discard(5<<20, 2*4096-512); err != nil {
+	if err := s.(storage.Discarder).Discard(t.Context(), 5<<20, 2*4096-512); err != nil {
 		t.Fatal(err)
 	}
 	expect(5<<20-4096, 4096, true)

@@ -3,6 +3,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"time"
@@ -13,7 +14,7 @@ import (
 
 // ReadAt fills p from off. The error, an [*Error], wraps io.ErrUnexpectedEOF
 // when the file ends before.
-func (s *file) ReadAt(p []byte, off int64) (int, error) {
+func (s *file) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	n, err := s.read(p, off)
 	if err != nil {
 		return n, s.fail("read", off, int64(len(p)), err)
@@ -49,7 +50,7 @@ func (s *file) TryReadAt(p []byte, off int64) (int, error) {
 }
 
 // WriteAt writes p at off. It never makes the file longer.
-func (s *file) WriteAt(p []byte, off int64) (int, error) {
+func (s *file) WriteAt(_ context.Context, p []byte, off int64) (int, error) {
 	n, err := s.write(p, off, 0)
 	if err != nil {
 		return n, s.fail("write", off, int64(len(p)), err)
@@ -64,14 +65,14 @@ func (s *file) TryWriteAt(p []byte, off int64) (int, error) {
 	if s.align.direct() || s.throttle.on(start) {
 		return 0, ErrWouldBlock
 	}
-	n, err := s.WriteAt(p, off)
+	n, err := s.WriteAt(context.Background(), p, off)
 	s.throttle.note(start, time.Since(began))
 	return n, err
 }
 
 // WriteDurableAt writes p at off and returns when it is on stable storage. As
 // with Flush, a file that has been unlinked is ENOENT.
-func (s *file) WriteDurableAt(p []byte, off int64) (int, error) {
+func (s *file) WriteDurableAt(_ context.Context, p []byte, off int64) (int, error) {
 	n, err := s.write(p, off, unix.RWF_DSYNC)
 	if err == nil {
 		err = s.named()

@@ -3,6 +3,7 @@
 package storage
 
 import (
+	"context"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -23,15 +24,15 @@ var (
 
 // Discard frees the range as far as whole units of Info's Granularity lie in
 // it. All of it reads as zeros afterwards, also where nothing can be freed.
-func (s *file) Discard(off, n int64) error {
+func (s *file) Discard(ctx context.Context, off, n int64) error {
 	err := s.writable(off, n)
 	if err == nil && n > 0 {
 		err = unix.EOPNOTSUPP
 		if s.granularity > 0 {
-			err = s.allocate(punchHole, off, n)
+			err = s.allocate(ctx, punchHole, off, n)
 		}
 		if unsupported(err) {
-			err = s.writeZeros(off, n)
+			err = s.writeZeros(ctx, off, n)
 		}
 	}
 	if err != nil {
@@ -42,16 +43,16 @@ func (s *file) Discard(off, n int64) error {
 
 // WriteZeroes makes the range read as zeros and keeps its space, quickly where
 // the file system or device can.
-func (s *file) WriteZeroes(off, n int64) error {
+func (s *file) WriteZeroes(ctx context.Context, off, n int64) error {
 	err := s.writable(off, n)
 	if err == nil && n > 0 {
 		err = unix.EOPNOTSUPP
 		if !s.noZeroRange.Load() {
-			err = s.allocate(zeroRange, off, n)
+			err = s.allocate(ctx, zeroRange, off, n)
 		}
 		if unsupported(err) {
 			s.noZeroRange.Store(true)
-			err = s.writeZeros(off, n)
+			err = s.writeZeros(ctx, off, n)
 		}
 	}
 	if err != nil {
@@ -62,20 +63,20 @@ func (s *file) WriteZeroes(off, n int64) error {
 
 // allocate is fallocate(2) for a mode that leaves zeros behind. A device takes
 // only whole sectors of it; the ends are written.
-func (s *file) allocate(mode uint32, off, n int64) error {
+func (s *file) allocate(ctx context.Context, mode uint32, off, n int64) error {
 	end := off + n
 	first := (off + s.sector - 1) / s.sector * s.sector
 	last := end / s.sector * s.sector
 	if first >= last {
-		return s.writeZeros(off, n)
+		return s.writeZeros(ctx, off, n)
 	}
 	if err := s.fallocate(mode, first, last-first); err != nil {
 		return err
 	}
-	if err := s.writeZeros(off, first-off); err != nil {
+	if err := s.writeZeros(ctx, off, first-off); err != nil {
 		return err
 	}
-	return s.writeZeros(last, end-last)
+	return s.writeZeros(ctx, last, end-last)
 }
 
 func (s *file) fallocate(mode uint32, off, n int64) error {
@@ -89,8 +90,11 @@ func (s *file) fallocate(mode uint32, off, n int64) error {
 	}
 }
 
-func (s *file) writeZeros(off, n int64) error {
+func (s *file) writeZeros(ctx context.Context, off, n int64) error {
 	for n > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		m := min(n, int64(len(zeros)))
 		if _, err := s.write(zeros[:m], off, 0); err != nil {
 			return err
@@ -104,7 +108,7 @@ func (s *file) writeZeros(off, n int64) error {
 // Extent tells where the file has data, as far as the file system says. Space
 // that is allocated but was never written counts as a hole, since it reads as
 // zeros just so. What can't tell its holes (a device) is all data.
-func (s *file) Extent(off int64) (int64, bool, error) {
+func (s *file) Extent(_ context.Context, off int64) (int64, bool, error) {
 	size := s.size.Load()
 	left := size - off
 	if off < 0 || left <= 0 {

@@ -4,6 +4,7 @@ package storage_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -30,14 +31,14 @@ func allocated(t *testing.T, path string) int64 {
 
 func TestDiscardFreesSpace(t *testing.T) {
 	s, path := create(t, 8<<20)
-	if _, err := s.WriteAt(bytes.Repeat([]byte{1}, 8<<20), 0); err != nil {
+	if _, err := s.WriteAt(t.Context(), bytes.Repeat([]byte{1}, 8<<20), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Flush(); err != nil {
+	if err := s.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	before := allocated(t, path)
-	if err := s.(storage.Discarder).Discard(1<<20, 4<<20); err != nil {
+	if err := s.(storage.Discarder).Discard(t.Context(), 1<<20, 4<<20); err != nil {
 		t.Fatal(err)
 	}
 	freed := before - allocated(t, path)
@@ -51,11 +52,11 @@ func TestDiscardFreesSpace(t *testing.T) {
 
 func TestExtentsOfSparseFile(t *testing.T) {
 	s, _ := create(t, 8<<20)
-	if _, err := s.WriteAt([]byte{1}, 2<<20); err != nil {
+	if _, err := s.WriteAt(t.Context(), []byte{1}, 2<<20); err != nil {
 		t.Fatal(err)
 	}
 	m := s.(storage.Mapper)
-	n, mapped, err := m.Extent(0)
+	n, mapped, err := m.Extent(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +64,7 @@ func TestExtentsOfSparseFile(t *testing.T) {
 	if mapped && n != 8<<20 || !mapped && n > 2<<20 {
 		t.Errorf("Extent(0) = %d, %v", n, mapped)
 	}
-	if n, mapped, err := m.Extent(2 << 20); !mapped || n < 512 || err != nil {
+	if n, mapped, err := m.Extent(t.Context(), 2<<20); !mapped || n < 512 || err != nil {
 		t.Errorf("Extent at the data = %d, %v, %v", n, mapped, err)
 	}
 }
@@ -145,16 +146,16 @@ func fillSmallDisk(args []string) error {
 			return err
 		}
 	}
-	return fill(s, room, want)
+	return fill(context.Background(), s, room, want)
 }
 
 // fill fills s, on a disk of room bytes where the next write gives want.
-func fill(s storage.Store, room int64, want error) error {
+func fill(ctx context.Context, s storage.Store, room int64, want error) error {
 	var err error
 	var off int64
 	chunk := bytes.Repeat([]byte{7}, 192<<10) // which room is no multiple of
 	for ; off < 4<<20 && err == nil; off += int64(len(chunk)) {
-		_, err = s.WriteAt(chunk, off)
+		_, err = s.WriteAt(ctx, chunk, off)
 	}
 	var e *storage.Error
 	if !errors.As(err, &e) || !errors.Is(err, want) || e.Op != "write" || e.Len != int64(len(chunk)) {
@@ -163,22 +164,22 @@ func fill(s storage.Store, room int64, want error) error {
 	if off <= room-int64(len(chunk)) || off > room+int64(len(chunk)) {
 		return fmt.Errorf("the disk of %d bytes was full at %d", room, off)
 	}
-	if _, err := s.(storage.DurableWriter).WriteDurableAt(chunk, 3<<20); !errors.Is(err, want) {
+	if _, err := s.(storage.DurableWriter).WriteDurableAt(ctx, chunk, 3<<20); !errors.Is(err, want) {
 		return fmt.Errorf("a durable write on a full disk gives %v, want %w", err, want)
 	}
 	// The file size limit does not hold for fallocate(2).
-	if err := s.(storage.Zeroer).WriteZeroes(3<<20, 1<<20); want == syscall.ENOSPC && !errors.Is(err, want) {
+	if err := s.(storage.Zeroer).WriteZeroes(ctx, 3<<20, 1<<20); want == syscall.ENOSPC && !errors.Is(err, want) {
 		return fmt.Errorf("zeroing on a full disk gives %v, want %w", err, want)
 	}
 	got := make([]byte, 4096)
-	if _, err := s.ReadAt(got, 4096); err != nil || !bytes.Equal(got, chunk[:4096]) {
+	if _, err := s.ReadAt(ctx, got, 4096); err != nil || !bytes.Equal(got, chunk[:4096]) {
 		return fmt.Errorf("after the failure data is gone: %v", err)
 	}
-	if err := s.(storage.Discarder).Discard(0, 512<<10); err != nil {
+	if err := s.(storage.Discarder).Discard(ctx, 0, 512<<10); err != nil {
 		return err
 	}
-	if _, err := s.WriteAt(chunk, 0); err != nil {
+	if _, err := s.WriteAt(ctx, chunk, 0); err != nil {
 		return fmt.Errorf("after a discard there is still no room: %w", err)
 	}
-	return s.Flush()
+	return s.Flush(ctx)
 }

@@ -5,8 +5,8 @@
 package storage
 
 import (
+	"context"
 	"errors"
-	"io"
 	"os"
 )
 
@@ -25,17 +25,26 @@ type Info struct {
 // here and in the interfaces below; nothing makes the store longer. What a
 // store can do beyond this interface it shows by implementing the ones below, of
 // which [Can] makes one set; the logical unit advertises nothing that its store lacks.
+//
+// Every call that may wait has a context: the command's, which ends when the command is
+// aborted, its session ends, its logical unit is removed, or an upgrade can't wait for it any
+// longer. A call that waits for something that can be given up, such as a server, ends then,
+// with an error that wraps the context's or its cause. Until it returns nothing else touches its blocks, so
+// nothing of it may happen afterwards: a write has been done wholly, in part or not at all, and is
+// made again if its command goes on. A call that can't be ended so goes on until its work is done. A
+// store keeps neither the context nor the buffer beyond the call.
 type Store interface {
 	// ReadAt and WriteAt never move fewer bytes than asked without an error
 	// that says why: io.ErrUnexpectedEOF when the store ends earlier than
 	// Info said at open, a syscall.Errno (wrapped) when the system refused.
-	io.ReaderAt
-	io.WriterAt
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+	WriteAt(ctx context.Context, p []byte, off int64) (int, error)
 
 	// Flush returns once every write that returned before the call is on
 	// stable storage. After a failed Flush the state of those writes is
-	// unknown; the caller remembers that, not the store.
-	Flush() error
+	// unknown; the caller remembers that, not the store. One that its context has ended has
+	// not failed: the next one is for the same writes too.
+	Flush(ctx context.Context) error
 
 	// Info returns the store's properties; Size is as of open or of the last
 	// Refresh.
@@ -84,7 +93,7 @@ func Can(s Store) (c Capabilities) {
 }
 
 // ErrWouldBlock is the answer of the Try methods when the work would have to
-// wait for a device. Nothing was done.
+// wait for a device. Nothing was done. Since they never wait, they have no context.
 var ErrWouldBlock = errors.New("storage: would block")
 
 // A TryReader can tell whether data is at hand. TryReadAt fills p completely
@@ -102,17 +111,17 @@ type TryWriter interface {
 // A DurableWriter writes through to stable storage (Force Unit Access).
 // Without it a durable write is WriteAt and then Flush.
 type DurableWriter interface {
-	WriteDurableAt(p []byte, off int64) (int, error)
+	WriteDurableAt(ctx context.Context, p []byte, off int64) (int, error)
 }
 
 // A Discarder frees the space of a range, which afterwards reads as zeros.
 type Discarder interface {
-	Discard(off, n int64) error
+	Discard(ctx context.Context, off, n int64) error
 }
 
 // A Zeroer makes a range read as zeros and keeps its space allocated.
 type Zeroer interface {
-	WriteZeroes(off, n int64) error
+	WriteZeroes(ctx context.Context, off, n int64) error
 }
 
 // A Mapper knows which parts are allocated. Extent returns the length in bytes
@@ -120,13 +129,13 @@ type Zeroer interface {
 // it is allocated. What follows the run may be in the same state. A part that
 // is not mapped reads as zeros.
 type Mapper interface {
-	Extent(off int64) (n int64, mapped bool, err error)
+	Extent(ctx context.Context, off int64) (n int64, mapped bool, err error)
 }
 
 // A Refresher notices that its file or device has another size now, and
 // returns it.
 type Refresher interface {
-	Refresh() (size int64, err error)
+	Refresh(ctx context.Context) (size int64, err error)
 }
 
 // A Settler may keep to itself what was written. Settle makes a process see it
@@ -134,7 +143,7 @@ type Refresher interface {
 // call is under way, and nothing follows but Close, or, if this process has to
 // go on after all, anything.
 type Settler interface {
-	Settle() error
+	Settle(ctx context.Context) error
 }
 
 // A Locked store holds a lock that keeps other daemons away. The lock belongs

@@ -43,7 +43,7 @@ func TestNoWriteIsTriedWhileThrottled(t *testing.T) {
 	if n, err := f.TryWriteAt([]byte{2}, 0); n != 0 || err != ErrWouldBlock {
 		t.Errorf("while throttled: TryWriteAt = %d, %v, want ErrWouldBlock", n, err)
 	}
-	if _, err := f.ReadAt(b, 0); err != nil || b[0] != 1 {
+	if _, err := f.ReadAt(t.Context(), b, 0); err != nil || b[0] != 1 {
 		t.Errorf("the byte is %d, %v: the write was done", b[0], err)
 	}
 	f.throttle.until.Store(0)

@@ -20,6 +20,9 @@ type Task interface {
 	Unit() Unit
 	// Begun reports whether a slice of the task is done already.
 	Begun() bool
+	// First reports whether the task is to have a worker before all others: they may wait for it
+	// with theirs.
+	First() bool
 	// Long reports whether the task makes its logical unit work for long.
 	Long() bool
 	// Held reports whether the task should not run yet, because its initiator does not read.
@@ -47,11 +50,18 @@ type Scheduler[T Task] struct {
 	mu     ranked.Mutex // protects the fields below and every Queue
 	idle   sync.Cond    // signalled when a worker ends
 	active int
-	turns  turns[T] // of the queues that have a task to run
+	first  []queued[T] // that have a worker before all others, and are in no queue
+	turns  turns[T]    // of the queues that have a task to run
 	units  map[Unit]*share[T]
 	spare  *share[T] // the one forgotten last, to be used again
 
 	workers sync.WaitGroup
+}
+
+// queued is a task with the queue of its owner.
+type queued[T Task] struct {
+	queue *Queue[T]
+	task  T
 }
 
 // Unit is a logical unit for the scheduler.
@@ -91,6 +101,11 @@ func (w *Scheduler[T]) Init(workers int, rank ranked.Rank, gate Gate) {
 func (w *Scheduler[T]) Add(q *Queue[T], t T) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if t.First() {
+		w.first = append(w.first, queued[T]{q, t})
+		w.startLocked()
+		return
+	}
 	if t.Begun() {
 		q.tasks = slices.Insert(q.tasks, 0, t)
 	} else {
@@ -104,6 +119,10 @@ func (w *Scheduler[T]) Add(q *Queue[T], t T) {
 func (w *Scheduler[T]) Remove(q *Queue[T], t T) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if i := slices.Index(w.first, queued[T]{q, t}); i >= 0 {
+		w.first = slices.Delete(w.first, i, i+1)
+		return true
+	}
 	i := slices.Index(q.tasks, t)
 	if i < 0 {
 		return false
@@ -186,7 +205,7 @@ func (w *Scheduler[T]) endedLocked(q *Queue[T], unit Unit, long bool, took time.
 }
 
 func (w *Scheduler[T]) startLocked() {
-	if w.active < w.max && len(w.turns.list) > 0 && !w.gate.Stopped() {
+	if w.active < w.max && len(w.first)+len(w.turns.list) > 0 && !w.gate.Stopped() {
 		w.active++
 		w.workers.Go(w.worker)
 	}
@@ -194,6 +213,12 @@ func (w *Scheduler[T]) startLocked() {
 
 // nextLocked takes the first task of the queue whose turn it is.
 func (w *Scheduler[T]) nextLocked() (q *Queue[T], t T, ok bool) {
+	if len(w.first) > 0 && !w.gate.Stopped() {
+		f := w.first[0]
+		w.first = slices.Delete(w.first, 0, 1)
+		w.beganLocked(f.queue, f.task)
+		return f.queue, f.task, true
+	}
 	for len(w.turns.list) > 0 && !w.gate.Stopped() {
 		q = w.turns.next()
 		i := w.eligibleLocked(q)
@@ -265,7 +290,7 @@ func (w *Scheduler[T]) Quiesce(give <-chan struct{}) bool {
 func (w *Scheduler[T]) Resume() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for range min(len(w.turns.list), w.max) {
+	for range min(len(w.first)+len(w.turns.list), w.max) {
 		w.startLocked()
 	}
 }

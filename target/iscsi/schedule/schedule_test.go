@@ -21,12 +21,14 @@ type job struct {
 	held   atomic.Bool
 	slices int // still to be done
 	begun  bool
+	first  bool
 	run    chan struct{} // one receive for each slice
 }
 
 func (j *job) Unit() Unit  { return j.unit }
 func (j *job) Begun() bool { return j.begun }
 func (j *job) Long() bool  { return j.long }
+func (j *job) First() bool { return j.first }
 func (j *job) Held() bool  { return j.held.Load() }
 
 // owner is who has a queue.
@@ -242,6 +244,30 @@ func TestQuiesce(t *testing.T) {
 	b.gate.Store(false)
 	b.Resume()
 	b.until("the other is done", func() bool { _, d := o.has(); return len(d) == 2 })
+}
+
+// TestFirst has a task that is to be the first get the only worker before those that were queued
+// earlier, also beyond the share of its logical unit, and be taken out before it runs.
+func TestFirst(t *testing.T) {
+	b := newBench(t, 1)
+	b.gate.Store(true)
+	o, other := b.owner(), b.owner()
+	unit := Unit{b, 1}
+	waiting := b.add(o, unit, 1)[0]
+	first, removed := &job{unit: unit, slices: 1, first: true, run: make(chan struct{})}, &job{unit: unit, first: true}
+	b.Add(&other.queue, removed)
+	b.Add(&other.queue, first)
+	if !b.Remove(&other.queue, removed) || b.Remove(&other.queue, removed) {
+		t.Error("a task is not taken out once")
+	}
+	b.gate.Store(false)
+	b.Resume()
+	b.until("the first one runs", func() bool { r, _ := other.has(); return slices.Contains(r, first) })
+	if r, _ := o.has(); len(r) > 0 {
+		t.Error("another one runs too")
+	}
+	first.run <- struct{}{}
+	waiting.run <- struct{}{}
 }
 
 // TestTurns gives turns to queues that take different times: they get shares of time, not of

@@ -3,6 +3,7 @@
 package plugin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -76,7 +77,7 @@ func (b *backing) Close(*api.SCSILu) error {
 	}
 	var err error
 	if !b.store.Info().ReadOnly {
-		err = b.store.Flush()
+		err = b.store.Flush(context.Background())
 	}
 	err = errors.Join(err, b.store.Close())
 	b.store = nil
@@ -106,7 +107,7 @@ func (b *backing) Read(off, n int64) (p []byte, err error) {
 			return fmt.Errorf("can't read %d bytes of a backing store of %d", n, size)
 		}
 		p = make([]byte, n)
-		done, err := s.ReadAt(p, off)
+		done, err := s.ReadAt(context.Background(), p, off)
 		p = p[:done]
 		return err
 	})
@@ -116,14 +117,14 @@ func (b *backing) Read(off, n int64) (p []byte, err error) {
 // Write writes p at off.
 func (b *backing) Write(p []byte, off int64) error {
 	return b.with(func(s storage.Store) error {
-		_, err := s.WriteAt(p, off)
+		_, err := s.WriteAt(context.Background(), p, off)
 		return err
 	})
 }
 
 // DataSync flushes the store, more than the range.
 func (b *backing) DataSync(int64, int64) error {
-	return b.with(func(s storage.Store) error { return s.Flush() })
+	return b.with(func(s storage.Store) error { return s.Flush(context.Background()) })
 }
 
 // DataAdvise does nothing: advice may be ignored.
@@ -133,7 +134,7 @@ func (b *backing) DataAdvise(int64, int64, uint32) error { return nil }
 // can.
 func (b *backing) Unmap(ranges []api.UnmapBlockDescriptor) error {
 	return b.with(func(s storage.Store) error {
-		var zero func(off, n int64) error
+		var zero func(ctx context.Context, off, n int64) error
 		if d := storage.Can(s).Discarder; d != nil {
 			zero = d.Discard
 		} else if z := storage.Can(s).Zeroer; z != nil {
@@ -142,7 +143,7 @@ func (b *backing) Unmap(ranges []api.UnmapBlockDescriptor) error {
 			return errors.New("the backing store can neither discard nor write zeros")
 		}
 		for _, r := range ranges {
-			if err := zero(int64(r.Offset), int64(r.TL)); err != nil {
+			if err := zero(context.Background(), int64(r.Offset), int64(r.TL)); err != nil {
 				return err
 			}
 		}

@@ -29,6 +29,7 @@
 package plugin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -116,7 +117,7 @@ func Open(o Options) (storage.Store, error) {
 	if own, ok := bs.(*backing); ok {
 		return own.opened()
 	}
-	if _, err := s.Refresh(); err != nil {
+	if _, err := s.Refresh(context.Background()); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.lu.Size = uint64(s.size.Load())
@@ -163,7 +164,7 @@ func Wrap(lu *api.SCSILu, o Options) (storage.Store, error) {
 		o.BlockSize = 1 << min(lu.BlockShift, 30)
 	}
 	s := newStore(lu.Storage, lu, &o)
-	if _, err := s.Refresh(); err != nil {
+	if _, err := s.Refresh(context.Background()); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -4,6 +4,7 @@ package plugin
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +21,8 @@ import (
 	"github.com/gotgtd/gotgtd/target/storage"
 )
 
-// A store is a plug-in of gotgt as a store of this project.
+// A store is a plug-in of gotgt as a store of this project. gotgt's interface has no way to end a
+// call, so contexts count only between the calls of what takes several.
 type store struct {
 	bs    api.BackingStore
 	lu    *api.SCSILu
@@ -112,12 +114,15 @@ func (s *store) Info() storage.Info {
 }
 
 // ReadAt fills p from off.
-func (s *store) ReadAt(p []byte, off int64) (int, error) {
+func (s *store) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := s.check("read", off, int64(len(p))); err != nil {
 		return 0, err
 	}
 	done := 0
 	for done < len(p) {
+		if err := ctx.Err(); err != nil {
+			return done, s.fail("read", off, int64(len(p)), err)
+		}
 		n, err := s.read(p[done:], off+int64(done))
 		done += n
 		if err == nil {
@@ -154,7 +159,7 @@ func (s *store) read(p []byte, off int64) (n int, err error) {
 }
 
 // WriteAt writes p at off.
-func (s *store) WriteAt(p []byte, off int64) (int, error) {
+func (s *store) WriteAt(_ context.Context, p []byte, off int64) (int, error) {
 	if err := s.check("write", off, int64(len(p))); err != nil {
 		return 0, err
 	}
@@ -180,7 +185,7 @@ func (s *store) write(p []byte, off int64) error {
 
 // Flush is the plug-in's DataSync of the whole store. After Settle there is
 // nothing to flush until the next write.
-func (s *store) Flush() error {
+func (s *store) Flush(context.Context) error {
 	if s.closed.Load() {
 		return s.fail("flush", 0, 0, fs.ErrClosed)
 	}
@@ -196,8 +201,8 @@ func (s *store) Flush() error {
 // Settle flushes, so that another process that has opened the plug-in sees
 // what was written. A process that goes no further than this does not disturb
 // that one by flushing again.
-func (s *store) Settle() error {
-	if err := s.Flush(); err != nil {
+func (s *store) Settle(ctx context.Context) error {
+	if err := s.Flush(ctx); err != nil {
 		return err
 	}
 	s.settled.Store(true)
@@ -205,7 +210,7 @@ func (s *store) Settle() error {
 }
 
 // Refresh asks for the size.
-func (s *store) Refresh() (int64, error) {
+func (s *store) Refresh(context.Context) (int64, error) {
 	size, err := s.measure()
 	if err == nil && size > math.MaxInt64 {
 		err = fmt.Errorf("the plug-in says that it has %d bytes", size)

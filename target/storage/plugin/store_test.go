@@ -4,6 +4,7 @@ package plugin
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -78,10 +79,10 @@ func TestParametersReachInit(t *testing.T) {
 	if !slices.Equal(m.calls, want) {
 		t.Errorf("calls %q, want %q", m.calls, want)
 	}
-	if _, err := s.ReadAt(make([]byte, 512), 0); !errors.Is(err, fs.ErrClosed) {
+	if _, err := s.ReadAt(t.Context(), make([]byte, 512), 0); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("reading what is closed: %v", err)
 	}
-	if err := errors.Join(s.Flush(), s.Close()); !errors.Is(err, fs.ErrClosed) {
+	if err := errors.Join(s.Flush(t.Context()), s.Close()); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("using what is closed: %v", err)
 	}
 }
@@ -114,7 +115,7 @@ func TestShortReads(t *testing.T) {
 			m.onRead = test.read
 			s := open(t, Options{Name: m.register(t), PadReads: test.pad})
 			p := bytes.Repeat([]byte{0xee}, n)
-			got, err := s.ReadAt(p, 0)
+			got, err := s.ReadAt(t.Context(), p, 0)
 			if (err != nil) != (test.err != nil) || test.err != errAny && !errors.Is(err, test.err) {
 				t.Fatalf("ReadAt = %d, %v, want error %v", got, err, test.err)
 			}
@@ -139,12 +140,12 @@ func TestPanicIsOneLine(t *testing.T) {
 	m.onWrite = func([]byte, int64) error { panic(strings.Repeat("ä", 4000)) }
 	m.onSync = func() error { var list []int; _ = list[len(m.calls)]; return nil }
 	s := open(t, Options{Name: m.register(t)})
-	_, err := s.WriteAt(make([]byte, 512), 0)
+	_, err := s.WriteAt(t.Context(), make([]byte, 512), 0)
 	var p *PanicError
 	if !errors.As(err, &p) || len(p.Value) > 256+3 || !strings.Contains(p.Where, "TestPanicIsOneLine") {
 		t.Errorf("WriteAt: %v", err)
 	}
-	if err = s.Flush(); !errors.As(err, &p) || !strings.Contains(p.Value, "index out of range") ||
+	if err = s.Flush(t.Context()); !errors.As(err, &p) || !strings.Contains(p.Value, "index out of range") ||
 		!strings.Contains(p.Where, "TestPanicIsOneLine.func2, store_test.go:") {
 		t.Errorf("Flush: %v", err)
 	}
@@ -164,16 +165,16 @@ func TestPluginMayKeepItsBuffer(t *testing.T) {
 	s := open(t, Options{Name: newMemory(mib).register(t)})
 	want := bytes.Repeat([]byte{1}, 512)
 	p := bytes.Clone(want)
-	if _, err := s.WriteAt(p, 512); err != nil {
+	if _, err := s.WriteAt(t.Context(), p, 512); err != nil {
 		t.Fatal(err)
 	}
 	clear(p)
 	got := make([]byte, 512)
-	if _, err := s.ReadAt(got, 512); err != nil || !bytes.Equal(got, want) {
+	if _, err := s.ReadAt(t.Context(), got, 512); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("the write has changed afterwards (error %v)", err)
 	}
 	clear(got)
-	if _, err := s.ReadAt(p, 512); err != nil || !bytes.Equal(p, want) {
+	if _, err := s.ReadAt(t.Context(), p, 512); err != nil || !bytes.Equal(p, want) {
 		t.Errorf("the reader shares the plug-in's memory (error %v)", err)
 	}
 }
@@ -198,7 +199,7 @@ func TestWhatIsAdvertised(t *testing.T) {
 		if discards != test.thin || zeroes || maps || test.thin != (info.Granularity == 4096) || info.Size != mib || info.Type != "gotgt:"+test.o.Name {
 			t.Errorf("%+v: discards %v, zeroes %v, maps %v, %+v", test.o, discards, zeroes, maps, info)
 		}
-		if _, err := s.WriteAt(make([]byte, 512), 0); errors.Is(err, syscall.EROFS) != test.o.ReadOnly {
+		if _, err := s.WriteAt(t.Context(), make([]byte, 512), 0); errors.Is(err, syscall.EROFS) != test.o.ReadOnly {
 			t.Errorf("%+v: writing: %v", test.o, err)
 		}
 	}
@@ -207,10 +208,10 @@ func TestWhatIsAdvertised(t *testing.T) {
 func TestNullIsZeros(t *testing.T) {
 	s := open(t, Options{Name: "null", Size: mib})
 	p := bytes.Repeat([]byte{1}, 4096)
-	if _, err := s.WriteAt(p, mib-4096); err != nil {
+	if _, err := s.WriteAt(t.Context(), p, mib-4096); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.ReadAt(p, mib-4096); err != nil || !bytes.Equal(p, make([]byte, 4096)) {
+	if _, err := s.ReadAt(t.Context(), p, mib-4096); err != nil || !bytes.Equal(p, make([]byte, 4096)) {
 		t.Errorf("reading: %v", err)
 	}
 }
@@ -220,14 +221,14 @@ func TestLongRangesAreUnmappedInParts(t *testing.T) {
 	zeros := make([]byte, pieceSize)
 	m.onRead = func(_, n int64) ([]byte, error) { return zeros[:n], nil }
 	s := open(t, Options{Name: m.register(t), Thin: true})
-	if err := storage.Can(s).Discarder.Discard(512, maxUnmap+1024); err != nil {
+	if err := storage.Can(s).Discarder.Discard(t.Context(), 512, maxUnmap+1024); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"open ", "unmap 512 1073741824", "unmap 1073742336 1024"}; !slices.Equal(m.calls, want) {
 		t.Errorf("calls %q, want %q", m.calls, want)
 	}
 	m.onUnmap = func([]api.UnmapBlockDescriptor) error { return syscall.ENOSPC }
-	if err := storage.Can(s).Discarder.Discard(0, 512); !errors.Is(err, syscall.ENOSPC) {
+	if err := storage.Can(s).Discarder.Discard(t.Context(), 0, 512); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("Discard: %v", err)
 	}
 }
@@ -235,23 +236,23 @@ func TestLongRangesAreUnmappedInParts(t *testing.T) {
 func TestSettledStoreIsLeftAlone(t *testing.T) {
 	m := newMemory(mib)
 	s := open(t, Options{Name: m.register(t)})
-	step := func(want int, do func() error) {
+	step := func(want int, do func(context.Context) error) {
 		t.Helper()
 		m.calls = nil
-		if err := do(); err != nil || len(m.calls) != want {
+		if err := do(t.Context()); err != nil || len(m.calls) != want {
 			t.Errorf("error %v, calls %q", err, m.calls)
 		}
 	}
 	step(1, s.Flush)
 	step(1, storage.Can(s).Settler.Settle)
 	step(0, s.Flush)
-	if _, err := s.WriteAt(make([]byte, 512), 0); err != nil {
+	if _, err := s.WriteAt(t.Context(), make([]byte, 512), 0); err != nil {
 		t.Fatal(err)
 	}
 	step(1, s.Flush)
 	step(1, s.Flush)
 	m.onSync = func() error { return syscall.EIO }
-	if err := storage.Can(s).Settler.Settle(); !errors.Is(err, syscall.EIO) {
+	if err := storage.Can(s).Settler.Settle(t.Context()); !errors.Is(err, syscall.EIO) {
 		t.Errorf("Settle: %v", err)
 	}
 	m.onSync = nil
@@ -268,10 +269,10 @@ func TestSizeChanges(t *testing.T) {
 	}
 	m.size, lu.Size = 2*mib, 3*mib+512
 	for s, want := range map[storage.Store]int64{s: 2 * mib, w: 3 * mib} {
-		if size, err := storage.Can(s).Refresher.Refresh(); size != want || err != nil || s.Info().Size != want {
+		if size, err := storage.Can(s).Refresher.Refresh(t.Context()); size != want || err != nil || s.Info().Size != want {
 			t.Errorf("Refresh = %d, %v, want %d", size, err, want)
 		}
-		if _, err := s.WriteAt(make([]byte, 512), want-512); err != nil {
+		if _, err := s.WriteAt(t.Context(), make([]byte, 512), want-512); err != nil {
 			t.Error(err)
 		}
 	}

@@ -3,6 +3,7 @@
 package plugin
 
 import (
+	"context"
 	"errors"
 
 	"github.com/gostor/gotgt/pkg/api"
@@ -18,17 +19,17 @@ const pieceSize = 1 << 20
 // Discard has the plug-in free a range. gotgt's interface does not say what
 // the range reads as afterwards, so that is looked up, and what is not zeros is
 // made so.
-func (s *store) Discard(off, n int64) error {
+func (s *store) Discard(ctx context.Context, off, n int64) error {
 	if err := s.check("discard", off, n); err != nil {
 		return err
 	}
-	if err := s.discard(off, n); err != nil {
+	if err := s.discard(ctx, off, n); err != nil {
 		return s.fail("discard", off, n, err)
 	}
 	return nil
 }
 
-func (s *store) discard(off, n int64) error {
+func (s *store) discard(ctx context.Context, off, n int64) error {
 	s.settled.Store(false)
 	piece := make([]byte, min(n, pieceSize))
 	for end := off + n; off < end; {
@@ -39,7 +40,7 @@ func (s *store) discard(off, n int64) error {
 		}
 		for last := off + unmapped; off < last; off += int64(len(piece)) {
 			piece = piece[:min(last-off, int64(cap(piece)))]
-			if err := s.zero(piece, off); err != nil {
+			if err := s.zero(ctx, piece, off); err != nil {
 				return err
 			}
 		}
@@ -48,8 +49,8 @@ func (s *store) discard(off, n int64) error {
 }
 
 // zero writes zeros where there are none. p is scratch, as long as the range.
-func (s *store) zero(p []byte, off int64) error {
-	if _, err := s.ReadAt(p, off); err != nil {
+func (s *store) zero(ctx context.Context, p []byte, off int64) error {
+	if _, err := s.ReadAt(ctx, p, off); err != nil {
 		return errors.Unwrap(err)
 	}
 	for _, b := range p {

@@ -5,6 +5,7 @@
 package storagetest
 
 import (
+	"context"
 	"sync"
 
 	"github.com/gotgtd/gotgtd/target/storage"
@@ -63,8 +64,12 @@ type Fault struct {
 	Reached chan<- Call
 
 	// Release holds the caught call until something is received or the
-	// channel is closed; nil means no delay.
+	// channel is closed; nil means no delay, and with Ends no end of it.
 	Release <-chan struct{}
+
+	// Ends has a call that is held end with its context too, as that of a store
+	// that waits for a server does: it fails with the context's error.
+	Ends bool
 }
 
 func (f *Fault) catches(op Op, off, n int64) bool {
@@ -72,6 +77,23 @@ func (f *Fault) catches(op Op, off, n int64) bool {
 		return false
 	}
 	return f.Len == 0 || off < f.Off+f.Len && f.Off < off+n
+}
+
+// hold holds a call as long as the fault says.
+func (f *Fault) hold(ctx context.Context) error {
+	if f.Release == nil && !f.Ends {
+		return nil
+	}
+	var ended <-chan struct{} // never, unless it is heeded
+	if f.Ends {
+		ended = ctx.Done()
+	}
+	select {
+	case <-f.Release:
+		return nil
+	case <-ended:
+		return ctx.Err()
+	}
 }
 
 // A FaultStore passes calls on to another store, records them, and makes them
@@ -153,8 +175,8 @@ func (s *FaultStore) Forget() {
 }
 
 // call does op by do, unless a fault says otherwise, and records it.
-func (s *FaultStore) call(op Op, off, n int64, do func() error) error {
-	err := s.meet(op, off, n)
+func (s *FaultStore) call(ctx context.Context, op Op, off, n int64, do func() error) error {
+	err := s.meet(ctx, op, off, n)
 	if err == nil {
 		err = do()
 	}
@@ -167,7 +189,7 @@ func (s *FaultStore) call(op Op, off, n int64, do func() error) error {
 }
 
 // meet lets the call meet its fault, if there is one, and the store's end.
-func (s *FaultStore) meet(op Op, off, n int64) error {
+func (s *FaultStore) meet(ctx context.Context, op Op, off, n int64) error {
 	f, end := s.pick(op, off, n)
 	if f != nil {
 		if f.Op == Read && op == TryRead {
@@ -176,8 +198,8 @@ func (s *FaultStore) meet(op Op, off, n int64) error {
 		if f.Reached != nil {
 			f.Reached <- Call{Op: op, Off: off, Len: n}
 		}
-		if f.Release != nil {
-			<-f.Release
+		if err := f.hold(ctx); err != nil {
+			return s.fail(op, off, n, err)
 		}
 		if f.Err == storage.ErrWouldBlock {
 			return f.Err

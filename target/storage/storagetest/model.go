@@ -4,6 +4,7 @@ package storagetest
 
 import (
 	"bytes"
+	"context"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -21,7 +22,7 @@ func testModel(t *testing.T, open func() storage.Store) {
 		s := open()
 		defer s.Close()
 		m := &model{s: s, base: s.Info().Size - modelSize, want: make([]byte, modelSize)}
-		if _, err := s.ReadAt(m.want, m.base); err != nil {
+		if _, err := s.ReadAt(t.Context(), m.want, m.base); err != nil {
 			t.Fatalf("ReadAt: %v", err)
 		}
 		t.Repeat(m.actions())
@@ -45,7 +46,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 			check(t, m.s, m.want[off:][:n], m.base+off)
 		},
 		"flush": func(t *rapid.T) {
-			if err := m.s.Flush(); err != nil {
+			if err := m.s.Flush(t.Context()); err != nil {
 				t.Errorf("Flush: %v", err)
 			}
 		},
@@ -73,18 +74,18 @@ func (m *model) draw(t *rapid.T) (off, n int64) {
 	return off * block, n * block
 }
 
-func (m *model) write(t *rapid.T, write func([]byte, int64) (int, error)) {
+func (m *model) write(t *rapid.T, write func(context.Context, []byte, int64) (int, error)) {
 	off, n := m.draw(t)
 	p := pattern(int(n), rapid.Uint64().Draw(t, "seed"))
-	if done, err := write(p, m.base+off); done != len(p) || err != nil {
+	if done, err := write(t.Context(), p, m.base+off); done != len(p) || err != nil {
 		t.Fatalf("writing %d bytes at %d: %d, %v", n, off, done, err)
 	}
 	copy(m.want[off:], p)
 }
 
-func (m *model) zero(t *rapid.T, zero func(off, n int64) error) {
+func (m *model) zero(t *rapid.T, zero func(ctx context.Context, off, n int64) error) {
 	off, n := m.draw(t)
-	if err := zero(m.base+off, n); err != nil {
+	if err := zero(t.Context(), m.base+off, n); err != nil {
 		t.Fatalf("zeroing %d bytes at %d: %v", n, off, err)
 	}
 	clear(m.want[off:][:n])
@@ -93,7 +94,7 @@ func (m *model) zero(t *rapid.T, zero func(off, n int64) error) {
 // extent checks that what is not mapped is zero in the model too.
 func (m *model) extent(t *rapid.T, x storage.Mapper) {
 	off := int64(rapid.IntRange(0, len(m.want)/block-1).Draw(t, "first")) * block
-	n, mapped, err := x.Extent(m.base + off)
+	n, mapped, err := x.Extent(t.Context(), m.base+off)
 	if err != nil || n <= 0 || n > int64(len(m.want))-off {
 		t.Fatalf("Extent(%d) = %d, %v, %v", off, n, mapped, err)
 	}

@@ -4,6 +4,7 @@ package storagetest
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -105,7 +106,7 @@ func testReadBack(t *testing.T, s storage.Store) {
 	odd := append(make([]byte, 1, 1+len(want)), want...)[1:]
 	write(t, s, odd, 5*block)
 	got := make([]byte, 1+len(want))[1:]
-	if _, err := s.ReadAt(got, 5*block); err != nil || !bytes.Equal(got, want) {
+	if _, err := s.ReadAt(t.Context(), got, 5*block); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("an odd buffer reads back other bytes (error %v)", err)
 	}
 	write(t, s, nil, 0)
@@ -119,12 +120,12 @@ func testTransfers(t *testing.T, s storage.Store) {
 		for _, off := range []int64{0, block, size - int64(n)} {
 			p := pattern(n, uint64(off))
 			write(t, s, p, off)
-			if got, err := s.ReadAt(p, off); got != n || err != nil {
+			if got, err := s.ReadAt(t.Context(), p, off); got != n || err != nil {
 				t.Errorf("ReadAt(%d bytes, %d) = %d, %v", n, off, got, err)
 			}
 		}
 	}
-	if err := s.Flush(); err != nil {
+	if err := s.Flush(t.Context()); err != nil {
 		t.Errorf("Flush: %v", err)
 	}
 }
@@ -143,22 +144,22 @@ func testBounds(t *testing.T, s storage.Store) {
 	size := s.Info().Size
 	for _, off := range []int64{size, size - block, size + 1<<20, math.MaxInt64 - block, -block} {
 		p := pattern(2*block, 2)
-		if _, err := s.ReadAt(p, off); err == nil {
+		if _, err := s.ReadAt(t.Context(), p, off); err == nil {
 			t.Errorf("reading at %d of %d bytes succeeds", off, size)
 		} else if off >= 0 && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("reading at %d of %d bytes: %v, want unexpected EOF", off, size, err)
 		}
-		if _, err := s.WriteAt(p, off); err == nil {
+		if _, err := s.WriteAt(t.Context(), p, off); err == nil {
 			t.Errorf("writing at %d of %d bytes succeeds", off, size)
 		}
-		if d := storage.Can(s).Discarder; d != nil && d.Discard(off, 2*block) == nil {
+		if d := storage.Can(s).Discarder; d != nil && d.Discard(t.Context(), off, 2*block) == nil {
 			t.Errorf("discarding at %d of %d bytes succeeds", off, size)
 		}
-		if z := storage.Can(s).Zeroer; z != nil && z.WriteZeroes(off, 2*block) == nil {
+		if z := storage.Can(s).Zeroer; z != nil && z.WriteZeroes(t.Context(), off, 2*block) == nil {
 			t.Errorf("zeroing at %d of %d bytes succeeds", off, size)
 		}
 		if d := storage.Can(s).DurableWriter; d != nil {
-			if _, err := d.WriteDurableAt(p, off); err == nil {
+			if _, err := d.WriteDurableAt(t.Context(), p, off); err == nil {
 				t.Errorf("writing durably at %d of %d bytes succeeds", off, size)
 			}
 		}
@@ -171,7 +172,7 @@ func testBounds(t *testing.T, s storage.Store) {
 func testDurable(t *testing.T, s storage.Store) {
 	want := pattern(8192, 1)
 	write(t, s, want, 4096)
-	if err := s.Flush(); err != nil {
+	if err := s.Flush(t.Context()); err != nil {
 		t.Errorf("Flush: %v", err)
 	}
 	check(t, s, want, 4096)
@@ -180,7 +181,7 @@ func testDurable(t *testing.T, s storage.Store) {
 		return
 	}
 	want = pattern(8192, 2)
-	if n, err := d.WriteDurableAt(want, 8192); n != len(want) || err != nil {
+	if n, err := d.WriteDurableAt(t.Context(), want, 8192); n != len(want) || err != nil {
 		t.Errorf("WriteDurableAt = %d, %v, want %d", n, err, len(want))
 	}
 	check(t, s, want, 8192)
@@ -238,7 +239,7 @@ func testWriteZeroes(t *testing.T, s storage.Store) {
 }
 
 // testZeroing checks that zero zeroes all of a range and nothing else.
-func testZeroing(t *testing.T, s storage.Store, zero func(off, n int64) error) {
+func testZeroing(t *testing.T, s storage.Store, zero func(ctx context.Context, off, n int64) error) {
 	size := s.Info().Size
 	for _, r := range [][2]int64{
 		{0, block}, {4096, 4096}, {block, 128 << 10}, {3 * block, 64<<10 + block},
@@ -248,14 +249,14 @@ func testZeroing(t *testing.T, s storage.Store, zero func(off, n int64) error) {
 		from, to := max(0, off-64<<10), min(size, off+n+64<<10)
 		want := pattern(int(to-from), uint64(off))
 		write(t, s, want, from)
-		if err := zero(off, n); err != nil {
+		if err := zero(t.Context(), off, n); err != nil {
 			t.Errorf("zeroing %d bytes at %d: %v", n, off, err)
 			continue
 		}
 		clear(want[off-from:][:n])
 		check(t, s, want, from)
 	}
-	if err := zero(0, size); err != nil {
+	if err := zero(t.Context(), 0, size); err != nil {
 		t.Errorf("zeroing everything: %v", err)
 	}
 	check(t, s, make([]byte, MinSize), size-MinSize)
@@ -268,7 +269,7 @@ func testExtents(t *testing.T, s storage.Store) {
 	}
 	size := s.Info().Size
 	if d := storage.Can(s).Discarder; d != nil {
-		if err := d.Discard(0, size); err != nil {
+		if err := d.Discard(t.Context(), 0, size); err != nil {
 			t.Fatalf("Discard: %v", err)
 		}
 	}
@@ -277,12 +278,12 @@ func testExtents(t *testing.T, s storage.Store) {
 		write(t, s, pattern(block, uint64(off)), off)
 	}
 	for _, off := range written {
-		if n, mapped, err := m.Extent(off); n < block || !mapped || err != nil {
+		if n, mapped, err := m.Extent(t.Context(), off); n < block || !mapped || err != nil {
 			t.Errorf("Extent(%d), where there is data = %d, %v, %v", off, n, mapped, err)
 		}
 	}
 	for off := int64(0); off < size; {
-		n, mapped, err := m.Extent(off)
+		n, mapped, err := m.Extent(t.Context(), off)
 		if err != nil || n <= 0 || n > size-off || n%block != 0 {
 			t.Fatalf("Extent(%d) of %d bytes = %d, %v, %v", off, size, n, mapped, err)
 		}
@@ -294,7 +295,7 @@ func testExtents(t *testing.T, s storage.Store) {
 		off += n
 	}
 	for _, off := range []int64{-block, size, size + block} {
-		if n, mapped, err := m.Extent(off); err == nil {
+		if n, mapped, err := m.Extent(t.Context(), off); err == nil {
 			t.Errorf("Extent(%d) of %d bytes = %d, %v and no error", off, size, n, mapped)
 		}
 	}
@@ -305,7 +306,7 @@ func testRefresh(t *testing.T, s storage.Store) {
 	if r == nil {
 		return
 	}
-	if size, err := r.Refresh(); size != s.Info().Size || err != nil {
+	if size, err := r.Refresh(t.Context()); size != s.Info().Size || err != nil {
 		t.Errorf("Refresh = %d, %v, want %d", size, err, s.Info().Size)
 	}
 }
@@ -328,7 +329,7 @@ func testConcurrent(t *testing.T, s storage.Store) {
 	}
 	wg.Go(func() {
 		for range 5 {
-			if err := s.Flush(); err != nil {
+			if err := s.Flush(t.Context()); err != nil {
 				t.Errorf("Flush: %v", err)
 			}
 		}
@@ -344,12 +345,13 @@ func testConcurrent(t *testing.T, s storage.Store) {
 // reporter is the part of testing.T that rapid.T has too.
 type reporter interface {
 	Helper()
+	Context() context.Context
 	Errorf(format string, args ...any)
 }
 
 func write(t reporter, s storage.Store, p []byte, off int64) bool {
 	t.Helper()
-	n, err := s.WriteAt(p, off)
+	n, err := s.WriteAt(t.Context(), p, off)
 	if n != len(p) || err != nil {
 		t.Errorf("WriteAt(%d bytes, %d) = %d, %v", len(p), off, n, err)
 		return false
@@ -360,7 +362,7 @@ func write(t reporter, s storage.Store, p []byte, off int64) bool {
 func check(t reporter, s storage.Store, want []byte, off int64) bool {
 	t.Helper()
 	got := bytes.Repeat([]byte{0xee}, len(want))
-	n, err := s.ReadAt(got, off)
+	n, err := s.ReadAt(t.Context(), got, off)
 	if n != len(want) || err != nil {
 		t.Errorf("ReadAt(%d bytes, %d) = %d, %v", len(want), off, n, err)
 		return false

@@ -13,7 +13,7 @@ import (
 // zero reads as zeros and discards what is written.
 type zero int64
 
-func (z zero) ReadAt(p []byte, off int64) (int, error) {
+func (z zero) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	if err := storage.CheckRange(off, int64(len(p)), int64(z)); err != nil {
 		return 0, err
 	}
@@ -21,16 +21,16 @@ func (z zero) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-func (z zero) WriteAt(p []byte, off int64) (int, error) {
+func (z zero) WriteAt(_ context.Context, p []byte, off int64) (int, error) {
 	if err := storage.CheckRange(off, int64(len(p)), int64(z)); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-func (z zero) Flush() error       { return nil }
-func (z zero) Info() storage.Info { return storage.Info{Type: "zero", Size: int64(z)} }
-func (z zero) Close() error       { return nil }
+func (z zero) Flush(context.Context) error { return nil }
+func (z zero) Info() storage.Info          { return storage.Info{Type: "zero", Size: int64(z)} }
+func (z zero) Close() error                { return nil }
 
 func init() {
 	storage.Register("zero", storage.Driver{

@@ -49,7 +49,7 @@ func TestRooms(t *testing.T) {
 	for room, want := range map[string][]string{
 		"pdu":      {},
 		"socket":   {},
-		"guess":    nil,
+		"guess":    {},
 		"schedule": {module + "internal/ranked"},
 		"sequence": {iscsi + "/pdu"},
 		"login":    {module + "internal/check", module + "internal/iscsiname", iscsi + "/pdu"},

@@ -53,7 +53,11 @@ func TestRooms(t *testing.T) {
 		"schedule": {module + "internal/ranked"},
 		"sequence": {iscsi + "/pdu"},
 		"login":    {module + "internal/check", module + "internal/iscsiname", iscsi + "/pdu"},
-		"stream":   {module + "internal/ranked", module + "target/account", iscsi + "/pdu", module + "target/mem"},
+		"tally": {
+			module + "internal/check", module + "internal/iscsiname", module + "internal/ranked", module + "target/account",
+			iscsi + "/login", iscsi + "/pdu", iscsi + "/stream", module + "target/mem",
+		},
+		"stream": {module + "internal/ranked", module + "target/account", iscsi + "/pdu", module + "target/mem"},
 	} {
 		got := slices.DeleteFunc(deps(t, "./iscsi/"+room), func(p string) bool {
 			return !strings.HasPrefix(p, module) || p == iscsi+"/"+room

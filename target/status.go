@@ -10,6 +10,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/iscsi"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/scsi/latency"
 )
@@ -25,6 +26,10 @@ type Status struct {
 
 	MemoryLimit   int64 `json:"memory_limit"`   // what initiators may have
 	MemoryWaiting int   `json:"memory_waiting"` // commands that wait for memory
+
+	Workers     int          `json:"workers"`      // commands that may block and can be executed at once
+	WorkersBusy int          `json:"workers_busy"` // commands that are
+	Totals      tally.Totals `json:"totals"`       // what has become of logins and connections, over upgrades
 
 	LatencyBounds []time.Duration `json:"latency_bounds,omitempty"` // of all buckets of durations but the last, in nanoseconds
 
@@ -106,9 +111,11 @@ func (s *Server) Started() time.Time {
 // Status returns the state of the Server now.
 func (s *Server) Status() Status {
 	if s == nil {
-		return Status{Portals: []PortalStatus{}, Targets: []TargetStatus{}, Sessions: []SessionStatus{}}
+		return Status{Portals: []PortalStatus{}, Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Totals: new(tally.Tally).Load()}
 	}
 	st := Status{Started: s.started, Portals: s.portalStatus(), Targets: []TargetStatus{}, Sessions: []SessionStatus{}, Memory: s.node.MemoryUsed(), MemoryLimit: s.node.MemoryLimit(), MemoryWaiting: s.node.MemoryWaiting(), LatencyBounds: latency.Bounds(), Rejections: s.rejections()}
+	st.Totals = s.node.Totals()
+	st.Workers, st.WorkersBusy = s.node.Workers()
 	byTarget := make(map[string][]uint16)
 	inflight := make(map[string]map[uint16]int)
 	for _, i := range s.node.Sessions() {

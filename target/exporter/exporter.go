@@ -15,6 +15,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/control"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/scsi/latency"
 )
@@ -50,6 +51,12 @@ var (
 	bufferBytes  = describe("buffer_bytes", "Memory that initiators have: commands, their data, and what else they send.")
 	bufferLimit  = describe("buffer_limit_bytes", "The limit of that (limits.memory); one initiator is held up long before.")
 	bufferWaits  = describe("buffer_waiting_commands", "Commands that wait for memory.")
+	workers      = describe("workers", "Commands that may block and can be executed at once.")
+	workersBusy  = describe("workers_busy", "Commands that may block and are executed.")
+	logins       = describe("logins_total", "Logins of connections that have ended, with their result and the reason of a failure.", "target", "result", "reason")
+	connsClosed  = describe("connections_closed_total", "Connections that have ended.", "reason")
+	management   = describe("task_management_total", "Requests for a task management function.", "function")
+	digestErrors = describe("digest_errors_total", "PDUs whose digest of the header or of the data does not match.", "digest")
 	sessions     = describe("target_sessions", "Sessions that are open.", "target")
 	targetInfo   = describe("target_info", "A target; always 1.", "target", "tid", "alias")
 	targetReady  = describe("target_ready", "Whether a target lets initiators log in.", "target")
@@ -86,6 +93,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	st := c.status()
 	g := gatherer{ch}
 	g.process(&st)
+	g.counts(&st)
 	for i := range st.Targets {
 		g.target(&st.Targets[i])
 	}
@@ -129,6 +137,8 @@ func (g gatherer) process(st *control.Status) {
 	g.gauge(bufferBytes, float64(st.Memory))
 	g.gauge(bufferLimit, float64(st.MemoryLimit))
 	g.gauge(bufferWaits, float64(st.MemoryWaiting))
+	g.gauge(workers, float64(st.Workers))
+	g.gauge(workersBusy, float64(st.WorkersBusy))
 	n := len(st.Upgrades)
 	g.flag(reloadGood, n == 0 || st.Upgrades[n-1].Error == "")
 	g.gauge(reloadTime, float64(st.Started.UnixNano())/1e9)
@@ -140,6 +150,40 @@ func (g gatherer) process(st *control.Status) {
 			}
 			return
 		}
+	}
+}
+
+// counts shows what has become of logins and connections. What there can be is there from the
+// beginning, as far as it does not depend on the target.
+func (g gatherer) counts(st *control.Status) {
+	c := &st.Totals
+	for _, reason := range tally.Reasons() {
+		g.counter(connsClosed, c.Closed[reason], reason)
+	}
+	for _, function := range tally.Functions() {
+		g.counter(management, c.Management[function], function)
+	}
+	for _, digest := range []string{"header", "data"} {
+		g.counter(digestErrors, c.DigestErrors[digest], digest)
+	}
+	all := make(map[[2]string]uint64)
+	for _, reason := range tally.Refusals() {
+		all[[2]string{"", reason}] = 0
+	}
+	for i := range st.Targets {
+		for _, reason := range []string{"", "authentication_failed", "not_authorized"} {
+			all[[2]string{st.Targets[i].Name, reason}] = 0
+		}
+	}
+	for _, l := range c.Logins {
+		all[[2]string{l.Target, l.Reason}] += l.Count
+	}
+	for key, n := range all {
+		result := "success"
+		if key[1] != "" {
+			result = "failure"
+		}
+		g.counter(logins, n, key[0], result, key[1])
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/control"
 	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/scsi/latency"
 )
@@ -29,6 +30,11 @@ func full() control.Status {
 	st.Upgrades = []handoff.Report{
 		{Time: time.Unix(900, 0), Pause: 2 * time.Millisecond, Phases: []handoff.Phase{{Name: "freeze", Duration: time.Millisecond}}},
 		{Time: time.Unix(1100, 0), Error: "no"},
+	}
+	st.Workers, st.WorkersBusy = 16, 2
+	st.Totals = tally.Totals{
+		Logins: []tally.Login{{Target: "", Reason: "target_not_found", Count: 4}, {Target: "iqn.2026-11.test:a", Count: 5}, {Target: "iqn.2026-11.test:gone", Reason: "out_of_resources", Count: 1}},
+		Closed: map[string]uint64{"logout": 3}, Management: map[string]uint64{"abort_task": 2}, DigestErrors: map[string]uint64{"data": 7},
 	}
 	var read scsi.Work
 	read.Count, read.Device.Sum, read.Queue.Sum = 4, 7*time.Second, time.Millisecond
@@ -113,6 +119,16 @@ func TestValues(t *testing.T) {
 		{"gotgtd_lun_commands_total", []string{"lun=1", "op=flush"}, 0},
 		{"gotgtd_lun_errors_total", []string{"lun=1", "kind=medium_error"}, 6},
 		{"gotgtd_lun_errors_total", []string{"lun=2", "kind=medium_error"}, 0},
+		{"gotgtd_workers", nil, 16},
+		{"gotgtd_workers_busy", nil, 2},
+		{"gotgtd_logins_total", []string{"target=iqn.2026-11.test:a", "result=success", "reason="}, 5},
+		{"gotgtd_logins_total", []string{"target=iqn.2026-11.test:a", "result=failure", "reason=authentication_failed"}, 0},
+		{"gotgtd_logins_total", []string{"target=", "result=failure", "reason=target_not_found"}, 4},
+		{"gotgtd_logins_total", []string{"target=iqn.2026-11.test:gone", "reason=out_of_resources"}, 1},
+		{"gotgtd_connections_closed_total", []string{"reason=logout"}, 3},
+		{"gotgtd_connections_closed_total", []string{"reason=nop_timeout"}, 0},
+		{"gotgtd_task_management_total", []string{"function=abort_task"}, 2},
+		{"gotgtd_digest_errors_total", []string{"digest=data"}, 7},
 		{"gotgtd_session_info", []string{"tsih=7", "address=192.0.2.1", "initiator=iqn.2026-11.test:i"}, 1},
 		{"gotgtd_session_tasks", []string{"tsih=7"}, 8},
 	} {

@@ -4,19 +4,19 @@ package iscsi
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 )
 
 // Reasons for the end of what has no claim to stay.
 var (
-	errLoginDisplaced     = errors.New("another login took the place of this one, which was the oldest of its address")
-	errDiscoveryDisplaced = errors.New("another discovery session took the place of this one, which was the oldest of its address")
+	errLoginDisplaced     = tally.Endingf(tally.Displaced, "another login took the place of this one, which was the oldest of its address")
+	errDiscoveryDisplaced = tally.Endingf(tally.Displaced, "another discovery session took the place of this one, which was the oldest of its address")
 )
 
 // maxTSIH is how many sessions can be told apart.
@@ -39,9 +39,9 @@ func (n *Node) admitLocked(c *conn) error {
 	from, o := c.origin(), &n.opt.Limits
 	switch {
 	case len(n.conns) >= o.Connections:
-		return fmt.Errorf("iscsi: %d connections are open, the limit; refused %s", len(n.conns), c.remote)
+		return tally.Endingf(tally.Limit, "iscsi: %d connections are open, the limit; refused %s", len(n.conns), c.remote)
 	case n.origins[from] >= o.ConnectionsPerAddress:
-		return fmt.Errorf("iscsi: %d connections of %s are open, the limit for an address; refused %s", n.origins[from], from, c.remote)
+		return tally.Endingf(tally.Limit, "iscsi: %d connections of %s are open, the limit for an address; refused %s", n.origins[from], from, c.remote)
 	}
 	own := 0
 	for _, l := range n.logins {

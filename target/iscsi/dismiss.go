@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/internal/boottime"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 )
 
 // errDismissed ends a session that did not log out when it was asked to.
-var errDismissed = errors.New("did not log out when asked to")
+var errDismissed = tally.Endingf(tally.Dismissed, "did not log out when asked to")
 
 // errDropped ends a session that was not asked to log out.
-var errDropped = errors.New("it was dropped")
+var errDropped = tally.Endingf(tally.Dismissed, "it was dropped")
 
 // Dismiss asks the initiator of a session to log out (RFC 7143 11.9.1, event
 // 1) and ends the session if it has not after the grace. A session that a

@@ -3,17 +3,16 @@
 package iscsi
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 )
 
 // errSilent ends a connection whose initiator does not answer.
-var errSilent = errors.New("no answer to NOP-In")
+var errSilent = tally.Endingf(tally.NOPTimeout, "no answer to NOP-In")
 
 // livenessTick is how often the liveness loop looks around.
 const livenessTick = time.Second
@@ -103,7 +102,7 @@ func (s *session) checkR2Ts(now time.Time) {
 	var why error
 	if late != nil {
 		r := &late.r2ts[0]
-		why = fmt.Errorf("an R2T for %d bytes of command %#x was not answered for %v", r.Length, late.req.CDB[0], now.Sub(late.unanswered.since).Truncate(time.Millisecond))
+		why = tally.Endingf(tally.R2TTimeout, "an R2T for %d bytes of command %#x was not answered for %v", r.Length, late.req.CDB[0], now.Sub(late.unanswered.since).Truncate(time.Millisecond))
 	}
 	s.mu.Unlock()
 	if why != nil {
@@ -114,7 +113,7 @@ func (s *session) checkR2Ts(now time.Time) {
 // expireDiscovery ends discovery sessions that have had their time.
 func (s *session) expireDiscovery(now time.Time) {
 	if limit := s.engine.opt.Limits.DiscoveryTimeout; s.target == nil && now.Sub(s.born.Time()) > limit {
-		s.end(fmt.Errorf("a discovery session ends after %v", limit))
+		s.end(tally.Endingf(tally.DiscoveryTimeout, "a discovery session ends after %v", limit))
 	}
 }
 
@@ -126,9 +125,9 @@ func (n *Node) expireLogins(now time.Time) {
 	for _, c := range list {
 		switch age := now.Sub(c.born.Time()); {
 		case age > n.opt.Limits.LoginTimeout:
-			c.close(fmt.Errorf("login not complete after %v", n.opt.Limits.LoginTimeout))
+			c.close(tally.Endingf(tally.LoginTimeout, "login not complete after %v", n.opt.Limits.LoginTimeout))
 		case age > n.opt.Limits.FirstRequestTimeout && c.heard.Load() == 0:
-			c.close(fmt.Errorf("no login request after %v", n.opt.Limits.FirstRequestTimeout))
+			c.close(tally.Endingf(tally.LoginTimeout, "no login request after %v", n.opt.Limits.FirstRequestTimeout))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/guess"
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
@@ -100,6 +101,17 @@ func (p loginPhase) handle(h *pdu.BHS, data []byte) error {
 func (p loginPhase) refuse(err error, req *pdu.LoginRequest) {
 	response := login.Refusal(err, req)
 	p.out.Send(header(&response), true)
+	p.node.countLogin(p.login.TargetName, tally.Refusal(err))
+}
+
+// countLogin counts a login that has ended, with the reason why it has failed. What an initiator
+// calls a target is counted as such only if there is one.
+func (n *Node) countLogin(target, reason string) {
+	name := ""
+	if t := n.target(target); t != nil {
+		name = t.Name
+	}
+	n.tally.Login(name, reason)
 }
 
 // enter opens the session, or joins it, and tells the initiator its numbers.
@@ -128,6 +140,7 @@ func (p loginPhase) fullFeature() {
 	p.move(connFull)
 	_ = p.node.sys.bound(p.sock) // fails if the connection is gone, as the next read says
 	p.sess.join(&p.transport)
+	p.node.countLogin(p.sess.targetName(), "")
 	p.node.log.Info("logged in", "initiator", p.sess.initiator, "remote", p.remote.String(),
 		"target", p.sess.targetName(), "tsih", p.sess.tsih, "cid", p.cid)
 }

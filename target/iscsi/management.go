@@ -66,6 +66,7 @@ func (n *Node) handleTaskManagement(s *session, c *transport, h *pdu.BHS) {
 		m.code = pdu.FunctionNotSupported
 	}
 	m.release()
+	n.tally.Management(req.Function)
 }
 
 // abortTask is ABORT TASK (RFC 7143 11.5.1 and 11.5.5).

@@ -25,6 +25,7 @@ import (
 	"github.com/gotgtd/gotgtd/internal/ranked"
 	"github.com/gotgtd/gotgtd/target/iscsi/guess"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 )
 
 // A Node serves the targets of one daemon.
@@ -49,6 +50,7 @@ type Node struct {
 	lastTSIH uint16
 
 	rejections rejections
+	tally      tally.Tally // has its own lock
 
 	wg       sync.WaitGroup // connections, the liveness loop
 	stop     chan struct{}

@@ -91,6 +91,7 @@ func (r *reader) Damaged(h *pdu.BHS) error {
 	if r.login != nil {
 		return stream.FormatErrorf("data digest error during login")
 	}
+	r.node.tally.DataDigest()
 	r.reject(pdu.DataDigestError, h)
 	if h.Opcode() == pdu.OpDataOut {
 		r.sess.lostDataOut(&r.transport, &r.filling, h, scsi.ProtocolServiceCRCError)

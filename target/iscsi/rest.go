@@ -6,13 +6,13 @@ import (
 	"bufio"
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"unsafe"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 	"github.com/gotgtd/gotgtd/target/mem"
 )
 
@@ -171,7 +171,7 @@ func (s *session) writeFrame(w io.Writer, f frame, data []byte) error {
 	return err
 }
 
-var errRestLost = errors.New("the process before ended before all data of the session had come")
+var errRestLost = tally.Endingf(tally.SessionLost, "the process before ended before all data of the session had come")
 
 // Follow reads the Rest of the other process from r, and lets the sessions that it belongs to go
 // on one by one. Those that it does not come for end. It is called after [Node.Start], once.

@@ -46,6 +46,7 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 	n.freeze.still.Unlock()
 	n.lastTSIH = st.LastTSIH
 	n.rejections.restore(st.Rejections)
+	n.tally.Add(st.Totals)
 	for i := range st.Sessions {
 		if err := n.restoreSession(&st.Sessions[i], target); err != nil {
 			return err

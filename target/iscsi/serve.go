@@ -11,7 +11,9 @@ import (
 	"net/netip"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/guess"
+	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 )
 
 // NewNode returns a Node that serves nothing yet.
@@ -51,6 +53,7 @@ func (n *Node) Serve(nc *net.TCPConn, group uint16) error {
 	}
 	c := n.newConn(sock, group)
 	if err := n.addConn(c); err != nil {
+		n.tally.Closed(err)
 		c.closeAccount()
 		sock.Close()
 		return err
@@ -85,6 +88,7 @@ func (n *Node) run(c *conn) {
 		break
 	}
 	n.logEnd(c)
+	n.countEnd(c)
 	c.in.Drop()
 	if c.sess != nil {
 		c.sess.connectionLost(&c.transport)
@@ -102,4 +106,13 @@ func (n *Node) logEnd(c *conn) {
 		level = slog.LevelDebug
 	}
 	n.log.Log(context.Background(), level, "connection closed", attrs...)
+}
+
+// countEnd counts the end of a connection, and of its login if that has begun and neither
+// succeeded nor was refused.
+func (n *Node) countEnd(c *conn) {
+	n.tally.Closed(c.ended)
+	if c.login != nil && c.login.Requests > 0 && !errors.As(c.ended, new(login.Error)) {
+		n.countLogin(c.login.TargetName, tally.Incomplete)
+	}
 }

@@ -2,7 +2,11 @@
 
 package iscsi
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
+)
 
 // Sessions returns the sessions in order of their TSIH.
 func (n *Node) Sessions() []SessionInfo {
@@ -41,6 +45,12 @@ func (n *Node) MemoryUsed() int64 { return n.memory.Used() }
 
 // MemoryWaiting returns how many commands wait for memory.
 func (n *Node) MemoryWaiting() int { return int(n.wait.waiting.Load()) }
+
+// Totals returns what has become of logins and connections since the start, over handoffs.
+func (n *Node) Totals() tally.Totals { return n.tally.Load() }
+
+// Workers returns how many commands that may block can be executed at once, and how many are.
+func (n *Node) Workers() (limit, busy int) { return n.opt.Workers, n.work.Busy() }
 
 // MemoryLimit returns the bytes that initiators may have; see package account.
 func (n *Node) MemoryLimit() int64 { return n.opt.Limits.Memory }

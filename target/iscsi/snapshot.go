@@ -20,7 +20,7 @@ func (n *Node) Snapshot() (*NodeState, []*socket.Socket) {
 
 // snapshot leaves out the data of some sessions.
 func (n *Node) snapshot(apart []*session, stop func() error) (*NodeState, []*socket.Socket, error) {
-	st := &NodeState{LastTSIH: n.lastTSIH, Rejections: n.Rejections()}
+	st := &NodeState{LastTSIH: n.lastTSIH, Rejections: n.Rejections(), Totals: new(n.Totals())}
 	for _, s := range n.sessionList() {
 		ss := s.snapshot()
 		if slices.Contains(apart, s) {

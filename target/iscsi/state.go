@@ -8,6 +8,7 @@ import (
 	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 )
 
 // The state of a frozen Node as plain data. Fields are only ever added; a
@@ -20,6 +21,7 @@ type NodeState struct {
 	Sessions    []SessionState    `cbor:"2,keyasint"`
 	Connections []ConnectionState `cbor:"3,keyasint"`
 	Rejections  []Rejection       `cbor:"4,keyasint,omitempty"`
+	Totals      *tally.Totals     `cbor:"5,keyasint,omitempty"` // nil from a process that did not tell it
 }
 
 // SessionState is a session.

@@ -19,17 +19,18 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 	"github.com/gotgtd/gotgtd/target/iscsi/stream"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 	"github.com/gotgtd/gotgtd/target/mem"
 )
 
 // Reasons for the end of a connection that are nobody's fault.
 var (
-	errShutdown    = errors.New("the target shuts down")
-	errReinstated  = errors.New("the session was reinstated")
-	errLoggedOut   = errors.New("logged out")
-	errReplaced    = errors.New("replaced by a new connection with its CID")
-	errReset       = errors.New("the target was reset")
-	errSessionLost = errors.New("another connection of the session was lost")
+	errShutdown    = tally.Endingf(tally.Shutdown, "the target shuts down")
+	errReinstated  = tally.Endingf(tally.Reinstated, "the session was reinstated")
+	errLoggedOut   = tally.Endingf(tally.LoggedOut, "logged out")
+	errReplaced    = tally.Endingf(tally.Reinstated, "replaced by a new connection with its CID")
+	errReset       = tally.Endingf(tally.TargetReset, "the target was reset")
+	errSessionLost = tally.Endingf(tally.SessionLost, "another connection of the session was lost")
 	errFrozen      = stream.ErrFrozen // the reader stops for a handoff; never leaves the package
 )
 
@@ -178,7 +179,7 @@ func (c *transport) readError(err error) error {
 	case errors.Is(err, io.EOF) && c.is(connLeaving):
 		return errLoggedOut // the initiator has read the answer and was faster
 	case errors.Is(err, io.EOF):
-		return errors.New("closed by the initiator")
+		return tally.Endingf(tally.ClosedByPeer, "closed by the initiator")
 	}
 	return err
 }

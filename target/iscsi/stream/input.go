@@ -60,6 +60,9 @@ type FormatError struct{ What string }
 
 func (e FormatError) Error() string { return "protocol error: " + e.What }
 
+// ErrHeaderDigest is the [FormatError] of a header that was damaged on the way.
+var ErrHeaderDigest = FormatErrorf("header digest error")
+
 // FormatErrorf returns a [FormatError].
 func FormatErrorf(format string, args ...any) error { return FormatError{fmt.Sprintf(format, args...)} }
 
@@ -284,7 +287,7 @@ func (in *Input) Next() (bool, error) {
 		// trusted, so the connection ends.
 		b := in.chunk.B[in.r : in.r+head]
 		if !pdu.Digest(0).Add(b[:head-pdu.DigestLen]).Matches(b[head-pdu.DigestLen:]) {
-			return false, FormatErrorf("header digest error")
+			return false, ErrHeaderDigest
 		}
 	}
 	in.headerOK = true

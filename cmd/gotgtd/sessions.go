@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gotgtd/gotgtd/target"
+	"github.com/gotgtd/gotgtd/target/control"
 )
 
 // sessionsCommand is `session list` as it was called first.
@@ -80,24 +81,15 @@ func writeEnd(w io.Writer, e *target.SessionEnd) error {
 
 // listSessions makes c the command that lists sessions.
 func listSessions(c *cobra.Command) *cobra.Command {
-	asJSON := jsonFlag(c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		st, err := client(c).Status(c.Context())
-		if err != nil {
+	return statusCommand(c, func(w io.Writer, st *control.Status, _ *selection, raw sizes) error {
+		if err := writeSessions(w, st.Sessions, time.Now(), raw); err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(c.OutOrStdout(), st.Sessions)
-		}
-		if err := writeSessions(c.OutOrStdout(), st.Sessions, time.Now()); err != nil {
-			return err
-		}
-		return writeRejections(c.OutOrStdout(), st.Rejections, time.Now())
-	}
-	return c
+		return writeRejections(w, st.Rejections, time.Now())
+	}, func(st *control.Status) any { return st.Sessions })
 }
 
-func writeSessions(w io.Writer, list []target.SessionStatus, now time.Time) error {
+func writeSessions(w io.Writer, list []target.SessionStatus, now time.Time, raw sizes) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "TSIH\tINITIATOR\tADDRESS\tTARGET\tISID\tCIDS\tAGE\tREADS\tWRITES\tREAD\tWRITTEN\tERRORS")
 	for i := range list {
@@ -111,9 +103,9 @@ func writeSessions(w io.Writer, list []target.SessionStatus, now time.Time) erro
 		if name == "" {
 			name = "(discovery)"
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%v\t%d\t%d\t%d\t%d\t%d\n", s.TSIH, printable(s.Initiator, "-"), strings.Join(addrs, ","), name, s.ISID,
-			strings.Join(cids, ","), now.Sub(s.Started).Round(time.Second), s.Counters.Reads, s.Counters.Writes,
-			s.Counters.ReadBytes, s.Counters.WrittenBytes, s.Counters.Errors)
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%d\n", s.TSIH, printable(s.Initiator, "-"), strings.Join(addrs, ","), name, s.ISID,
+			strings.Join(cids, ","), age(now.Sub(s.Started)), s.Counters.Reads, s.Counters.Writes,
+			raw.cell(int64(s.Counters.ReadBytes)), raw.cell(int64(s.Counters.WrittenBytes)), s.Counters.Errors)
 	}
 	return t.Flush()
 }

@@ -20,44 +20,44 @@ func showCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show",
 		Short: "Show targets, logical units, sessions and access lists of the running daemon",
-		Long:  "Show prints what `tgtadm --mode target --op show` prints, after the last upgrades if there were any. With --json it has all there is.",
-		Args:  cobra.NoArgs,
+		Long: "Show prints targets in the layout of `tgtadm --mode target --op show`, after the last upgrades if there were any. Sizes are for people; " +
+			"a script takes them from --json, or from tgtadm, which prints megabytes as ever. With --json it has all there is.",
+		Args: cobra.NoArgs,
 	}
-	asJSON := jsonFlag(c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		st, err := client(c).Status(c.Context())
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return printJSON(c.OutOrStdout(), st)
-		}
+	return statusCommand(c, func(w io.Writer, st *control.Status, s *selection, raw sizes) error {
 		var b strings.Builder
-		writeStatus(&b, st)
-		_, err = io.WriteString(c.OutOrStdout(), b.String())
+		// The upgrades come first, because a script takes what follows a target's access list as part of it.
+		if s.all() {
+			writeUpgrades(&b, st.Upgrades)
+		}
+		writeTargets(&b, st, raw.shown)
+		_, err := io.WriteString(w, b.String())
 		return err
-	}
-	return c
+	}, func(st *control.Status) any { return st })
 }
 
-// writeStatus prints everything. The upgrades come first, because a script
-// takes what follows a target's access list as part of it.
-func writeStatus(b *strings.Builder, st *control.Status) {
-	writeUpgrades(b, st.Upgrades)
-	writeTargets(b, st)
+// shown is a size as `gotgtd show` has it.
+func (raw sizes) shown(n int64) string {
+	if raw {
+		return raw.format(n) + " bytes"
+	}
+	return raw.format(n)
 }
+
+// tgtSize is a size as tgtadm has it.
+func tgtSize(n int64) string { return fmt.Sprintf("%d MB", megabytes(n)) }
 
 // writeTargets prints the targets in the order of their numbers, as tgtd does.
-func writeTargets(b *strings.Builder, st *control.Status) {
+func writeTargets(b *strings.Builder, st *control.Status, size func(int64) string) {
 	targets := slices.Clone(st.Targets)
 	slices.SortFunc(targets, func(x, y target.TargetStatus) int { return cmp.Compare(x.TID, y.TID) })
 	for i := range targets {
-		writeTarget(b, &targets[i], st.Sessions)
+		writeTarget(b, &targets[i], st.Sessions, size)
 	}
 }
 
 // writeTarget prints a target in tgtadm's layout.
-func writeTarget(b *strings.Builder, t *target.TargetStatus, sessions []target.SessionStatus) {
+func writeTarget(b *strings.Builder, t *target.TargetStatus, sessions []target.SessionStatus, size func(int64) string) {
 	fmt.Fprintf(b, "Target %d: %s\n", t.TID, t.Name)
 	b.WriteString("    System information:\n        Driver: iscsi\n")
 	fmt.Fprintf(b, "        State: %s\n", t.State)
@@ -69,7 +69,7 @@ func writeTarget(b *strings.Builder, t *target.TargetStatus, sessions []target.S
 	}
 	b.WriteString("    LUN information:\n")
 	for i := range t.LUNs {
-		writeLUN(b, &t.LUNs[i])
+		writeLUN(b, &t.LUNs[i], size)
 	}
 	b.WriteString("    Account information:\n")
 	for _, a := range t.Accounts {
@@ -91,10 +91,10 @@ func writeNexus(b *strings.Builder, s *target.SessionStatus) {
 	}
 }
 
-func writeLUN(b *strings.Builder, l *target.LUNStatus) {
-	kind, size, block := l.Type, l.Size, l.BlockSize
+func writeLUN(b *strings.Builder, l *target.LUNStatus, size func(int64) string) {
+	kind, bytes, block := l.Type, l.Size, l.BlockSize
 	if kind == "controller" {
-		size, block = 0, 1
+		bytes, block = 0, 1
 	}
 	fmt.Fprintf(b, "        LUN: %d\n", l.LUN)
 	for _, f := range []struct {
@@ -102,7 +102,7 @@ func writeLUN(b *strings.Builder, l *target.LUNStatus) {
 		value any
 	}{
 		{"Type", kind}, {"SCSI ID", l.SCSIID}, {"SCSI SN", l.Serial},
-		{"Size", fmt.Sprintf("%d MB, Block size: %d", megabytes(size), block)},
+		{"Size", fmt.Sprintf("%s, Block size: %d", size(bytes), block)},
 		{"Online", yesNo(l.Online)}, {"Removable media", yesNo(l.Removable)},
 		{"Prevent removal", yesNo(l.PreventRemoval)}, {"Readonly", yesNo(l.ReadOnly)},
 		{"SWP", yesNo(l.SWP)}, {"Thin-provisioning", yesNo(l.Thin)},

@@ -19,7 +19,8 @@ import (
 
 func show(st *control.Status) string {
 	var b strings.Builder
-	writeStatus(&b, st)
+	writeUpgrades(&b, st.Upgrades)
+	writeTargets(&b, st, tgtSize)
 	return b.String()
 }
 
@@ -134,13 +135,13 @@ func TestShowUpgrades(t *testing.T) {
 
 func TestSessions(t *testing.T) {
 	var b strings.Builder
-	if err := writeSessions(&b, captured().Sessions, time.Date(2026, 11, 22, 12, 1, 0, 0, time.UTC)); err != nil {
+	if err := writeSessions(&b, captured().Sessions, time.Date(2026, 11, 22, 12, 1, 0, 0, time.UTC), false); err != nil {
 		t.Fatal(err)
 	}
 	want := [][]string{
 		{"TSIH", "INITIATOR", "ADDRESS", "TARGET", "ISID", "CIDS", "AGE", "READS", "WRITES", "READ", "WRITTEN", "ERRORS"},
-		{"1", "iqn.2015-02.com.stu31:xen1", "127.0.0.1:40312", "iqn.2015-02.com.stu31:t1", "800000000000", "0", "1m0s", "7", "5", "28672", "20480", "0"},
-		{"2", "iqn.2015-02.com.stu31:xen2", "[::1]:40313", "(discovery)", "800000000001", "3", "10s", "0", "0", "0", "0", "0"},
+		{"1", "iqn.2015-02.com.stu31:xen1", "127.0.0.1:40312", "iqn.2015-02.com.stu31:t1", "800000000000", "0", "1m00s", "7", "5", "28.0KiB", "20.0KiB", "0"},
+		{"2", "iqn.2015-02.com.stu31:xen2", "[::1]:40313", "(discovery)", "800000000001", "3", "10s", "0", "0", "0B", "0B", "0"},
 	}
 	var got [][]string
 	for line := range strings.Lines(b.String()) {

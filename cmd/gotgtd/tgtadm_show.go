@@ -50,7 +50,7 @@ func (c *tgtCommand) show(ctx context.Context, d *control.Client, st *control.St
 	case c.mode == "target" && t != nil:
 		err = writeTargetParams(ctx, d, &b, t.Name)
 	case c.mode == "target":
-		writeTargets(&b, st)
+		writeTargets(&b, st, tgtSize)
 	default:
 		err = overlay.ErrInvalidRequest
 	}

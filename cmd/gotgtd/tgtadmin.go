@@ -73,7 +73,7 @@ func (r *tgtAdminRun) run() error {
 	switch {
 	case r.show:
 		var b strings.Builder
-		writeTargets(&b, st)
+		writeTargets(&b, st, tgtSize)
 		_, err := io.WriteString(r.out, b.String())
 		return err
 	case r.execute, r.update != "" && r.remove == "":

@@ -23,10 +23,10 @@ func deps(t *testing.T, pkg string) []string {
 	return strings.Fields(string(out))
 }
 
-// Who embeds the engine links no gotgt, with its logger, no Ceph, and no Prometheus.
+// Who embeds the engine links no gotgt, with its logger, no Ceph, no Prometheus, and nothing that draws on terminals.
 func TestEmbeddersLinkNoDrivers(t *testing.T) {
 	for _, p := range deps(t, ".") {
-		for _, unwanted := range []string{"gostor", "logrus", "ceph", "prometheus"} {
+		for _, unwanted := range []string{"gostor", "logrus", "ceph", "prometheus", "charm"} {
 			if strings.Contains(p, unwanted) {
 				t.Errorf("package target is linked with %s", p)
 			}

@@ -38,7 +38,8 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	c.PersistentFlags().String("control", control.DefaultSocket(), "unix `SOCKET` that the daemon is controlled through")
-	c.AddCommand(serveCommand(), checkCommand(), planCommand(), statusCommand(), showCommand(), sessionCommand(), sessionsCommand(), upgradeCommand(), versionCommand(), logLevelCommand())
+	c.AddCommand(serveCommand(), checkCommand(), planCommand(), statusCommand(), showCommand(), sessionCommand(), sessionsCommand(), upgradeCommand(), versionCommand())
+	c.AddCommand(topCommand(), logLevelCommand())
 	c.AddCommand(targetCommand(), lunCommand(), userCommand(), accessCommand(), configCommand(), applyCommand())
 	markErrors(c)
 	return c

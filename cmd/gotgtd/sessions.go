@@ -81,7 +81,7 @@ func writeEnd(w io.Writer, e *target.SessionEnd) error {
 
 // listSessions makes c the command that lists sessions.
 func listSessions(c *cobra.Command) *cobra.Command {
-	return statusCommand(c, func(w io.Writer, st *control.Status, _ *selection, raw sizes) error {
+	return viewCommand(c, func(w io.Writer, st *control.Status, _ *selection, raw sizes) error {
 		if err := writeSessions(w, st.Sessions, time.Now(), raw); err != nil {
 			return err
 		}

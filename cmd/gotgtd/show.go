@@ -24,7 +24,7 @@ func showCommand() *cobra.Command {
 			"a script takes them from --json, or from tgtadm, which prints megabytes as ever. With --json it has all there is.",
 		Args: cobra.NoArgs,
 	}
-	return statusCommand(c, func(w io.Writer, st *control.Status, s *selection, raw sizes) error {
+	return viewCommand(c, func(w io.Writer, st *control.Status, s *selection, raw sizes) error {
 		var b strings.Builder
 		// The upgrades come first, because a script takes what follows a target's access list as part of it.
 		if s.all() {

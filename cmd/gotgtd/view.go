@@ -119,8 +119,8 @@ func watchFlag(c *cobra.Command) *time.Duration {
 	return every
 }
 
-// statusCommand makes c a command that prints a selection of the daemon's status, once or again and again.
-func statusCommand(c *cobra.Command, print func(w io.Writer, st *control.Status, s *selection, raw sizes) error, values func(st *control.Status) any) *cobra.Command {
+// viewCommand makes c a command that prints a selection of the daemon's status, once or again and again.
+func viewCommand(c *cobra.Command, print func(w io.Writer, st *control.Status, s *selection, raw sizes) error, values func(st *control.Status) any) *cobra.Command {
 	asJSON, raw, every := jsonFlag(c), bytesFlag(c), watchFlag(c)
 	var s selection
 	s.flags(c)

@@ -6,14 +6,14 @@ set -eu
 
 # Each entry is PROGRAM:PACKAGE; a PROGRAM with a slash is a file that must exist.
 run='mke2fs:e2fsprogs busybox:busybox-static'
-quick='iscsi-test-cu:libiscsi-bin'
+quick='iscsi-test-cu:libiscsi-bin tmux:tmux /lib/systemd/systemd-journald:systemd'
 bench='iscsi-perf:libiscsi-bin qemu-img:qemu-utils tgtd:tgt istgt:istgt
 	/usr/share/doc/qemu-block-extra:qemu-block-extra'
 tests="$run
 	iscsi-test-cu:libiscsi-bin qemu-img:qemu-utils tgtd:tgt
 	/usr/share/doc/qemu-block-extra:qemu-block-extra
 	/usr/lib/ocf/resource.d/heartbeat/iSCSITarget:resource-agents
-	e2fsck:e2fsprogs systemd-analyze:systemd prometheus:prometheus nginx:nginx-light lintian:lintian rpm:rpm
+	e2fsck:e2fsprogs systemd-analyze:systemd /lib/systemd/systemd-journald:systemd tmux:tmux prometheus:prometheus nginx:nginx-light lintian:lintian rpm:rpm
 	podman:podman runc:runc
 	gcc:gcc /usr/include/stdlib.h:libc6-dev /usr/include/rbd/librbd.h:librbd-dev"
 lab="$run

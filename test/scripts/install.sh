@@ -41,7 +41,8 @@ put 644 "$prefix/share/man/man5" docs/man/*.5
 put 644 "$prefix/share/doc/gotgtd" README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg docs/openapi.yaml
 put 644 "$prefix/share/doc/gotgtd/examples" docs/examples/*.*
 put 644 "$prefix/share/doc/gotgtd/examples/containers" docs/examples/containers/*
-put 644 "$prefix/share/doc/gotgtd/prometheus" docs/prometheus/*
+# Not among the documents: many systems leave these out.
+put 644 "$prefix/share/gotgtd/prometheus" docs/prometheus/*
 
 # Completions, where each shell looks for those of installed programs.
 mkdir "$work/bash" "$work/zsh" "$work/fish" "$work/units"

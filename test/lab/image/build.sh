@@ -76,7 +76,7 @@ ln -sf /lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.t
 : >"$root/etc/fstab"
 : >"$root/etc/machine-id"
 sed -i 's/^node.startup = .*/node.startup = manual/' "$root/etc/iscsi/iscsid.conf"
-rm -f "$root"/etc/rc?.d/*xendomains "$root/etc/systemd/system/multi-user.target.wants/tgt.service"
+rm -f "$root"/etc/rc?.d/*xendomains "$root"/etc/systemd/system/multi-user.target.wants/{tgt,prometheus}.service
 echo 'XENCONSOLED_ARGS="--log=guest"' >>"$root/etc/default/xen"
 
 rm -f "$out/id" "$out/id.pub" "$root"/etc/ssh/ssh_host_*

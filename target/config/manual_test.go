@@ -30,8 +30,11 @@ var sections = map[string][]any{
 	"logical units":  {fileLUN{}, scsi.ModePage{}},
 }
 
+// entry is a key in a manual, with its default as the manual has it.
+type entry struct{ Key, Default string }
+
 // TestManualsHaveEveryKey compares the keys that the reader knows with
-// those in the tables of docs/configuration.md, and in the manual page.
+// those in the tables of docs/configuration.md, and these with the manual page, defaults included.
 func TestManualsHaveEveryKey(t *testing.T) {
 	covered := map[reflect.Type]bool{}
 	for _, types := range sections {
@@ -44,41 +47,56 @@ func TestManualsHaveEveryKey(t *testing.T) {
 			t.Errorf("the keys of %v belong to no section", typ)
 		}
 	}
+	var first map[string][]entry
 	for _, m := range []struct {
 		path         string
 		heading, key *regexp.Regexp
 	}{
-		{"../../docs/configuration.md", regexp.MustCompile("^##+ (.*)$"), regexp.MustCompile("^\\| `([a-z0-9-]+)` \\|")},
-		{"../../docs/man/gotgtd.yaml.5", regexp.MustCompile(`^\.SH (.*)$`), regexp.MustCompile(`^\.BR? ([a-z0-9-]+)(?: |$)`)},
+		{"../../docs/configuration.md", regexp.MustCompile("^##+ (.*)$"), regexp.MustCompile("^\\| `([a-z0-9-]+)` \\|(?: ([^|]+?))? \\|")},
+		{"../../docs/man/gotgtd.yaml.5", regexp.MustCompile(`^\.SH (.*)$`), regexp.MustCompile(`^\.BR? ([a-z0-9-]+)(?: " \((.*)\)"|$)`)},
 	} {
-		found := keysBySection(t, m.path, m.heading, m.key)
+		found := entriesBySection(t, m.path, m.heading, m.key)
 		for name, types := range sections {
-			if diff := cmp.Diff(ownKeys(types), found[name]); diff != "" {
+			var keys []string
+			for _, e := range found[name] {
+				keys = append(keys, e.Key)
+			}
+			if diff := cmp.Diff(ownKeys(types), keys); diff != "" {
 				t.Errorf("%s, %s: -reader +manual:\n%s", m.path, name, diff)
 			}
+			if first == nil {
+				continue
+			}
+			if diff := cmp.Diff(first[name], found[name]); diff != "" {
+				t.Errorf("%s, %s: -configuration.md +manual page:\n%s", m.path, name, diff)
+			}
+		}
+		if first == nil {
+			first = found
 		}
 	}
 }
 
-// keysBySection reads which keys have an entry, by the heading before it. Those that stand in two
-// sections have an entry in each; none has two in one.
-func keysBySection(t *testing.T, path string, heading, key *regexp.Regexp) map[string][]string {
+// entriesBySection reads which keys have an entry, by the heading before it, in the order of the keys.
+// Those that stand in two sections have an entry in each; none has two in one.
+func entriesBySection(t *testing.T, path string, heading, key *regexp.Regexp) map[string][]entry {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, section := map[string][]string{}, ""
+	found, section := map[string][]entry{}, ""
+	plain := strings.NewReplacer("`", "", `\fI`, "", `\fR`, "")
 	for line := range strings.Lines(strings.ReplaceAll(string(text), `\-`, "-")) {
 		line = strings.TrimSuffix(line, "\n")
 		if h := heading.FindStringSubmatch(line); h != nil {
 			section = strings.ToLower(h[1])
 		} else if k := key.FindStringSubmatch(line); k != nil {
-			found[section] = append(found[section], k[1])
+			found[section] = append(found[section], entry{k[1], plain.Replace(k[2])})
 		}
 	}
 	for _, list := range found {
-		slices.Sort(list)
+		slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.Key, b.Key) })
 	}
 	return found
 }

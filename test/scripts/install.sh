@@ -38,7 +38,8 @@ done
 put 644 "$prefix/lib/gotgtd/tgt/man/man8" docs/man/tgt/*.8
 put 644 "$prefix/share/man/man8" docs/man/*.8
 put 644 "$prefix/share/man/man5" docs/man/*.5
-put 644 "$prefix/share/doc/gotgtd" README.md CHANGELOG.md LICENSE docs/*.md docs/*.svg docs/openapi.yaml
+# README.md is that of docs: the other one begins with the source.
+put 644 "$prefix/share/doc/gotgtd" CHANGELOG.md LICENSE docs/*.md docs/*.svg docs/openapi.yaml
 put 644 "$prefix/share/doc/gotgtd/examples" docs/examples/*.*
 put 644 "$prefix/share/doc/gotgtd/examples/containers" docs/examples/containers/*
 # Not among the documents: many systems leave these out.

@@ -6,7 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestContributingNamesWhatIsThere looks for the files and folders that CONTRIBUTING.md names.
@@ -24,5 +27,35 @@ func TestContributingNamesWhatIsThere(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(root, m[1]+m[2])); err != nil {
 			t.Errorf("CONTRIBUTING.md names %s: %v", m[1]+m[2], err)
 		}
+	}
+}
+
+// TestIndexHasEveryDocument compares the index of docs with what is there, in both directions.
+func TestIndexHasEveryDocument(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("../../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"openapi.yaml"}
+	for _, f := range files {
+		if name := filepath.Base(f); name != "README.md" {
+			want = append(want, name)
+		}
+	}
+	var got []string
+	for _, m := range regexp.MustCompile(`\[([^]]+)\]\(([^)]+)\)`).FindAllStringSubmatch(string(text), -1) {
+		if m[1] != m[2] {
+			t.Errorf("the link %s leads to %s", m[1], m[2])
+		}
+		got = append(got, m[1])
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, slices.Compact(got)); diff != "" {
+		t.Errorf("-docs +index:\n%s", diff)
 	}
 }

@@ -31,6 +31,7 @@ const (
 
 // A Process has the accounts of all initiators.
 type Process struct {
+	total   int64 // of all accounts, bytes
 	limit   int64 // of what is beyond the reserves, bytes
 	reserve int64 // of each account, bytes
 	freed   chan struct{}
@@ -62,13 +63,17 @@ type Account struct {
 	waiting   atomic.Bool  // somebody waits for what it has of its own
 }
 
+// Least is the least limit for so many accounts: twice what their reserves need.
+func Least(accounts int) int64 { return 2 * MinReserve * max(int64(accounts), 1) }
+
 // New returns a Process of limit bytes with room for the reserves of so many accounts. A limit
-// that is too small for these counts as twice what they need.
+// that is too small for these counts as [Least]; see [Process.Limit].
 func New(limit int64, accounts int) *Process {
 	n := max(int64(accounts), 1)
+	limit = max(limit, Least(accounts))
 	reserve := min(max(limit/reserveShare/n&^(MinReserve-1), MinReserve), maxReserve)
 	return &Process{
-		limit: max(limit-n*reserve, n*reserve), reserve: reserve, freed: make(chan struct{}, 1),
+		total: limit, limit: limit - n*reserve, reserve: reserve, freed: make(chan struct{}, 1),
 		initiators: make(map[string]*initiator), accounts: make(map[*Account]struct{}), closed: make(map[*Account]struct{}),
 	}
 }
@@ -123,6 +128,9 @@ func (p *Process) Len() int {
 	defer p.mu.Unlock()
 	return len(p.accounts)
 }
+
+// Limit returns the most bytes that all accounts together are admitted to.
+func (p *Process) Limit() int64 { return p.total }
 
 // Used returns the bytes that are on all accounts.
 func (p *Process) Used() (n int64) {

@@ -94,6 +94,33 @@ func TestAccounts(t *testing.T) {
 	})
 }
 
+// TestLimitIsTold has accounts take all that they can, with limits that are enough for the reserves
+// and one that is not: it is as much as Limit says, and no byte more.
+func TestLimitIsTold(t *testing.T) {
+	const accounts = 10
+	for _, limit := range []int64{1, Least(accounts), 3 * Least(accounts)} {
+		p := New(limit, accounts)
+		if p.Limit() != max(limit, Least(accounts)) {
+			t.Errorf("Limit of %d is %d", limit, p.Limit())
+		}
+		var list []*Account
+		for i := range accounts {
+			list = append(list, p.Open(string(rune('a'+i))))
+		}
+		for again := true; again; {
+			again = false
+			for _, a := range list {
+				for n := int64(1 << 14); n > 0; n /= 2 {
+					again = a.Admit(n) || again
+				}
+			}
+		}
+		if used := p.Used(); used > p.Limit() || used < p.Limit()*9/10 {
+			t.Errorf("all accounts have %d of %d bytes", used, p.Limit())
+		}
+	}
+}
+
 // TestReserveIsNobodyElses lets many initiators take all that they can and keep it: each leaves half
 // of what it has found, and a new one has its reserve.
 func TestReserveIsNobodyElses(t *testing.T) {

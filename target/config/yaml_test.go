@@ -276,6 +276,10 @@ func TestYAMLErrors(t *testing.T) {
 			"1:30: limits.logins-per-address: -1 is not in the range", "1:54: limits.discovery-sessions: 5000 is not in the range", "1:83: limits.first-request-timeout: ",
 		}},
 		{"limits: {memory: 1M}\n", []string{"1:18: limits.memory: must be at least 64MiB"}},
+		{"limits: {sessions: 4096, discovery-sessions: 512, memory: 128MiB}\n", []string{
+			"1:59: limits.memory: must be at least 148MiB for sessions: 4096, logins: 128 and discovery-sessions: 512, 32KiB for each: raise it or lower these",
+		}},
+		{"limits: {sessions: 60000}\n", []string{"1:9: limits.memory: must be at least 1881MiB for sessions: 60000, logins: 128 and discovery-sessions: 64, 32KiB for each: raise it or lower these"}},
 		{"ignore-errors: 'yes'\n", []string{"1:16: ignore-errors: must be true or false"}},
 		{"ignore-errors: &a true\n", []string{"1:16: ignore-errors: must be true or false, but is an anchor"}},
 		{"a: 1\n---\nb: 2\n", []string{"3:2: a second document"}},

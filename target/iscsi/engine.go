@@ -40,7 +40,7 @@ func (e *engine) init(o Options, mu *ranked.Mutex) {
 	limits := &e.opt.Limits
 	e.log = limit.Logger(e.opt.Log) // all of its lines initiators can cause
 	e.sys = realSystem
-	e.memory = account.New(limits.Memory, limits.Sessions+limits.DiscoverySessions+limits.Logins)
+	e.memory = account.New(limits.Memory, limits.accounts())
 	e.tasks.New = func() any { return new(task) }
 	e.work.Init(e.opt.Workers, rankQueue, &e.freeze)
 	e.wait.init(e.memory, rankQueue)

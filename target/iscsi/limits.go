@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/internal/check"
+	"github.com/gotgtd/gotgtd/target/account"
 )
 
 // NodeLimits bound what initiators can make a [Node] use. A zero is the default. The keys are
@@ -19,7 +20,8 @@ type NodeLimits struct {
 	R2TTimeout   time.Duration `yaml:"r2t-timeout,omitempty"`   // how long an R2T may be unanswered before its session ends; default 30 s
 
 	// Memory is how many bytes initiators can make the Node use for commands, their data and
-	// what else they send; see package account. Default 1 GiB.
+	// what else they send; see package account. At least 32 KiB for each of Sessions, Logins and
+	// DiscoverySessions. Default 1 GiB.
 	Memory int64 `yaml:"memory,omitempty,size"`
 
 	// Shares of the above, so that others have theirs. An IPv6 network of 64 bits counts as
@@ -57,6 +59,9 @@ func (l *NodeLimits) SetDefaults() {
 	l.DiscoveryTimeout = cmp.Or(l.DiscoveryTimeout, time.Minute)
 }
 
+// accounts is how many accounts of the memory there are at most.
+func (l *NodeLimits) accounts() int { return l.Sessions + l.DiscoverySessions + l.Logins }
+
 // Check tells of each limit that is impossible, once the defaults are there.
 func (l *NodeLimits) Check(fail check.Fail) {
 	fail.Range("sessions", int64(l.Sessions), 1, maxAtATime)
@@ -71,7 +76,11 @@ func (l *NodeLimits) Check(fail check.Fail) {
 	fail.Time("first-request-timeout", l.FirstRequestTimeout)
 	fail.Range("discovery-sessions", int64(l.DiscoverySessions), 1, maxDiscovery)
 	fail.Time("discovery-timeout", l.DiscoveryTimeout)
-	if l.Memory < minMemory {
+	switch least := account.Least(l.accounts()); {
+	case l.Memory < minMemory:
 		fail.Errorf("memory", "must be at least %dMiB", minMemory>>20)
+	case l.Memory < least:
+		fail.Errorf("memory", "must be at least %dMiB for sessions: %d, logins: %d and discovery-sessions: %d, %dKiB for each: raise it or lower these",
+			(least+1<<20-1)>>20, l.Sessions, l.Logins, l.DiscoverySessions, account.Least(1)>>10)
 	}
 }

@@ -53,4 +53,4 @@ func (n *Node) Totals() tally.Totals { return n.tally.Load() }
 func (n *Node) Workers() (limit, busy int) { return n.opt.Workers, n.work.Busy() }
 
 // MemoryLimit returns the bytes that initiators may have; see package account.
-func (n *Node) MemoryLimit() int64 { return n.opt.Limits.Memory }
+func (n *Node) MemoryLimit() int64 { return n.memory.Limit() }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gotgtd/gotgtd/internal/iscsiname"
 	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/target/scsi/reservation"
 )
@@ -34,6 +35,12 @@ func reservationOperations() []operation {
 	return ops
 }
 
+// What a log line says of reservations that were dropped.
+const (
+	maxDropped     = 4  // names
+	maxDroppedName = 64 // bytes
+)
+
 // newReservations returns the reservation state of a logical unit, with what
 // persisted through power loss.
 func (a *attachment) newReservations(d *Device) reservation.State {
@@ -48,6 +55,13 @@ func (a *attachment) newReservations(d *Device) reservation.State {
 			}
 			return keys
 		},
+	}
+	o.Dropped = func(initiators []string) {
+		for i, name := range initiators {
+			initiators[i] = iscsiname.Printable(name, maxDroppedName)
+		}
+		limit.Plain(a.lu.log).Warn("reservations of initiators without an iSCSI name are dropped", "target", d.opts.Name, "lun", a.number,
+			"count", len(initiators), "initiators", initiators[:min(len(initiators), maxDropped)])
 	}
 	if d.opts.StateDir != "" {
 		// iSCSI names have no slash, but this one comes from a configuration.

@@ -39,6 +39,7 @@ var (
 		IndefLength:      cbor.IndefLengthForbidden,
 		TagsMd:           cbor.TagsForbidden,
 		MaxArrayElements: MaxRegistrations,
+		UTF8:             cbor.UTF8DecodeInvalid, // in names, which are checked themselves
 	}.DecMode())
 )
 
@@ -53,11 +54,12 @@ func must[T any](v T, err error) T {
 // file keeps a Snapshot on disk. What is at path is always a whole one, the
 // last that save has returned nil for. No file is the empty Snapshot, and so is one that is damaged.
 type file struct {
-	path   string
-	disk   disk
-	image  []byte // what is at path, nil for no file
-	lost   bool   // what is at path is uncertain: the last put has failed
-	damage error  // why what is at path can't be read, nil if it can
+	path    string
+	disk    disk
+	image   []byte   // what is at path, nil for no file
+	lost    bool     // what is at path is uncertain: the last put has failed
+	damage  error    // why what is at path can't be read, nil if it can
+	dropped []string // initiators that the last load has left out, since they have no iSCSI names
 }
 
 // load returns what the file holds, nothing if it is damaged.
@@ -70,11 +72,12 @@ func (f *file) load() Snapshot {
 	case err == nil:
 		s, err = decodeFile(image)
 	}
-	f.image, f.lost, f.damage = image, false, nil
+	f.image, f.lost, f.damage, f.dropped = image, false, nil, nil
 	if err != nil {
 		f.image, f.damage = nil, fmt.Errorf("can't load reservations from %q: %w", f.path, err)
 		return Snapshot{}
 	}
+	s, f.dropped = s.withoutUnnamed()
 	return s
 }
 
@@ -150,7 +153,8 @@ func frame(payload []byte) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
-// decodeFile returns what the content of a file says.
+// decodeFile returns what the content of a file says, which is valid but for names that earlier
+// versions let initiators have.
 func decodeFile(b []byte) (Snapshot, error) {
 	if len(b) < fileHeader+fileTrailer || string(b[:len(fileMagic)]) != fileMagic {
 		return Snapshot{}, errors.New("not a file of reservations, or cut short")
@@ -173,7 +177,8 @@ func decodeFile(b []byte) (Snapshot, error) {
 	if s.Reserved != nil {
 		return Snapshot{}, errors.New("an SPC-2 reservation, which does not persist")
 	}
-	return s, s.validate()
+	named, _ := s.withoutUnnamed()
+	return s, named.validate()
 }
 
 // disk is what the operating system does for a file.

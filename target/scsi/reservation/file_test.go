@@ -275,8 +275,35 @@ func TestDamagedFile(t *testing.T) {
 	damaged(append(bytes.Clone(image), 0))
 	damaged(encodeFile(Snapshot{Reserved: &nexusA}))
 	damaged(encodeFile(Snapshot{Type: WriteExclusive}))
-	damaged(encodeFile(Snapshot{APTPL: true, Registrations: registeredAs(Nexus{Initiator: "iqn.a b"})}))
 	damaged(frame([]byte("not CBOR")))
+}
+
+// TestFileWithBadNames: names that an earlier version let in cost their own registrations and the
+// reservation that they held, and nobody else's. Each is told of once, and the file stays as it is until something changes.
+func TestFileWithBadNames(t *testing.T) {
+	bad, worse := Nexus{Initiator: "iqn.a b"}, Nexus{Initiator: "iqn.\xff", TargetPort: 1}
+	s := Snapshot{APTPL: true, Registrations: registeredAs(nexusA, bad, nexusB, worse), Type: WriteExclusive, Holder: &bad}
+	m := &memoryDisk{files: map[string][]byte{"d/lun": encodeFile(s)}}
+	image := m.files["d/lun"]
+	var told [][]string
+	l := open(Options{File: "d/lun", Dropped: func(initiators []string) { told = append(told, initiators) }}, m.disk())
+	whole(t, l)
+	wantKeys(t, l, map[Nexus]uint64{nexusA: s.Registrations[0].Key, nexusB: s.Registrations[2].Key})
+	if got := l.Snapshot(); got.Type != 0 || got.Holder != nil {
+		t.Errorf("the reservation of a name that counts no longer is held: %+v", got)
+	}
+	if !bytes.Equal(m.files["d/lun"], image) {
+		t.Error("loading has changed the file, which may be another process's")
+	}
+	third := Nexus{Initiator: "iqn.c d"}
+	s.Registrations = append(s.Registrations, registeredAs(third)...)
+	if err := l.Restore(s); err != nil {
+		t.Fatal(err)
+	}
+	if want := [][]string{{bad.Initiator, worse.Initiator}, {third.Initiator}}; !cmp.Equal(told, want) {
+		t.Errorf("told of %q, want %q", told, want)
+	}
+	checkDisk(t, m, l)
 }
 
 // TestDamagedFileOfPredecessor: what a process hands over counts, whatever its file has become.

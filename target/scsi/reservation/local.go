@@ -20,7 +20,8 @@ type Local struct {
 
 	mu       sync.Mutex // protects what follows
 	table    table
-	reserved *Nexus // holds an SPC-2 reservation
+	reserved *Nexus   // holds an SPC-2 reservation
+	dropped  []string // initiators that Options.Dropped was told of
 }
 
 var _ State = (*Local)(nil)
@@ -36,12 +37,21 @@ func open(o Options, d disk) *Local {
 		return l
 	}
 	l.file = &file{path: o.File, disk: d}
-	s := l.file.load()
-	if s.Unit == "" || s.Unit == o.Unit {
+	if s := l.file.load(); s.Unit == "" || s.Unit == o.Unit {
 		l.table = tableOf(s)
+		l.tellDropped(l.file.dropped)
 	}
 	l.publishLocked()
 	return l
+}
+
+// tellDropped tells of names that were not told of before.
+func (l *Local) tellDropped(initiators []string) {
+	initiators = slices.DeleteFunc(slices.Clone(initiators), func(i string) bool { return slices.Contains(l.dropped, i) })
+	if len(initiators) > 0 && l.options.Dropped != nil {
+		l.dropped = append(l.dropped, initiators...)
+		l.options.Dropped(initiators)
+	}
 }
 
 // Damage implements [State].
@@ -219,7 +229,7 @@ func (l *Local) Snapshot() Snapshot {
 
 // Restore implements [State].
 func (l *Local) Restore(s Snapshot) error {
-	s = s.withoutUnnamed()
+	s, dropped := s.withoutUnnamed()
 	if err := s.validate(); err != nil {
 		return fmt.Errorf("can't restore reservations: %w", err)
 	}
@@ -243,6 +253,7 @@ func (l *Local) Restore(s Snapshot) error {
 		l.reserved = new(*s.Reserved)
 	}
 	l.publishLocked()
+	l.tellDropped(dropped)
 	return nil
 }
 

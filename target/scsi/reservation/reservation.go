@@ -198,6 +198,9 @@ type Options struct {
 	// logical unit alone; File+".tmp" is used too. Its directory exists. Empty:
 	// APTPL is not supported, and REPORT CAPABILITIES says so.
 	File string
+	// Dropped, if set, is told of initiators whose registrations and reservation could not be taken over
+	// from File or a Snapshot, since their names are no iSCSI names: of each name once.
+	Dropped func(initiators []string)
 	// Unit names the logical unit in the file, as its NAA designator does. A file
 	// that names another one is none: what it keeps was that one's. Empty in
 	// the file, as earlier versions wrote it: it is taken for this one's.

@@ -76,9 +76,18 @@ func (s *Snapshot) validate() error {
 }
 
 // withoutUnnamed returns s without what belongs to nexuses whose initiator has no iSCSI
-// name. Earlier versions let them log in: what they hold keeps nobody from an upgrade.
-func (s Snapshot) withoutUnnamed() Snapshot {
-	all, unnamed := len(s.Registrations), func(n *Nexus) bool { return n != nil && iscsiname.Check(n.Initiator) != nil }
+// name, and these names. Earlier versions let them log in: what they hold keeps nobody from an upgrade,
+// and costs the others nothing.
+func (s Snapshot) withoutUnnamed() (_ Snapshot, dropped []string) {
+	all, unnamed := len(s.Registrations), func(n *Nexus) bool {
+		if n == nil || iscsiname.Check(n.Initiator) == nil {
+			return false
+		}
+		if !slices.Contains(dropped, n.Initiator) {
+			dropped = append(dropped, n.Initiator)
+		}
+		return true
+	}
 	s.Registrations = slices.DeleteFunc(slices.Clone(s.Registrations), func(r Registration) bool { return unnamed(&r.Nexus) })
 	if unnamed(s.Reserved) {
 		s.Reserved = nil
@@ -86,7 +95,7 @@ func (s Snapshot) withoutUnnamed() Snapshot {
 	if unnamed(s.Holder) || s.Type.allRegistrants() && len(s.Registrations) == 0 && all > 0 {
 		s.Type, s.Holder = 0, nil
 	}
-	return s
+	return s, dropped
 }
 
 // validateHolder says what is wrong with the persistent reservation.

@@ -52,6 +52,7 @@ func TestRooms(t *testing.T) {
 		"guess":    {},
 		"schedule": {module + "internal/ranked"},
 		"sequence": {iscsi + "/pdu"},
+		"transfer": {module + "internal/check", module + "internal/iscsiname", iscsi + "/login", iscsi + "/pdu"},
 		"login":    {module + "internal/check", module + "internal/iscsiname", iscsi + "/pdu"},
 		"tally": {
 			module + "internal/check", module + "internal/iscsiname", module + "internal/ranked", module + "target/account",

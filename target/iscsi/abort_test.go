@@ -161,8 +161,8 @@ func (v *victims) wants(want map[uint32]uint8) {
 func (r *rig) openTag(tag uint32) (ttt uint32) {
 	for _, s := range r.node.sessionList() {
 		s.mu.Lock()
-		if t := s.tasks[tag]; t != nil && t.openR2Ts > 0 {
-			ttt = t.r2ts[0].TTT
+		if t := s.tasks[tag]; t != nil && len(t.data.Open()) > 0 {
+			ttt = t.data.Open()[0].TTT
 		}
 		s.mu.Unlock()
 	}

@@ -5,6 +5,7 @@ package iscsi
 import (
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
+	"github.com/gotgtd/gotgtd/target/iscsi/transfer"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
@@ -67,20 +68,11 @@ func (s *session) refuse(t *task, h *pdu.BHS, when sequence.Turn, reason pdu.Rej
 // takeImmediateData notes the data that came with the command. It stays in
 // the input buffer for now; [task.keepData] moves it when it must outlive that.
 func (s *session) takeImmediateData(t *task, data []byte) {
-	p, r := &s.params, &t.req
-	t.unsolicited = r.Write && !r.Final
-	n := uint32(len(data))
-	switch {
-	case n > 0 && (!r.Write || !p.ImmediateData || n > p.FirstBurstLength || n > r.ExpectedDataTransferLength):
-		t.broken = scsi.UnexpectedUnsolicitedData
-		return
-	case t.unsolicited && (p.InitialR2T || n >= min(p.FirstBurstLength, r.ExpectedDataTransferLength)):
-		t.broken = scsi.UnexpectedUnsolicitedData
-		t.unsolicited = false
+	if fault := t.data.Begin(&t.req, uint32(len(data)), &s.params); fault != transfer.None {
+		t.broken = conditions[fault]
 		return
 	}
 	t.cmd.Out = data
-	t.received = n
 	if s.engine.opt.FastPaths.inPlace() {
 		if b := t.conn.in.Take(); b != nil {
 			t.buf = b

@@ -3,10 +3,8 @@
 package iscsi
 
 import (
-	"slices"
-
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
-	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/iscsi/transfer"
 )
 
 // handleDataOut takes in a SCSI Data-Out PDU (RFC 7143 11.7).
@@ -36,67 +34,27 @@ func (s *session) takeDataLocked(t *task, p *pdu.DataOut, data []byte, inPlace b
 		return false // data for a task that has all of its data
 	}
 	plantedFault(t, p)
-	if code := s.checkDataLocked(t, p); code != 0 && t.broken == 0 {
-		t.broken = code
+	if fault := t.data.Check(p, t.req.ExpectedDataTransferLength, s.params.FirstBurstLength); fault != transfer.None && t.broken == 0 {
+		t.broken = conditions[fault]
 	}
 	if t.broken == 0 && len(data) > 0 {
 		if !inPlace {
 			t.store(data)
 		}
-		t.received += uint32(len(data))
+		t.data.Receive(len(data))
 		if t.buf != nil {
-			t.cmd.Out = t.buf.B[:min(int(t.received), len(t.buf.B))]
+			t.cmd.Out = t.buf.B[:min(int(t.data.Received()), len(t.buf.B))]
 		}
 	}
 	s.gathered += int64(len(data))
-	s.advanceSequenceLocked(t, p)
+	t.advance(p)
 	return true
 }
 
-// checkDataLocked checks a Data-Out against the sequence that it belongs to.
-// It returns the condition to report, 0 if all is well.
-func (s *session) checkDataLocked(t *task, p *pdu.DataOut) uint16 {
-	if p.TargetTransferTag == pdu.ReservedTag {
-		limit := min(s.params.FirstBurstLength, t.req.ExpectedDataTransferLength)
-		switch {
-		case !t.unsolicited || uint64(p.BufferOffset)+uint64(p.DataLength) > uint64(limit):
-			return scsi.UnexpectedUnsolicitedData
-		case p.DataSN != t.outSN || p.BufferOffset != t.received:
-			return scsi.DataPhaseError
-		}
-		return 0
-	}
-	r := t.openR2T(p.TargetTransferTag)
-	if r == nil {
-		return scsi.UnexpectedUnsolicitedData
-	}
-	end := r.Offset + r.Length
-	switch {
-	case r != &t.r2ts[0] || p.DataSN != r.DataSN || p.BufferOffset != t.received:
-		return scsi.DataPhaseError
-	case p.DataLength > end-t.received, p.Final && p.DataLength < end-t.received:
-		return scsi.IncorrectAmountOfData
-	}
-	return 0
-}
-
-// advanceSequenceLocked notes that a Data-Out of a sequence has come, and the
-// end of the sequence with its F bit.
-func (s *session) advanceSequenceLocked(t *task, p *pdu.DataOut) {
-	if p.TargetTransferTag == pdu.ReservedTag {
-		t.outSN++
-		if p.Final {
-			t.unsolicited = false
-			t.asked = t.received
-		}
-		return
-	}
-	if r := t.openR2T(p.TargetTransferTag); r != nil {
-		r.DataSN++
-		if p.Final {
-			t.unanswered = unanswered{}
-			t.openR2Ts = len(slices.DeleteFunc(t.r2ts[:t.openR2Ts], func(o r2t) bool { return o.TTT == p.TargetTransferTag }))
-		}
+// advance notes that a Data-Out has come.
+func (t *task) advance(p *pdu.DataOut) {
+	if t.data.Advance(p) {
+		t.unanswered = unanswered{}
 	}
 }
 
@@ -113,11 +71,11 @@ func (s *session) reserveDataOut(c *transport, at *placement, h *pdu.BHS, length
 	defer s.mu.Unlock()
 	t := s.tasks[h.InitiatorTaskTag()]
 	if t == nil || t.conn != c || t.phase != taskData || t.buf == nil || t.aborted ||
-		h.BufferOffset() != t.received || int(t.received)+length > len(t.buf.B) {
+		h.BufferOffset() != t.data.Received() || int(t.data.Received())+length > len(t.buf.B) {
 		return nil
 	}
 	at.task, t.filling = t, true
-	return t.buf.B[t.received:][:length]
+	return t.buf.B[t.data.Received():][:length]
 }
 
 // filledLocked ends a reservation because its segment is complete, and reports
@@ -158,7 +116,7 @@ func (s *session) lostDataOut(c *transport, at *placement, h *pdu.BHS, code uint
 		if t.broken == 0 {
 			t.broken = code
 		}
-		s.advanceSequenceLocked(t, &p)
+		t.advance(&p)
 		if t.phase != taskEarly {
 			run = s.continueLocked(t)
 		}

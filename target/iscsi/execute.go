@@ -3,7 +3,6 @@
 package iscsi
 
 import (
-	"context"
 	"slices"
 	"time"
 )
@@ -45,23 +44,6 @@ func (s *session) Run(t *task, began time.Time) {
 		s.execute(t)
 	}
 	c.out.Flush()
-}
-
-// beginLocked gives a task that a worker has taken its context.
-func (t *task) beginLocked(now time.Time) {
-	t.moveLocked(taskRunning)
-	t.started = now
-	if t.ctx == nil || t.ctx.Err() != nil {
-		t.ctx, t.cancel = context.WithCancelCause(context.Background())
-	}
-}
-
-// endLocked ends what the task waits for in its store, if it runs on a worker and the store
-// heeds that.
-func (t *task) endLocked(why error) {
-	if t.phase == taskRunning && t.cancel != nil {
-		t.cancel(why)
-	}
 }
 
 // execute runs a task on a worker: all of it or a slice, after which it waits for a worker

@@ -92,7 +92,7 @@ func (s *session) checkR2Ts(now time.Time) {
 	for _, t := range s.tasks {
 		u := &t.unanswered
 		switch {
-		case t.openR2Ts == 0:
+		case len(t.data.Open()) == 0:
 		case u.since.IsZero():
 			*u = unanswered{now, s.gathered}
 		case now.Sub(u.since) > limit && s.gathered-u.gathered < int64(now.Sub(u.since).Seconds()*slowestLink):
@@ -101,7 +101,7 @@ func (s *session) checkR2Ts(now time.Time) {
 	}
 	var why error
 	if late != nil {
-		r := &late.r2ts[0]
+		r := &late.data.Open()[0]
 		why = tally.Endingf(tally.R2TTimeout, "an R2T for %d bytes of command %#x was not answered for %v", r.Length, late.req.CDB[0], now.Sub(late.unanswered.since).Truncate(time.Millisecond))
 	}
 	s.mu.Unlock()

@@ -60,7 +60,7 @@ func (t *task) response(h *pdu.BHS) (data []byte) {
 	p := pdu.SCSIResponse{
 		Response: pdu.CommandCompleted, Status: uint8(t.cmd.Status),
 		InitiatorTaskTag: t.req.InitiatorTaskTag,
-		ExpDataSN:        t.dataSN + t.r2tSN,
+		ExpDataSN:        t.dataSN + t.data.Asked(),
 	}
 	p.Overflow, p.Underflow, p.ResidualCount = t.residual()
 	if len(t.cmd.Sense) > 0 {

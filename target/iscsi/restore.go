@@ -17,6 +17,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
+	"github.com/gotgtd/gotgtd/target/iscsi/transfer"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -238,15 +239,22 @@ func (s *session) restoreRequest(p *PendingState) (*request, error) {
 // restoreTask brings a task back to where it was.
 func (s *session) restoreTask(st *TaskState) error {
 	c := s.conns[st.CID]
-	if c == nil || len(st.R2Ts) > maxR2T || st.State >= taskRunning {
-		return fmt.Errorf("iscsi: a task of %s has no connection, too many R2Ts, or a phase that does not move", s.initiator)
+	if c == nil || st.State >= taskRunning {
+		return fmt.Errorf("iscsi: a task of %s has no connection, or a phase that does not move", s.initiator)
+	}
+	var data transfer.Out
+	if err := data.Restore(transfer.State{
+		Received: st.Received, Unsolicited: st.Unsolicited, OutSN: st.OutSN,
+		Asked: st.Asked, R2Ts: st.R2Ts, R2TSN: st.R2TSN,
+	}); err != nil {
+		return fmt.Errorf("iscsi: a task of %s: %w", s.initiator, err)
 	}
 	s.memory.Charge(taskCost)
 	t := newTask(&s.terms, c)
 	t.req.Decode(&st.BHS)
-	t.phase, t.order, t.received, t.unsolicited, t.outSN = st.State, st.Order, st.Received, st.Unsolicited, st.OutSN
-	t.asked, t.r2tSN, t.broken, t.aborted = st.Asked, st.R2TSN, st.Broken, st.Aborted
-	t.openR2Ts = copy(t.r2ts[:], st.R2Ts)
+	t.data = data
+	t.phase, t.order = st.State, st.Order
+	t.broken, t.aborted = st.Broken, st.Aborted
 	s.tasks[t.req.InitiatorTaskTag] = t
 	if t.req.Immediate {
 		s.immediate++
@@ -272,8 +280,8 @@ func (s *session) restoreTask(st *TaskState) error {
 // by now.
 func (s *session) restoreData(t *task) {
 	size := t.keeps()
-	if t.openR2Ts > 0 && t.broken == 0 && !t.cmd.Done() { // else it asks when there is room
-		size = int(t.want)
+	if len(t.data.Open()) > 0 && t.broken == 0 && !t.cmd.Done() { // else it asks when there is room
+		size = int(t.data.Want())
 	}
 	if size == 0 {
 		t.cmd.Out = nil
@@ -356,7 +364,7 @@ func (n *Node) revive(s *session) {
 		}
 	}
 	for _, t := range s.tasks {
-		if t.phase == taskData && t.broken == 0 && !t.cmd.Done() && t.openR2Ts == 0 && !t.unsolicited {
+		if t.phase == taskData && t.broken == 0 && !t.cmd.Done() && !t.data.Underway() {
 			s.askLocked(t)
 		}
 	}

@@ -100,9 +100,10 @@ func (s *session) snapshot() SessionState {
 }
 
 func (t *task) snapshot() TaskState {
+	d := t.data.Snapshot()
 	st := TaskState{
-		CID: t.conn.cid, State: t.phase, Order: t.order, Received: t.received, Unsolicited: t.unsolicited,
-		OutSN: t.outSN, Asked: t.asked, R2Ts: t.r2ts[:t.openR2Ts], R2TSN: t.r2tSN, Broken: t.broken, Aborted: t.aborted,
+		CID: t.conn.cid, State: t.phase, Order: t.order, Received: d.Received, Unsolicited: d.Unsolicited,
+		OutSN: d.OutSN, Asked: d.Asked, R2Ts: d.R2Ts, R2TSN: d.R2TSN, Broken: t.broken, Aborted: t.aborted,
 		Done: t.cmd.Done(), Status: uint8(t.cmd.Status), Sense: t.cmd.Sense,
 		Progress: t.cmd.Progress(), Again: t.cmd.Kept(),
 	}

@@ -35,27 +35,19 @@ func (s *session) continueLocked(t *task) (run bool) {
 
 // askLocked sends the R2Ts that a task may have open now (RFC 7143 11.8).
 func (s *session) askLocked(t *task) {
-	if t.unsolicited || t.broken != 0 || t.cmd.Done() || t.memoryWait {
+	if t.data.Unsolicited() || t.broken != 0 || t.cmd.Done() || t.memoryWait {
 		return
-	}
-	if t.asked < t.received {
-		t.asked = t.received
 	}
 	if !t.bufferLocked() {
 		s.awaitMemoryLocked(t)
 		return
 	}
-	for t.asked < t.want && t.openR2Ts < int(min(s.params.MaxOutstandingR2T, maxR2T)) {
-		n := min(t.want-t.asked, s.params.MaxBurstLength)
-		r := r2t{TTT: s.window.NewTag(), Offset: t.asked, Length: n}
-		t.r2ts[t.openR2Ts] = r
-		t.openR2Ts++
-		t.asked += n
+	for t.data.MayAsk(&s.params) {
+		r, sn := t.data.Ask(s.window.NewTag(), &s.params)
 		t.conn.out.Send(header(&pdu.R2T{
 			LUN: t.req.LUN, InitiatorTaskTag: t.req.InitiatorTaskTag, TargetTransferTag: r.TTT,
-			R2TSN: t.r2tSN, BufferOffset: r.Offset, DesiredDataTransferLength: r.Length,
+			R2TSN: sn, BufferOffset: r.Offset, DesiredDataTransferLength: r.Length,
 		}), false)
-		t.r2tSN++
 	}
 }
 
@@ -67,7 +59,7 @@ func (s *session) serveMemory() (need int64) {
 		t := s.starved[0]
 		if t.phase == taskReady && !t.lend() || t.phase != taskReady && !t.bufferLocked() {
 			s.engine.wait.add(s)
-			need = int64(max(t.cmd.Needs(), int(t.want)))
+			need = int64(max(t.cmd.Needs(), int(t.data.Want())))
 			break
 		}
 		s.forgetWaitLocked(t)

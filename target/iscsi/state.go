@@ -9,6 +9,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/tally"
+	"github.com/gotgtd/gotgtd/target/iscsi/transfer"
 )
 
 // The state of a frozen Node as plain data. Fields are only ever added; a
@@ -55,24 +56,24 @@ type SessionState struct {
 
 // TaskState is a command that has not run yet.
 type TaskState struct {
-	BHS         pdu.BHS   `cbor:"1,keyasint"`
-	CID         uint16    `cbor:"2,keyasint"`
-	State       taskPhase `cbor:"3,keyasint"`
-	Order       uint64    `cbor:"4,keyasint"`
-	Data        []byte    `cbor:"5,keyasint"` // data-out that has arrived
-	Received    uint32    `cbor:"6,keyasint"`
-	Unsolicited bool      `cbor:"7,keyasint"`
-	OutSN       uint32    `cbor:"8,keyasint"`
-	Asked       uint32    `cbor:"9,keyasint"`
-	R2Ts        []r2t     `cbor:"10,keyasint"`
-	R2TSN       uint32    `cbor:"11,keyasint"`
-	Broken      uint16    `cbor:"12,keyasint"`
-	Aborted     bool      `cbor:"13,keyasint"`
-	Done        bool      `cbor:"14,keyasint"` // its outcome is known: Status and Sense
-	Status      uint8     `cbor:"15,keyasint"`
-	Sense       []byte    `cbor:"16,keyasint"`
-	Progress    uint64    `cbor:"17,keyasint,omitempty"` // bytes that are done; who does not know it begins anew
-	Again       bool      `cbor:"18,keyasint,omitempty"` // it was ended in the midst of a change: see scsi.Command.KeepRangeForRepeat
+	BHS         pdu.BHS        `cbor:"1,keyasint"`
+	CID         uint16         `cbor:"2,keyasint"`
+	State       taskPhase      `cbor:"3,keyasint"`
+	Order       uint64         `cbor:"4,keyasint"`
+	Data        []byte         `cbor:"5,keyasint"` // data-out that has arrived
+	Received    uint32         `cbor:"6,keyasint"`
+	Unsolicited bool           `cbor:"7,keyasint"`
+	OutSN       uint32         `cbor:"8,keyasint"`
+	Asked       uint32         `cbor:"9,keyasint"`
+	R2Ts        []transfer.R2T `cbor:"10,keyasint"`
+	R2TSN       uint32         `cbor:"11,keyasint"`
+	Broken      uint16         `cbor:"12,keyasint"`
+	Aborted     bool           `cbor:"13,keyasint"`
+	Done        bool           `cbor:"14,keyasint"` // its outcome is known: Status and Sense
+	Status      uint8          `cbor:"15,keyasint"`
+	Sense       []byte         `cbor:"16,keyasint"`
+	Progress    uint64         `cbor:"17,keyasint,omitempty"` // bytes that are done; who does not know it begins anew
+	Again       bool           `cbor:"18,keyasint,omitempty"` // it was ended in the midst of a change: see scsi.Command.KeepRangeForRepeat
 }
 
 // PendingState is a request that is ahead of ExpCmdSN.

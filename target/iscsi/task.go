@@ -10,15 +10,12 @@ import (
 	"unsafe"
 
 	"github.com/gotgtd/gotgtd/target/account"
-	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/schedule"
+	"github.com/gotgtd/gotgtd/target/iscsi/transfer"
 	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
-
-// maxR2T is the most R2Ts of one task that are open at a time.
-const maxR2T = login.MaxR2T
 
 // terms are what all tasks of a session have in common: what was negotiated, what they are
 // executed by, and who pays for them.
@@ -42,21 +39,12 @@ type task struct {
 	order   uint64    // place in the order of delivery
 	started time.Time // when a worker began to run it; zero on a reader
 
-	// Data-out. Data arrives in order, because DataPDUInOrder and
-	// DataSequenceInOrder are always Yes.
-	buf         *mem.Buffer
-	want        uint32 // bytes that the command takes
-	received    uint32 // bytes that have come; the next Data-Out starts here
-	unsolicited bool   // Data-Out PDUs that nobody asked for are still to come
-	outSN       uint32 // DataSN of the next unsolicited Data-Out
-	asked       uint32 // R2Ts have asked for the bytes before this one
-	r2ts        [maxR2T]r2t
-	openR2Ts    int // r2ts[:openR2Ts], oldest first
-	r2tSN       uint32
-	unanswered  unanswered
-	filling     bool   // the connection's reader is writing into buf
-	memoryWait  bool   // waits for memory: before its first R2T, or before it runs
-	broken      uint16 // the transport error to report instead of executing, 0 for none
+	data       transfer.Out
+	buf        *mem.Buffer
+	unanswered unanswered
+	filling    bool   // the connection's reader is writing into buf
+	memoryWait bool   // waits for memory: before its first R2T, or before it runs
+	broken     uint16 // the transport error to report instead of executing, 0 for none
 
 	// What an execution on a worker has, and its end. It is made when the first worker takes the
 	// task, and again after it was ended: others may hold it still then.
@@ -71,14 +59,6 @@ type task struct {
 	inSent       int
 	dataSN       uint32
 	senseSegment [2 + 252]byte
-}
-
-// r2t is a request for data that has been sent (RFC 7143 11.8).
-type r2t struct {
-	TTT    uint32 `cbor:"1,keyasint"`
-	Offset uint32 `cbor:"2,keyasint"`
-	Length uint32 `cbor:"3,keyasint"`
-	DataSN uint32 `cbor:"4,keyasint"` // of the next Data-Out that answers it
 }
 
 // newTask returns a task whose cost is on the session's account already.
@@ -99,8 +79,8 @@ func (t *task) release() {
 	req := &t.req
 	*req = pdu.SCSICommand{}
 	t.terms, t.conn, t.phase, t.order = nil, nil, taskEarly, 0
-	t.buf, t.want, t.received, t.unsolicited, t.outSN = nil, 0, 0, false, 0
-	t.asked, t.openR2Ts, t.r2tSN, t.filling, t.memoryWait, t.broken = 0, 0, 0, false, false, 0
+	t.data = transfer.Out{}
+	t.buf, t.filling, t.memoryWait, t.broken = nil, false, false, 0
 	t.unanswered = unanswered{}
 	t.aborted, t.told, t.deferred, t.inSent, t.dataSN = false, false, t.deferred[:0], 0, 0
 	m.free.Put(t)
@@ -129,15 +109,15 @@ func (t *task) keepData() bool {
 
 // keeps is how many bytes of data-out a task has to keep before it is asked for more.
 func (t *task) keeps() int {
-	if t.cmd.Done() || t.broken != 0 || t.received == 0 && !t.unsolicited {
+	if t.cmd.Done() || t.broken != 0 || t.data.Received() == 0 && !t.data.Unsolicited() {
 		return 0
 	}
-	size := int(min(t.received, t.req.ExpectedDataTransferLength))
-	if t.unsolicited {
+	size := int(min(t.data.Received(), t.req.ExpectedDataTransferLength))
+	if t.data.Unsolicited() {
 		size = int(min(t.terms.params.FirstBurstLength, t.req.ExpectedDataTransferLength))
 	}
 	if t.phase != taskEarly {
-		size = min(size, int(t.want)) // more than the command takes is passed over
+		size = min(size, int(t.data.Want())) // more than the command takes is passed over
 	}
 	return size
 }
@@ -162,7 +142,7 @@ func (t *task) address() {
 // setWant finds out how much data-out a prepared command takes.
 func (t *task) setWant() {
 	if t.broken == 0 && !t.cmd.Done() && t.cmd.Direction == scsi.DataOut {
-		t.want = min(t.cmd.Length, t.cmd.OutExpected) // none without the W bit: an R2T would have no answer
+		t.data.SetWant(min(t.cmd.Length, t.cmd.OutExpected)) // none without the W bit: an R2T would have no answer
 	}
 }
 
@@ -176,10 +156,10 @@ func (t *task) refuse() {
 // command still waits for the end of what the initiator is sending (RFC 7143
 // 11.4.7.2).
 func (t *task) dataComplete() bool {
-	if t.unsolicited || t.openR2Ts > 0 {
+	if t.data.Underway() {
 		return false
 	}
-	return t.received >= t.want || t.broken != 0 || t.cmd.Done()
+	return t.data.Complete() || t.broken != 0 || t.cmd.Done()
 }
 
 // settled reports whether the command's outcome is known without executing it.
@@ -195,7 +175,7 @@ func (t *task) setOut() {
 	if t.buf != nil {
 		t.cmd.Out = t.buf.B
 	}
-	t.cmd.Out = t.cmd.Out[:min(int(t.want), len(t.cmd.Out))]
+	t.cmd.Out = t.cmd.Out[:min(int(t.data.Want()), len(t.cmd.Out))]
 }
 
 // moveLocked takes the task to another phase. A move that the table does not have
@@ -211,7 +191,7 @@ func (t *task) moveLocked(to taskPhase) {
 // bufferLocked makes the task's buffer one that holds all that the command takes, and reports false
 // if the session may have none now.
 func (t *task) bufferLocked() bool {
-	n := int(t.want)
+	n := int(t.data.Want())
 	if t.buf != nil && n <= cap(t.buf.B) {
 		t.buf.B = t.buf.B[:max(n, len(t.buf.B))]
 		return true
@@ -246,18 +226,9 @@ func (t *task) lend() bool {
 // store copies data to its place; what lies beyond the buffer is more than
 // the command takes.
 func (t *task) store(data []byte) {
-	if t.buf != nil && int(t.received) < len(t.buf.B) {
-		copy(t.buf.B[t.received:], data)
+	if t.buf != nil && int(t.data.Received()) < len(t.buf.B) {
+		copy(t.buf.B[t.data.Received():], data)
 	}
-}
-
-func (t *task) openR2T(ttt uint32) *r2t {
-	for i := range t.openR2Ts {
-		if t.r2ts[i].TTT == ttt {
-			return &t.r2ts[i]
-		}
-	}
-	return nil
 }
 
 // arrived is the data-out that a task will need. One whose outcome is known needs none.
@@ -265,7 +236,14 @@ func (t *task) arrived() []byte {
 	if t.buf == nil || t.broken != 0 || t.cmd.Done() {
 		return nil
 	}
-	return t.buf.B[:min(int(t.received), len(t.buf.B))]
+	return t.buf.B[:min(int(t.data.Received()), len(t.buf.B))]
+}
+
+// conditions are what a command fails with because of the data that has come for it.
+var conditions = [...]uint16{
+	transfer.Unexpected:  scsi.UnexpectedUnsolicitedData,
+	transfer.OutOfOrder:  scsi.DataPhaseError,
+	transfer.WrongAmount: scsi.IncorrectAmountOfData,
 }
 
 // insufficientResources is the condition of a command whose data found no memory (SPC-4 D.2).
@@ -306,3 +284,20 @@ const (
 	taskCost    = int64(unsafe.Sizeof(task{}) + unsafe.Sizeof(request{}))
 	requestCost = int64(unsafe.Sizeof(request{}))
 )
+
+// beginLocked gives a task that a worker has taken its context.
+func (t *task) beginLocked(now time.Time) {
+	t.moveLocked(taskRunning)
+	t.started = now
+	if t.ctx == nil || t.ctx.Err() != nil {
+		t.ctx, t.cancel = context.WithCancelCause(context.Background())
+	}
+}
+
+// endLocked ends what the task waits for in its store, if it runs on a worker and the store
+// heeds that.
+func (t *task) endLocked(why error) {
+	if t.phase == taskRunning && t.cancel != nil {
+		t.cancel(why)
+	}
+}

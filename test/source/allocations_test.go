@@ -15,7 +15,7 @@ import (
 // networkPaths are the packages in which bytes of initiators become memory.
 var networkPaths = []string{
 	"target/iscsi", "target/iscsi/guess", "target/iscsi/login", "target/iscsi/pdu", "target/iscsi/schedule", "target/iscsi/sequence",
-	"target/iscsi/socket", "target/iscsi/stream", "target/iscsi/tally",
+	"target/iscsi/socket", "target/iscsi/stream", "target/iscsi/tally", "target/iscsi/transfer",
 }
 
 // allocators are functions that allocate as much as they are asked for.

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -61,6 +62,24 @@ func TestResults(t *testing.T) {
 				t.Errorf("the failures do not show %q:\n%s", tc.shown, all)
 			}
 		})
+	}
+}
+
+func TestSlowestAreNamed(t *testing.T) {
+	r := newResults()
+	events := `{"Action":"pass","Package":"m/p","Test":"Quick","Elapsed":9.9}
+		{"Action":"pass","Package":"m/p","Test":"Slow/part","Elapsed":19}`
+	for i := range slowestTests + 1 {
+		events += fmt.Sprintf(`{"Action":"pass","Package":"m/p","Test":"Slow%d","Elapsed":%d}`+"\n", i, slowSeconds+i)
+	}
+	if err := r.read(strings.NewReader(strings.ReplaceAll(events, "}{", "}\n{"))); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	r.writeSlowest(&out)
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != slowestTests || !strings.Contains(lines[0], "p Slow8") || !strings.Contains(lines[len(lines)-1], "p Slow1") {
+		t.Errorf("named, the slowest first:\n%s", &out)
 	}
 }
 

@@ -4,11 +4,13 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
 	"strings"
 )
@@ -20,7 +22,8 @@ type event struct {
 	ImportPath  string // of a build-output event
 	Test        string
 	Output      string
-	FailedBuild string // on the fail event of a package that did not compile
+	Elapsed     float64 // seconds
+	FailedBuild string  // on the fail event of a package that did not compile
 }
 
 // maxOutput bounds what is kept of one test's output: its end is what tells.
@@ -30,6 +33,12 @@ const maxOutput = 64 << 10
 // although the test passes.
 const figureMark = "figure: "
 
+// Of a step, so many tests that took so many seconds or more are named.
+const (
+	slowestTests = 8
+	slowSeconds  = 10
+)
+
 // results reads a stream of events and counts. Every test and subtest is one,
 // a package that fails without a failing test is one (it did not compile, or its
 // TestMain found a leak), and a skipped test has failed: it shows nothing.
@@ -37,6 +46,7 @@ type results struct {
 	count
 	failures []string          // in the order in which they came
 	figures  []string          // what was measured; see figureMark
+	slow     []event           // ends of the tests that took slowSeconds or more
 	output   map[string][]byte // of what has not ended yet, by package and test
 	failedIn map[string]bool   // packages with a failed test
 }
@@ -73,6 +83,9 @@ func (r *results) read(in io.Reader) error {
 
 func (r *results) take(e event) {
 	key := e.Package + " " + e.Test
+	if e.Elapsed >= slowSeconds && e.Test != "" && !strings.Contains(e.Test, "/") {
+		r.slow = append(r.slow, e)
+	}
 	switch e.Action {
 	case "output":
 		r.keep(key, e.Output)
@@ -119,6 +132,14 @@ func (r *results) fail(e event, what string, output []byte) {
 	r.failures = append(r.failures, fmt.Sprintf("--- %s: %s\n%s", what, name, output))
 }
 
+// writeSlowest names the tests that took longest, so that what makes a run long is seen in it.
+func (r *results) writeSlowest(w io.Writer) {
+	slices.SortStableFunc(r.slow, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
+	for _, e := range r.slow[:min(len(r.slow), slowestTests)] {
+		fmt.Fprintf(w, "%6.1fs  %s %s\n", e.Elapsed, path.Base(e.Package), e.Test)
+	}
+}
+
 // goTest runs `go test -json` with args and counts what it reports.
 func goTest(ctx context.Context, w io.Writer, packages []string, args ...string) count {
 	// A flag that only the test knows has to come after the packages.
@@ -139,6 +160,7 @@ func goTest(ctx context.Context, w io.Writer, packages []string, args ...string)
 	for _, f := range slices.Concat(r.figures, r.failures) {
 		fmt.Fprint(w, f)
 	}
+	r.writeSlowest(w)
 	if readErr != nil {
 		fmt.Fprintln(w, readErr)
 		r.failed++

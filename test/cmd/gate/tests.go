@@ -47,9 +47,6 @@ func quick(since string) []step {
 func tests() []step {
 	return []step{
 		{"unit tests", unitTests},
-		{"order of locks", func(ctx context.Context, w io.Writer) count {
-			return goTest(ctx, w, []string{"./internal/ranked", "./target/iscsi"}, "-tags=ranked", "-skip=Allocat") // the checks allocate
-		}},
 		{"Ceph plug-in", func(ctx context.Context, w io.Writer) count {
 			return goTest(ctx, w, []string{"./target/storage/plugin"}, "-tags=ceph", "-run=^TestCeph$")
 		}},
@@ -71,6 +68,9 @@ func fuzzing(fuzzTime time.Duration) []step {
 // long are the steps that take minutes each, and are left out of tests.
 func long(fuzzTime time.Duration) []step {
 	return append(fuzzing(fuzzTime), []step{
+		{"order of locks", func(ctx context.Context, w io.Writer) count {
+			return goTest(ctx, w, []string{"./internal/ranked", "./target/iscsi"}, "-tags=ranked", "-skip=Allocat") // the checks allocate
+		}},
 		{"long tests with real peers", func(ctx context.Context, w io.Writer) count {
 			return goTest(ctx, w, []string{"./" + interopTests}, "-count=1", "-timeout=20m", "-run="+longInteropTests)
 		}},

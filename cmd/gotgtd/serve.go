@@ -544,6 +544,7 @@ func (d *daemon) Status() control.Status {
 		Version: versionString(), Generation: d.process.Generation(), PID: os.Getpid(),
 		Config: d.options.file(), Upgrades: d.generation.History(), Status: d.server.Status(), Accounts: d.overlay.Accounts(),
 	}
+	st.UpgradeTotals = handoff.TotalsOf(st.Upgrades)
 	if st.Upgrades == nil {
 		st.Upgrades = []handoff.Report{}
 	}

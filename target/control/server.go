@@ -38,12 +38,13 @@ import (
 
 // Status is what a daemon says about itself.
 type Status struct {
-	Version    string           `json:"version"`
-	Generation int              `json:"generation"` // 1 for the first process, one more with each upgrade
-	PID        int              `json:"pid"`
-	Config     string           `json:"config,omitempty"`   // absolute path of the configuration file, if there is one
-	Upgrades   []handoff.Report `json:"upgrades"`           // the last ones and the failures among them, oldest first; durations in nanoseconds
-	Accounts   []string         `json:"accounts,omitempty"` // names of those that tgtadm has made
+	Version       string                `json:"version"`
+	Generation    int                   `json:"generation"` // 1 for the first process, one more with each upgrade
+	PID           int                   `json:"pid"`
+	Config        string                `json:"config,omitempty"`   // absolute path of the configuration file, if there is one
+	Upgrades      []handoff.Report      `json:"upgrades"`           // the last ones and the failures among them, oldest first; durations in nanoseconds
+	UpgradeTotals handoff.UpgradeTotals `json:"upgrade_totals"`     // of all of them since the service was started
+	Accounts      []string              `json:"accounts,omitempty"` // names of those that tgtadm has made
 
 	DiscoveryAccounts   []string `json:"discovery_accounts,omitempty"` // CHAP names of initiators in discovery
 	DiscoveryOutAccount string   `json:"discovery_outgoing_account,omitempty"`

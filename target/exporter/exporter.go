@@ -48,6 +48,9 @@ var (
 	reloadTime   = describe("config_last_reload_success_timestamp_seconds", "When the configuration that is served was read, in seconds since 1970.")
 	lastPause    = describe("last_upgrade_pause_seconds", "How long nothing was served in the last upgrade that has succeeded; absent without any.")
 	lastPhases   = describe("last_upgrade_phase_seconds", "How long each phase of the last upgrade that has succeeded took; absent without any.", "phase")
+	upgrades     = describe("upgrades_total", "Upgrades since the service was started.", "result")
+	pauses       = describe("upgrade_pause_seconds", "How long nothing was served in upgrades that have succeeded.")
+	phases       = describe("upgrade_phase_seconds", "How long each phase of upgrades that have succeeded took.", "phase")
 	bufferBytes  = describe("buffer_bytes", "Memory that initiators have: commands, their data, and what else they send.")
 	bufferLimit  = describe("buffer_limit_bytes", "The limit of that (limits.memory); one initiator is held up long before.")
 	bufferWaits  = describe("buffer_waiting_commands", "Commands that wait for memory.")
@@ -78,6 +81,7 @@ var (
 	unitIn       = describe("lun_read_bytes_total", "Bytes that were read.", unit...)
 	unitOut      = describe("lun_written_bytes_total", "Bytes that were written.", unit...)
 	unitErrors   = describe("lun_store_errors_total", "Commands that have failed in the backing store.", unit...)
+	unitReserved = describe("lun_reservation_held", "Whether an initiator has reserved a logical unit.", unit...)
 	unitInflight = describe("lun_inflight_commands", "Commands to a logical unit that are under way.", unit...)
 	unitCommands = describe("lun_commands_total", "Commands that have ended, the failed ones included.", "target", "lun", "op")
 	unitDuration = describe("lun_command_duration_seconds", "How long commands waited to be executed (queue), and how long the backing store took (device).", "target", "lun", "op", "stage")
@@ -139,6 +143,13 @@ func (g gatherer) process(st *control.Status) {
 	g.gauge(bufferWaits, float64(st.MemoryWaiting))
 	g.gauge(workers, float64(st.Workers))
 	g.gauge(workersBusy, float64(st.WorkersBusy))
+	t := &st.UpgradeTotals
+	g.counter(upgrades, t.Succeeded, "success")
+	g.counter(upgrades, t.Failed, "failure")
+	g.durations(pauses, &t.Pause)
+	for name, p := range t.Phases {
+		g.durations(phases, &p, name)
+	}
 	n := len(st.Upgrades)
 	g.flag(reloadGood, n == 0 || st.Upgrades[n-1].Error == "")
 	g.gauge(reloadTime, float64(st.Started.UnixNano())/1e9)
@@ -212,6 +223,7 @@ func (g gatherer) unit(target string, l *target.LUNStatus) {
 	g.counter(unitOut, c.WrittenBytes, target, lun)
 	g.counter(unitErrors, c.Errors, target, lun)
 	g.gauge(unitInflight, float64(l.Inflight), target, lun)
+	g.flag(unitReserved, l.Reservation != nil && l.Reservation.Type != "none", target, lun)
 	g.activity(target, lun, &l.Activity)
 }
 

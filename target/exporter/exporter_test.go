@@ -39,13 +39,15 @@ func full() control.Status {
 	var read scsi.Work
 	read.Count, read.Device.Sum, read.Queue.Sum = 4, 7*time.Second, time.Millisecond
 	read.Device.Buckets[0], read.Device.Buckets[latency.Buckets-1], read.Queue.Buckets[1] = 2, 1, 3
+	st.UpgradeTotals = handoff.TotalsOf(st.Upgrades)
 	st.Targets = []target.TargetStatus{{
 		TID: 1, Name: "iqn.2026-11.test:a", State: "ready", SessionTSIH: []uint16{7},
 		LUNs: []target.LUNStatus{
 			{LUN: 0, UnitInfo: scsi.UnitInfo{Type: "controller"}},
 			{LUN: 1, UnitInfo: scsi.UnitInfo{Type: "disk", Size: 1 << 20, Online: true, StorePath: "/srv/\xff.img"}, Counters: scsi.Counters{Reads: 2, Writes: 3, ReadBytes: 4, WrittenBytes: 5, Errors: 6}, Inflight: 9,
-				Activity: scsi.Activity{Commands: map[string]scsi.Work{"read": read}, Failures: map[string]uint64{"medium_error": 6}}},
-			{LUN: 2, UnitInfo: scsi.UnitInfo{Type: "disk", Online: true, SWP: true, FlushFailed: true}, Error: "is missing"},
+				Reservation: &scsi.Reservation{Type: "SPC-2"},
+				Activity:    scsi.Activity{Commands: map[string]scsi.Work{"read": read}, Failures: map[string]uint64{"medium_error": 6}}},
+			{LUN: 2, UnitInfo: scsi.UnitInfo{Type: "disk", Online: true, SWP: true, FlushFailed: true}, Reservation: &scsi.Reservation{Type: "none", Registrations: 1}, Error: "is missing"},
 		},
 	}}
 	st.Sessions = []target.SessionStatus{{
@@ -120,6 +122,10 @@ func TestValues(t *testing.T) {
 		{"gotgtd_lun_errors_total", []string{"lun=1", "kind=medium_error"}, 6},
 		{"gotgtd_lun_errors_total", []string{"lun=2", "kind=medium_error"}, 0},
 		{"gotgtd_workers", nil, 16},
+		{"gotgtd_upgrades_total", []string{"result=success"}, 1},
+		{"gotgtd_upgrades_total", []string{"result=failure"}, 1},
+		{"gotgtd_lun_reservation_held", []string{"lun=1"}, 1},
+		{"gotgtd_lun_reservation_held", []string{"lun=2"}, 0},
 		{"gotgtd_workers_busy", nil, 2},
 		{"gotgtd_logins_total", []string{"target=iqn.2026-11.test:a", "result=success", "reason="}, 5},
 		{"gotgtd_logins_total", []string{"target=iqn.2026-11.test:a", "result=failure", "reason=authentication_failed"}, 0},
@@ -164,6 +170,19 @@ func TestDurations(t *testing.T) {
 	}
 	if last := device.GetBucket()[latency.Buckets-2]; last.GetUpperBound() != 5 || last.GetCumulativeCount() != 2 {
 		t.Errorf("the last bucket with a bound: %v", last)
+	}
+}
+
+// TestUpgradeDurations: pauses and phases are counted of upgrades that have succeeded.
+func TestUpgradeDurations(t *testing.T) {
+	all := gather(t, full())
+	pause := all["gotgtd_upgrade_pause_seconds"].GetMetric()[0].GetHistogram()
+	if pause.GetSampleCount() != 1 || pause.GetSampleSum() != 0.002 {
+		t.Errorf("pauses: %v", pause)
+	}
+	phase := all["gotgtd_upgrade_phase_seconds"].GetMetric()[0]
+	if phase.GetHistogram().GetSampleSum() != 0.001 || phase.GetLabel()[0].GetValue() != "freeze" {
+		t.Errorf("phases: %v", phase)
 	}
 }
 

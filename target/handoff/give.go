@@ -59,6 +59,9 @@ type Report struct {
 
 	// Plan is what the successor's configuration changes, for people, a line each.
 	Plan []string `cbor:"14,keyasint,omitempty" json:"plan,omitempty"`
+
+	// Totals is what all upgrades up to this one have come to, in the last report of a history.
+	Totals *UpgradeTotals `cbor:"15,keyasint,omitempty" json:"-"`
 }
 
 // HistoryLength is how many reports are kept.
@@ -66,7 +69,12 @@ const HistoryLength = 32
 
 // Remember adds a report to a history.
 func Remember(history []Report, r Report) []Report {
-	history = append(history[:len(history):len(history)], r)
+	all := TotalsOf(history).with(&r)
+	r.Totals = &all
+	history = append(slices.Clone(history), r)
+	if n := len(history); n > 1 {
+		history[n-2].Totals = nil
+	}
 	return history[max(0, len(history)-HistoryLength):]
 }
 

@@ -88,8 +88,14 @@ func (h *Histogram) Load() Counts {
 
 // Counts is what a Histogram has counted.
 type Counts struct {
-	Buckets [Buckets]uint64 `json:"buckets"` // durations up to its bound and above that of the one before
-	Sum     time.Duration   `json:"sum"`     // nanoseconds
+	Buckets [Buckets]uint64 `cbor:"1,keyasint" json:"buckets"` // durations up to its bound and above that of the one before
+	Sum     time.Duration   `cbor:"2,keyasint" json:"sum"`     // nanoseconds
+}
+
+// Record counts a duration.
+func (c *Counts) Record(d time.Duration) {
+	c.Buckets[bucket(d)]++
+	c.Sum += max(d, 0)
 }
 
 // Count returns how many durations were counted.

@@ -25,7 +25,12 @@ func (g *giver) Room(follows bool) error {
 		need = min(used, inPause)
 	}
 	need = 2*need + roomBeside
-	if m := available(); m.Bytes < need {
+	m := available()
+	if m.Bytes < need {
+		g.server.node.TrimMemory()
+		m = available()
+	}
+	if m.Bytes < need {
 		return fmt.Errorf("it would take %d MiB of memory, and %s has %d MiB left; %d MiB are used for initiators: raise the limit, or end the sessions that hold the most (gotgtd session end)",
 			need>>20, m.Of, m.Bytes>>20, used>>20)
 	}

@@ -73,6 +73,12 @@ type Options struct {
 
 	Clock func() time.Time // what reads and writes are timed by; other than nil, which means time.Now, for tests alone
 
+	// Arena has the buffers for data lie outside of Go's heap, in a mapping that gives back by itself
+	// what is idle; without it they are of the heap. Resident, if set, is told then how many bytes of it have
+	// memory, as a program wants to know that limits its heap.
+	Arena    bool
+	Resident func(bytes int64)
+
 	// What follows is for programs that embed a Server.
 
 	// Observe, if set, is told of each command when it has ended, and how long
@@ -192,7 +198,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.strangers = limit.Logger(s.log)
 	s.node = iscsi.NewNode(iscsi.Options{
-		Log: s.strangers, Limits: conf.Limits, FastPaths: o.FastPaths,
+		Log: s.strangers, Limits: conf.Limits, FastPaths: o.FastPaths, Arena: o.Arena, Resident: o.Resident,
 		Opened: o.opened(), Ended: o.ended(),
 	})
 	var errs []error

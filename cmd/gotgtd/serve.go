@@ -143,12 +143,16 @@ func holdCollector() (release func()) {
 const heapBeside = 48 << 20
 
 // boundHeap has the collector run in time for what initiators may have at once. Otherwise it would
-// wait until the heap is twice what is in use, and buffers that were given back would count twice.
+// wait until the heap is twice what is in use, and what was given back would count twice. Buffers are
+// not of the heap: resident is told what they take, and the heap has so much less.
 // GOMEMLIMIT in the environment goes before.
-func boundHeap(memory int64) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memory + heapBeside)
+func boundHeap(memory int64) (resident func(bytes int64)) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return nil
 	}
+	resident = func(bytes int64) { debug.SetMemoryLimit(max(memory-bytes, 0) + heapBeside) }
+	resident(0)
+	return resident
 }
 
 // prepare says what the server is made of, and what that changes.
@@ -188,7 +192,6 @@ func (d *daemon) configure(brief *briefing) (o target.Options, err error) {
 	if err := openFiles.raise(descriptors(conf), conf.Limits.Connections); err != nil {
 		d.log.Warn("configuration", "warning", err)
 	}
-	boundHeap(conf.Limits.Memory)
 	for _, w := range conf.Warnings {
 		d.log.Warn("configuration", "warning", w)
 	}
@@ -198,6 +201,8 @@ func (d *daemon) configure(brief *briefing) (o target.Options, err error) {
 		MayBeLate: func(target string, lun uint16) bool { return !d.successor || brief.Running.NotOpen(target, lun) },
 		Opened:    d.noteNumbers,
 		Pausing:   d.pausing,
+		Arena:     true,
+		Resident:  boundHeap(conf.Limits.Memory),
 		Known:     d.served,
 	}, err
 }

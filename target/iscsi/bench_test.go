@@ -48,7 +48,7 @@ func (b *bench) AwaitWrite(func(uintptr) bool) (bool, error) { return false, net
 
 func newBench(tb testing.TB) *bench {
 	tb.Helper()
-	n := NewNode(Options{Log: slog.New(slog.DiscardHandler)})
+	n := NewNode(Options{Log: slog.New(slog.DiscardHandler), Arena: withArena})
 	tb.Cleanup(n.Close)
 	target, _ := newDisk(tb, Limits{}, Auth{})
 	n.SetTargets([]*Target{target}, announced, Auth{})

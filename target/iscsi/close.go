@@ -61,4 +61,5 @@ func (n *Node) join() {
 		c.sock.Close() // restored and never started
 	}
 	n.leaveSeats()
+	_ = n.arena.Close() // buffers of tasks that a successor has are on loan for good
 }

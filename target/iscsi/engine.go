@@ -19,7 +19,8 @@ type engine struct {
 	log    *slog.Logger
 	sys    system
 	memory *account.Process // what initiators have
-	pool   mem.Pool         // lends to the Pools of connections and sessions, which have accounts
+	arena  *mem.Arena       // nil: buffers come from the heap
+	pool   *mem.Pool        // lends to the Pools of connections and sessions, which have accounts
 	work   schedule.Scheduler[*task]
 	wait   memoryQueue
 	tasks  sync.Pool // of *task
@@ -41,8 +42,21 @@ func (e *engine) init(o Options, mu *ranked.Mutex) {
 	e.log = limit.Logger(e.opt.Log) // all of its lines initiators can cause
 	e.sys = realSystem
 	e.memory = account.New(limits.Memory, limits.accounts())
+	e.makeArena()
 	e.tasks.New = func() any { return new(task) }
 	e.work.Init(e.opt.Workers, rankQueue, &e.freeze)
 	e.wait.init(e.memory, rankQueue)
 	e.freeze.init(mu)
+}
+
+// makeArena makes the arena, if there is to be one and the system has room for it.
+func (e *engine) makeArena() {
+	if e.opt.Arena {
+		var err error
+		e.arena, err = mem.NewArena(mem.ArenaOptions{Size: e.memory.Limit(), Used: e.memory.Used, Resident: e.opt.Resident})
+		if err != nil {
+			e.log.Warn("no arena for buffers: they come from the heap", "error", err)
+		}
+	}
+	e.pool = e.arena.Pool()
 }

@@ -55,7 +55,7 @@ func (r *rig) moveWith(t fatal, state *NodeState, socks []*socket.Socket, rest *
 		}
 		files = append(files, os.NewFile(uintptr(fd), "socket"))
 	}
-	next := NewNode(Options{Log: r.node.log})
+	next := NewNode(Options{Log: r.node.log, Arena: withArena})
 	next.sys = r.node.sys
 	target := diskOver(r.t, r.store, r.target.Limits, r.target.Auth)
 	if err := target.Device.Restore(device); err != nil {

@@ -16,6 +16,11 @@ type Options struct {
 	FastPaths       FastPaths
 	TeardownTimeout time.Duration // how long a reinstated session's running commands are waited for; 0: 30 s
 
+	// Arena has the buffers lie in a [mem.Arena] instead of Go's heap. Resident, if set, is told
+	// then how many bytes of it have memory; see [mem.ArenaOptions].
+	Arena    bool
+	Resident func(bytes int64)
+
 	// Opened and Ended, if set, are told of each session with a target: when its first
 	// connection has authenticated and before it is answered, and when nothing of
 	// it runs any more, with the reason, nil for a logout. Of sessions that

@@ -43,6 +43,9 @@ func (n *Node) Initiators() []netip.AddrPort {
 // MemoryUsed returns the bytes that initiators have: buffers on loan, and commands.
 func (n *Node) MemoryUsed() int64 { return n.memory.Used() }
 
+// TrimMemory gives the memory of buffers that are not on loan back to the system.
+func (n *Node) TrimMemory() { n.arena.Trim() }
+
 // MemoryWaiting returns how many commands wait for memory.
 func (n *Node) MemoryWaiting() int { return int(n.wait.waiting.Load()) }
 

@@ -3,12 +3,15 @@
 // Package mem hands out the buffers that carry data segments between the
 // network and the backing stores. All of a daemon's bulk memory comes from
 // here, and what it is for is charged with it: see package account.
+//
+// Buffers come from an [Arena], one shared mapping, or else from Go's heap.
 package mem
 
 import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/gotgtd/gotgtd/target/account"
 )
@@ -23,43 +26,61 @@ const (
 )
 
 // A Buffer is a block of memory on loan from a [Pool]. B starts page aligned,
-// holds arbitrary bytes at first, and may be resliced by its holder.
+// holds arbitrary bytes at first, and may be resliced by its holder, but not become nil.
 type Buffer struct {
 	B []byte
 
-	full    []byte // the whole block
+	base    *byte // of the whole block
 	stock   *stock
 	account *account.Account // charged with the block; nil for none
-	class   int
+	link    atomic.Uint64    // where it is on a stack of the arena
+	index   uint32           // within its class of the arena
+	class   uint8
+	mapped  bool // of the arena, not of the heap
+	guard
 }
 
+func (b *Buffer) size() int64 { return MinSize << (b.class & 31) }
+
+// whole is the block. What lies in the arena must not be used after the release.
+func (b *Buffer) whole() []byte { return unsafe.Slice(b.base, b.size()) }
+
 // Release gives b back; neither b nor b.B may be used afterwards. Releasing
-// a nil Buffer does nothing.
+// a nil Buffer does nothing, and one that has been released before panics if that can be seen.
 func (b *Buffer) Release() {
 	if b == nil {
 		return
 	}
-	s, a, n := b.stock, b.account, int64(len(b.full))
+	if b.B == nil {
+		panic("mem: buffer released twice")
+	}
+	b.released()
+	s, a, n := b.stock, b.account, b.size()
 	b.B, b.account = nil, nil
 	if a == nil {
 		s.used.Add(-n)
 	}
-	s.free[b.class].Put(b)
+	if b.mapped {
+		s.arena.put(b)
+	} else {
+		s.heap[b.class].Put(b)
+	}
 	a.Release(n) // now: who waits for the bytes finds the block
 }
 
 // A Pool lends buffers, and counts the bytes on loan or charges an account with them. The
-// zero Pool is ready to use, counts, and is safe for concurrent use.
+// zero Pool is ready to use, lends from the heap, counts, and is safe for concurrent use.
 type Pool struct {
 	own     stock
-	shared  *stock // of another Pool; nil: own
+	shared  *stock // of another Pool or an Arena; nil: own
 	account *account.Account
 }
 
 // stock is what is lent.
 type stock struct {
-	used atomic.Int64 // bytes on loan that are on no account
-	free [classes]sync.Pool
+	used  atomic.Int64 // bytes on loan that are on no account
+	arena *Arena       // nil: all is of the heap
+	heap  [classes]sync.Pool
 }
 
 var common Pool // of those who have none
@@ -116,16 +137,27 @@ func class(n int) int {
 }
 
 func (s *stock) lend(a *account.Account, class, n int) *Buffer {
-	b, _ := s.free[class].Get().(*Buffer)
+	var b *Buffer
+	if s.arena != nil {
+		b = s.arena.take(class)
+	}
 	if b == nil {
-		// Blocks of whole pages are page aligned in Go's heap, as O_DIRECT wants.
-		b = &Buffer{full: make([]byte, MinSize<<class), stock: s, class: class}
+		b = s.ofHeap(class)
 	}
 	if b.account = a; a == nil {
-		s.used.Add(int64(len(b.full)))
+		s.used.Add(b.size())
 	}
-	b.B = b.full[:n]
+	b.lent()
+	b.B = b.whole()[:n]
 	return b
+}
+
+func (s *stock) ofHeap(class int) *Buffer {
+	if b, _ := s.heap[class].Get().(*Buffer); b != nil {
+		return b
+	}
+	// Blocks of whole pages are page aligned in Go's heap, as O_DIRECT wants.
+	return &Buffer{base: unsafe.SliceData(make([]byte, MinSize<<class)), stock: s, class: uint8(class)}
 }
 
 // Used returns the bytes on loan now that are on no account.

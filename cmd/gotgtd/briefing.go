@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/page"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
 
@@ -26,6 +27,9 @@ type briefing struct {
 
 	// LogLevel is the least level to log, if a command has asked for one.
 	LogLevel string `json:"log_level,omitempty"`
+
+	// Page are the last minutes, for graphs.
+	Page *page.Past `json:"page,omitempty"`
 }
 
 // parseBriefing reads what the predecessor has left: nothing, if there is none

@@ -21,9 +21,10 @@ import (
 	"github.com/gotgtd/gotgtd/internal/unixhttp"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/exporter"
+	"github.com/gotgtd/gotgtd/target/page"
 )
 
-// Bounds on those who scrape.
+// Bounds on those who scrape, or look at the page. The page has more of its own.
 const (
 	metricsTimeout = 10 * time.Second // for a request, and for its answer
 	metricsHeader  = 16 << 10         // bytes
@@ -31,10 +32,11 @@ const (
 	metricsConns   = 64               // connections; more wait in the kernel
 )
 
-// metricsServer answers those who scrape. One generation after the other accepts at the
+// metricsServer answers those who scrape, and those who look at the page. One generation after the other accepts at the
 // same socket: who connects in between waits in the kernel.
 type metricsServer struct {
 	http *http.Server
+	page *page.Page
 	done chan error
 }
 
@@ -72,11 +74,13 @@ func (d *daemon) listenMetrics(ctx context.Context, m config.Metrics) (*heldList
 	return newHeldListener(l), nil
 }
 
-// serveMetrics answers on l.
-func (d *daemon) serveMetrics(l *heldListener, m config.Metrics) *metricsServer {
+// serveMetrics answers on l. past is what the predecessor's page has told.
+func (d *daemon) serveMetrics(l *heldListener, m config.Metrics, past *page.Past) *metricsServer {
+	shown := page.New(page.Options{Status: d.Status, Past: past})
 	mux := http.NewServeMux()
+	mux.Handle("/", shown.Handler())
 	mux.Handle("GET /metrics", promhttp.HandlerFor(exporter.New(d.Status), promhttp.HandlerOpts{MaxRequestsInFlight: metricsAtOnce}))
-	s := &metricsServer{done: make(chan error, 1), http: &http.Server{
+	s := &metricsServer{page: shown, done: make(chan error, 1), http: &http.Server{
 		Handler: mux, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, MaxHeaderBytes: metricsHeader,
 	}}
 	quiet := slog.New(slog.DiscardHandler) // it tells of each start what the configuration says
@@ -92,11 +96,27 @@ func (d *daemon) serveMetrics(l *heldListener, m config.Metrics) *metricsServer 
 	return s
 }
 
+// past is what a successor's page goes on from.
+func (s *metricsServer) past() *page.Past {
+	if s == nil {
+		return nil
+	}
+	return s.page.Past()
+}
+
+// leave ends what would go on without end: a successor answers at the same socket.
+func (s *metricsServer) leave() {
+	if s != nil {
+		s.page.Leave()
+	}
+}
+
 // close answers who is connected, until ctx ends, and lets go of the socket.
 func (s *metricsServer) close(ctx context.Context) error {
 	if s == nil {
 		return nil
 	}
+	s.page.Close()
 	err := s.http.Shutdown(ctx)
 	if served := <-s.done; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)

@@ -33,6 +33,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/overlay"
+	"github.com/gotgtd/gotgtd/target/page"
 	"github.com/gotgtd/gotgtd/target/plan"
 	"github.com/gotgtd/gotgtd/target/storage"
 )
@@ -84,6 +85,7 @@ type daemon struct {
 	control    *control.Server
 	scraped    *heldListener  // for metrics; nil: none is configured
 	metrics    *metricsServer // nil as long as it does not serve
+	past       *page.Past     // what the predecessor's page has told
 	generation *generation.Generation
 	moved      chan struct{}   // closed when a successor has taken over
 	life       context.Context // ends when the daemon stops, and with it an upgrade under way
@@ -173,6 +175,7 @@ func (d *daemon) configure(brief *briefing) (o target.Options, err error) {
 	if d.ledger, err = openLedger(d.options.state()); err != nil {
 		return o, err
 	}
+	d.past = brief.Page
 	d.ledger.clock = newCalendar()
 	if brief.Clock != nil {
 		d.ledger.clock = *brief.Clock
@@ -247,7 +250,8 @@ func (d *daemon) pausing() (end func()) {
 func (d *daemon) serving(g *generation.Generation) (status string) {
 	d.generation = g
 	if d.scraped != nil {
-		d.metrics = d.serveMetrics(d.scraped, d.conf.Metrics)
+		d.metrics = d.serveMetrics(d.scraped, d.conf.Metrics, d.past)
+		d.past = nil
 	}
 	d.control = control.Serve(d.socket, d) // last: an upgrade may be asked for at once
 	return d.statusLine()
@@ -256,6 +260,7 @@ func (d *daemon) serving(g *generation.Generation) (status string) {
 // left makes known that a successor has taken over.
 func (d *daemon) left() {
 	d.control.Leave()
+	d.metrics.leave()
 	close(d.moved)
 }
 
@@ -503,7 +508,7 @@ func (d *daemon) upgrade(ctx context.Context, b *briefing) (handoff.Report, erro
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(d.life, func() { cancel(context.Cause(d.life)) })()
-	b.Clock, b.LogLevel = &d.ledger.clock, d.levelAsked
+	b.Clock, b.LogLevel, b.Page = &d.ledger.clock, d.levelAsked, d.metrics.past()
 	text, err := json.Marshal(b)
 	if err != nil {
 		return handoff.Report{}, err

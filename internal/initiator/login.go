@@ -99,6 +99,9 @@ func (l *login) run(ctx context.Context) error {
 // declaration returns the keys of the first request.
 func (l *login) declaration() []pdu.Pair {
 	pairs := []pdu.Pair{{Key: "InitiatorName", Value: l.opts.InitiatorName}}
+	if l.opts.Alias != "" {
+		pairs = append(pairs, pdu.Pair{Key: "InitiatorAlias", Value: l.opts.Alias})
+	}
 	if l.opts.TargetName != "" {
 		pairs = append(pairs, pdu.Pair{Key: "TargetName", Value: l.opts.TargetName})
 	}

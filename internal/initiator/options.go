@@ -29,6 +29,7 @@ type CHAP struct {
 type Options struct {
 	Address       string // host:port of the portal
 	InitiatorName string // zero: iqn.2026-11.io.gotgtd:initiator
+	Alias         string // InitiatorAlias; zero: none is told
 	// ISID tells sessions of one initiator apart; logging in again with the
 	// same one reinstates the session. Zero: a random one of the "random"
 	// type (RFC 7143 11.12.5).

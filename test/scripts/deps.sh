@@ -13,7 +13,7 @@ tests="$run
 	iscsi-test-cu:libiscsi-bin qemu-img:qemu-utils tgtd:tgt
 	/usr/share/doc/qemu-block-extra:qemu-block-extra
 	/usr/lib/ocf/resource.d/heartbeat/iSCSITarget:resource-agents
-	e2fsck:e2fsprogs systemd-analyze:systemd /lib/systemd/systemd-journald:systemd tmux:tmux prometheus:prometheus nginx:nginx-light lintian:lintian rpm:rpm
+	e2fsck:e2fsprogs systemd-analyze:systemd /lib/systemd/systemd-journald:systemd tmux:tmux prometheus:prometheus chromium:chromium nginx:nginx-light lintian:lintian rpm:rpm
 	podman:podman runc:runc man:man-db
 	gcc:gcc /usr/include/stdlib.h:libc6-dev /usr/include/rbd/librbd.h:librbd-dev"
 lab="$run

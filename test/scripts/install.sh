@@ -39,7 +39,7 @@ put 644 "$prefix/lib/gotgtd/tgt/man/man8" docs/man/tgt/*.8
 put 644 "$prefix/share/man/man8" docs/man/*.8
 put 644 "$prefix/share/man/man5" docs/man/*.5
 # README.md is that of docs: the other one begins with the source.
-put 644 "$prefix/share/doc/gotgtd" CHANGELOG.md LICENSE docs/*.md docs/*.svg docs/openapi.yaml
+put 644 "$prefix/share/doc/gotgtd" CHANGELOG.md LICENSE docs/*.md docs/*.svg docs/*.png docs/openapi.yaml
 put 644 "$prefix/share/doc/gotgtd/examples" docs/examples/*.*
 put 644 "$prefix/share/doc/gotgtd/examples/containers" docs/examples/containers/*
 # Not among the documents: many systems leave these out.

@@ -28,6 +28,7 @@ const (
 	gotgtTests   = "test/gotgt"
 	hostileTests = "test/hostile"
 	imageTests   = "test/container"
+	browserTests = "test/browser"
 )
 
 // quick are the steps for after each edit: what differs from the commit since.
@@ -104,7 +105,7 @@ func unitTests(ctx context.Context, w io.Writer) count {
 		fmt.Fprintln(w, err)
 		return one(false)
 	}
-	packages := without(importPaths(all), interopTests, gotgtTests, hostileTests, imageTests)
+	packages := without(importPaths(all), interopTests, gotgtTests, hostileTests, imageTests, browserTests)
 	return goTest(ctx, w, packages, "-race", "-timeout=15m")
 }
 
@@ -123,7 +124,7 @@ func changedTests(ctx context.Context, w io.Writer, since string) count {
 		fmt.Fprintln(w, err)
 		return one(false)
 	}
-	chosen := without(packages, upgradeTests, interopTests, gotgtTests, hostileTests, imageTests)
+	chosen := without(packages, upgradeTests, interopTests, gotgtTests, hostileTests, imageTests, browserTests)
 	fmt.Fprintf(w, "%d files differ from %s: tests of %d packages\n", len(files), since, len(chosen))
 	if left := without(packages, chosen...); len(left) > 0 {
 		fmt.Fprintf(w, "left to make test: %s\n", strings.Join(left, " "))

@@ -38,7 +38,7 @@ func TestHelpers(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make([]byte, len(want))
-	if _, err := store.ReadAt(got, 8*512); err != nil || !bytes.Equal(got, want) {
+	if _, err := store.ReadAt(ctx, got, 8*512); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("the disk does not hold what was written, %v", err)
 	}
 	clear(got)

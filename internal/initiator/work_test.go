@@ -68,11 +68,11 @@ func TestVerifierFinds(t *testing.T) {
 				t.Fatal(err)
 			}
 			disk := make([]byte, 16*512)
-			if _, err := store.ReadAt(disk, 0); err != nil {
+			if _, err := store.ReadAt(t.Context(), disk, 0); err != nil {
 				t.Fatal(err)
 			}
 			c.damage(disk)
-			if _, err := store.WriteAt(disk, 0); err != nil {
+			if _, err := store.WriteAt(t.Context(), disk, 0); err != nil {
 				t.Fatal(err)
 			}
 			_, err := v.CheckAll(within(t))

@@ -39,7 +39,7 @@ func root() *cobra.Command {
 	}
 	c.PersistentFlags().String("control", control.DefaultSocket(), "unix `SOCKET` that the daemon is controlled through")
 	c.AddCommand(serveCommand(), checkCommand(), planCommand(), statusCommand(), showCommand(), sessionCommand(), sessionsCommand(), upgradeCommand(), versionCommand())
-	c.AddCommand(topCommand(), logLevelCommand())
+	c.AddCommand(topCommand(), logLevelCommand(), supportCommand())
 	c.AddCommand(targetCommand(), lunCommand(), userCommand(), accessCommand(), configCommand(), applyCommand())
 	markErrors(c)
 	return c

@@ -36,7 +36,7 @@ const recentLines = 5000
 type support struct {
 	client  *control.Client
 	socket  string
-	file    string // of the configuration; empty: what the daemon says
+	file    string        // of the configuration; empty: what the daemon says
 	answer  time.Duration // how long each may take to answer
 	secrets secretList
 

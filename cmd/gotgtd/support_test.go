@@ -247,7 +247,7 @@ func TestHide(t *testing.T) {
 		`"a\"b\\c" a"b\c`:                             `"` + hidden + `" ` + hidden,
 		"nbd+unix://u:pw@h/x curl=http://h:80/a@b":    "nbd+unix://u:" + hidden + "@h/x curl=http://h:80/a@b",
 		"rbd:pool/img:key=AQ==&x=1 PASSWORD=p token=": "rbd:pool/img:key=" + hidden + "&x=1 PASSWORD=" + hidden + " token=",
-		"insecurity":                                  "insecurity",
+		"insecurity": "insecurity",
 	} {
 		if got := l.hide(text); got != want {
 			t.Errorf("%q is %q, want %q", text, got, want)

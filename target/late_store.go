@@ -24,6 +24,7 @@ type fileStore interface {
 	storage.Zeroer
 	storage.Mapper
 	storage.Refresher
+	storage.Spacious
 	storage.Locked
 }
 
@@ -228,6 +229,15 @@ func (s *lateFile) Extent(ctx context.Context, off int64) (int64, bool, error) {
 		return 0, false, err
 	}
 	return f.Extent(ctx, off)
+}
+
+// Space tells what space the blocks take.
+func (s *lateFile) Space(ctx context.Context) (storage.Space, error) {
+	f, err := s.file()
+	if err != nil {
+		return storage.Space{}, err
+	}
+	return f.Space(ctx)
 }
 
 // LockFile returns the file with the lock, nil before the store is open.

@@ -216,8 +216,9 @@ func New(o Options) (*Server, error) {
 		return nil, errors.Join(errs...)
 	}
 	s.publish()
-	s.background.Add(1)
+	s.background.Add(2)
 	go s.sample()
+	go s.measure()
 	return s, nil
 }
 

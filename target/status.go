@@ -13,6 +13,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/scsi/latency"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // Status is what a Server serves and to whom, for people and programs. Its
@@ -63,13 +64,14 @@ type TargetStatus struct {
 type LUNStatus struct {
 	LUN uint16 `json:"lun"`
 	scsi.UnitInfo
-	Error      string        `json:"error,omitempty"`               // why the backing store is not open
-	Lost       string        `json:"reservations_lost,omitempty"`   // why reservations that were to persist could not be read
-	StoreFlags string        `json:"backing_store_flags,omitempty"` // "sync", "direct" or "sync:direct"
-	ACL        []string      `json:"acl,omitempty"`                 // which initiators see it, as the target's; left out: all
-	Counters   scsi.Counters `json:"counters"`
-	Inflight   int           `json:"inflight"`          // commands that are under way
-	Activity   scsi.Activity `json:"activity,omitzero"` // commands by kind, how long they took, and how they failed
+	Error      string         `json:"error,omitempty"`               // why the backing store is not open
+	Lost       string         `json:"reservations_lost,omitempty"`   // why reservations that were to persist could not be read
+	StoreFlags string         `json:"backing_store_flags,omitempty"` // "sync", "direct" or "sync:direct"
+	ACL        []string       `json:"acl,omitempty"`                 // which initiators see it, as the target's; left out: all
+	Counters   scsi.Counters  `json:"counters"`
+	Space      *storage.Space `json:"space,omitempty"`   // of the backing store, as of the last seconds; left out: not known
+	Inflight   int            `json:"inflight"`          // commands that are under way
+	Activity   scsi.Activity  `json:"activity,omitzero"` // commands by kind, how long they took, and how they failed
 
 	Reservation *scsi.Reservation `json:"reservation,omitempty"` // left out: nobody holds one or is registered
 }
@@ -165,7 +167,7 @@ func (t *served) status(sessions []uint16, inflight map[uint16]int) TargetStatus
 			LUN: u.Number, UnitInfo: u.Unit.Info(), Error: lateReason(u.Unit),
 			Counters: u.Unit.Counters(), ACL: viewers(confs[u.Number]), StoreFlags: storeFlags(confs[u.Number]),
 			Reservation: u.Unit.Reservation(),
-			Inflight:    inflight[u.Number], Activity: u.Unit.Activity(),
+			Inflight:    inflight[u.Number], Activity: u.Unit.Activity(), Space: u.Unit.Space(),
 		}
 		if err := u.Unit.ReservationsLost(); err != nil {
 			status.Lost = err.Error()

@@ -81,6 +81,9 @@ var (
 	unitIn       = describe("lun_read_bytes_total", "Bytes that were read.", unit...)
 	unitOut      = describe("lun_written_bytes_total", "Bytes that were written.", unit...)
 	unitErrors   = describe("lun_store_errors_total", "Commands that have failed in the backing store.", unit...)
+	unitAlloc    = describe("lun_allocated_bytes", "Space that the blocks of a logical unit take; absent where that is not known.", unit...)
+	unitFree     = describe("lun_filesystem_free_bytes", "Free space of the file system that a logical unit is in; absent where that is not known.", unit...)
+	unitTotal    = describe("lun_filesystem_size_bytes", "Size of that file system.", unit...)
 	unitReserved = describe("lun_reservation_held", "Whether an initiator has reserved a logical unit.", unit...)
 	unitInflight = describe("lun_inflight_commands", "Commands to a logical unit that are under way.", unit...)
 	unitCommands = describe("lun_commands_total", "Commands that have ended, the failed ones included.", "target", "lun", "op")
@@ -223,6 +226,11 @@ func (g gatherer) unit(target string, l *target.LUNStatus) {
 	g.counter(unitOut, c.WrittenBytes, target, lun)
 	g.counter(unitErrors, c.Errors, target, lun)
 	g.gauge(unitInflight, float64(l.Inflight), target, lun)
+	if s := l.Space; s != nil {
+		g.gauge(unitAlloc, float64(s.Allocated), target, lun)
+		g.gauge(unitFree, float64(s.Free), target, lun)
+		g.gauge(unitTotal, float64(s.Total), target, lun)
+	}
 	g.flag(unitReserved, l.Reservation != nil && l.Reservation.Type != "none", target, lun)
 	g.activity(target, lun, &l.Activity)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 	"github.com/gotgtd/gotgtd/target/scsi"
 	"github.com/gotgtd/gotgtd/target/scsi/latency"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // full is a status with one of everything.
@@ -45,8 +46,8 @@ func full() control.Status {
 		LUNs: []target.LUNStatus{
 			{LUN: 0, UnitInfo: scsi.UnitInfo{Type: "controller"}},
 			{LUN: 1, UnitInfo: scsi.UnitInfo{Type: "disk", Size: 1 << 20, Online: true, StorePath: "/srv/\xff.img"}, Counters: scsi.Counters{Reads: 2, Writes: 3, ReadBytes: 4, WrittenBytes: 5, Errors: 6}, Inflight: 9,
-				Reservation: &scsi.Reservation{Type: "SPC-2"},
-				Activity:    scsi.Activity{Commands: map[string]scsi.Work{"read": read}, Failures: map[string]uint64{"medium_error": 6}}},
+				Reservation: &scsi.Reservation{Type: "SPC-2"}, Space: &storage.Space{Allocated: 10, Free: 11, Total: 12},
+				Activity: scsi.Activity{Commands: map[string]scsi.Work{"read": read}, Failures: map[string]uint64{"medium_error": 6}}},
 			{LUN: 2, UnitInfo: scsi.UnitInfo{Type: "disk", Online: true, SWP: true, FlushFailed: true}, Reservation: &scsi.Reservation{Type: "none", Registrations: 1}, Error: "is missing"},
 		},
 	}}
@@ -125,6 +126,9 @@ func TestValues(t *testing.T) {
 		{"gotgtd_upgrades_total", []string{"result=success"}, 1},
 		{"gotgtd_upgrades_total", []string{"result=failure"}, 1},
 		{"gotgtd_lun_reservation_held", []string{"lun=1"}, 1},
+		{"gotgtd_lun_allocated_bytes", []string{"lun=1"}, 10},
+		{"gotgtd_lun_filesystem_free_bytes", []string{"lun=1"}, 11},
+		{"gotgtd_lun_filesystem_size_bytes", []string{"lun=1"}, 12},
 		{"gotgtd_lun_reservation_held", []string{"lun=2"}, 0},
 		{"gotgtd_workers_busy", nil, 2},
 		{"gotgtd_logins_total", []string{"target=iqn.2026-11.test:a", "result=success", "reason="}, 5},

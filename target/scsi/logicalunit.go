@@ -74,6 +74,7 @@ type LogicalUnit struct {
 	attachment atomic.Pointer[attachment]
 	stats      counters
 	activity   activity
+	space      atomic.Pointer[measured]
 	missed     string         // ID of the store that a process before had open and this one had not; Restore's
 	errs       *limit.Limiter // of log lines about the store
 
@@ -121,6 +122,7 @@ func NewLogicalUnit(o LogicalUnitOptions) (*LogicalUnit, error) {
 	if o.FullyProvisioned || info.Granularity == 0 && !info.ReadOnly {
 		lu.can.Discarder = nil
 	}
+	_ = lu.MeasureSpace(context.Background()) // it is known when somebody asks; if not, it is left out
 	lu.set(stateOffline, o.Offline)
 	lu.set(stateAbsent, o.Absent)
 	lu.set(stateReadOnly, o.ReadOnly || info.ReadOnly)
@@ -362,6 +364,7 @@ func (lu *LogicalUnit) Arrive() {
 		return
 	}
 	info := lu.store.Info()
+	_ = lu.MeasureSpace(context.Background()) // as in NewLogicalUnit
 	lu.blocks.Store(uint64(info.Size) >> lu.shift)
 	if info.ReadOnly {
 		lu.set(stateReadOnly, true)

@@ -55,6 +55,7 @@ var _ interface {
 	Zeroer
 	Mapper
 	Refresher
+	Spacious
 	Locked
 } = (*file)(nil)
 

@@ -4,6 +4,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -135,6 +136,23 @@ func (s *file) Extent(_ context.Context, off int64) (int64, bool, error) {
 	n := (hole - off + s.unit - 1) / s.unit * s.unit
 	// Where a discard came in between, one block's worth is still true enough.
 	return min(max(n, s.unit), left), true, nil
+}
+
+// Space tells what the file takes of its file system. Of a device that is not known.
+func (s *file) Space(context.Context) (Space, error) {
+	if s.device {
+		return Space{}, errors.ErrUnsupported
+	}
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	fd := int(s.fd.Load())
+	if err := unix.Fstat(fd, &st); err != nil {
+		return Space{}, &Error{Op: "measure", Path: s.path, Err: err}
+	}
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return Space{}, &Error{Op: "measure", Path: s.path, Err: err}
+	}
+	return Space{Allocated: st.Blocks * 512, Free: int64(fs.Bavail) * fs.Bsize, Total: int64(fs.Blocks) * fs.Bsize}, nil
 }
 
 // discardGranularity returns how many bytes a discard frees at the least in

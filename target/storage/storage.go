@@ -63,6 +63,7 @@ type Capabilities struct {
 	Zeroer        Zeroer
 	Mapper        Mapper
 	Refresher     Refresher
+	Spacious      Spacious
 	Settler       Settler
 	Locked        Locked
 	Movable       Movable
@@ -86,6 +87,7 @@ func Can(s Store) (c Capabilities) {
 	c.Zeroer, _ = s.(Zeroer)
 	c.Mapper, _ = s.(Mapper)
 	c.Refresher, _ = s.(Refresher)
+	c.Spacious, _ = s.(Spacious)
 	c.Settler, _ = s.(Settler)
 	c.Locked, _ = s.(Locked)
 	c.Movable, _ = s.(Movable)
@@ -136,6 +138,19 @@ type Mapper interface {
 // returns it.
 type Refresher interface {
 	Refresh(ctx context.Context) (size int64, err error)
+}
+
+// A Spacious store knows what space its blocks take, and how much there is for more. One that
+// finds out that it does not returns [errors.ErrUnsupported].
+type Spacious interface {
+	Space(ctx context.Context) (Space, error)
+}
+
+// Space is the space of a store, in bytes.
+type Space struct {
+	Allocated int64 `json:"allocated"` // that its blocks take
+	Free      int64 `json:"free"`      // of the file system that they are in, for those who are not root
+	Total     int64 `json:"total"`     // size of that file system
 }
 
 // A Settler may keep to itself what was written. Settle makes a process see it

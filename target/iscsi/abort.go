@@ -4,7 +4,6 @@ package iscsi
 
 import (
 	"errors"
-	"slices"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -16,7 +15,7 @@ var errTaskAborted = errors.New("the command was aborted")
 // no answer. Those running end later and then release d. With nil the nexus is lost, and
 // nobody waits for those running: they keep the blocks that they change until they end.
 func (s *session) abortLocked(match func(*task) bool, d *deferred) {
-	for _, t := range s.tasks {
+	for _, t := range s.tasks.byTag {
 		if !match(t) {
 			continue
 		}
@@ -54,7 +53,7 @@ func (s *session) abortForOthers(match func(*task) bool, d *deferred) {
 	s.mu.Lock()
 	conns := s.connsLocked()
 	s.abortLocked(func(t *task) bool { return match(t) && !s.tellsLocked(t) }, d)
-	for _, t := range s.tasks {
+	for _, t := range s.tasks.byTag {
 		if match(t) && !t.aborted {
 			s.abortAndTellLocked(t, d)
 		}
@@ -93,7 +92,7 @@ func (s *session) abortAndTellLocked(t *task, d *deferred) {
 			return
 		}
 	case taskBlocked:
-		s.blocked = slices.DeleteFunc(s.blocked, func(o *task) bool { return o == t })
+		s.tasks.unblock(t)
 		t.moveLocked(taskReady)
 	}
 	t.moveLocked(taskRunning)
@@ -114,9 +113,7 @@ func (s *session) dropLocked(t *task) {
 	if t.memoryWait {
 		s.forgetWaitLocked(t)
 	}
-	if i := slices.Index(s.blocked, t); i >= 0 {
-		s.blocked = slices.Delete(s.blocked, i, i+1)
-	}
+	s.tasks.unblock(t)
 	s.leaveLocked(t, taskEnded)
 	if !t.filling {
 		t.release()

@@ -108,7 +108,7 @@ func newVictims(t *testing.T, tas bool) *victims {
 func (r *rig) tasks() (n int) {
 	for _, s := range r.node.sessionList() {
 		s.mu.Lock()
-		n += len(s.tasks)
+		n += len(s.tasks.byTag)
 		s.mu.Unlock()
 	}
 	return n
@@ -161,7 +161,7 @@ func (v *victims) wants(want map[uint32]uint8) {
 func (r *rig) openTag(tag uint32) (ttt uint32) {
 	for _, s := range r.node.sessionList() {
 		s.mu.Lock()
-		if t := s.tasks[tag]; t != nil && len(t.data.Open()) > 0 {
+		if t := s.tasks.byTag[tag]; t != nil && len(t.data.Open()) > 0 {
 			ttt = t.data.Open()[0].TTT
 		}
 		s.mu.Unlock()

@@ -85,7 +85,7 @@ func TestLoginSlots(t *testing.T) {
 		c.c.Close()
 	}
 	r.none()
-	if n := r.underWay() + len(r.node.origins); n != 0 {
+	if n := r.underWay() + len(r.node.conns.origins); n != 0 {
 		t.Errorf("%d logins and addresses are left in the tables", n)
 	}
 }
@@ -109,14 +109,14 @@ func TestLoginsPerAddress(t *testing.T) {
 func (r *rig) underWay() int {
 	r.node.mu.Lock()
 	defer r.node.mu.Unlock()
-	return len(r.node.logins)
+	return len(r.node.conns.logins)
 }
 
 // from is how many logins of an address are under way.
 func (r *rig) from(ip string) (n int) {
 	r.node.mu.Lock()
 	defer r.node.mu.Unlock()
-	for _, c := range r.node.logins {
+	for _, c := range r.node.conns.logins {
 		if c.remote.Addr() == netip.MustParseAddr(ip) {
 			n++
 		}

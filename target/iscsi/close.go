@@ -30,7 +30,7 @@ func (n *Node) beginClosing() {
 		n.freeze.moveLocked(nodeRetired)
 	}
 	if frozen {
-		for c := range n.conns {
+		for c := range n.conns.all {
 			c.close(errShutdown) // before its reader goes on
 		}
 		n.freeze.endLocked()

@@ -28,14 +28,11 @@ func (s *session) handleCommand(c *transport, h *pdu.BHS, data []byte) (more boo
 		t.release()
 		return false
 	}
-	if reason, ok := s.mayEnterLocked(&t.req); !ok {
+	if reason, ok := s.tasks.mayEnter(&t.req); !ok {
 		s.refuse(t, h, when, reason)
 		return true
 	}
-	s.tasks[t.req.InitiatorTaskTag] = t
-	if t.req.Immediate {
-		s.immediate++
-	}
+	s.tasks.enter(t)
 	s.takeImmediateData(t, data)
 	if when == sequence.Later {
 		if !t.keepData() {
@@ -83,14 +80,8 @@ func (s *session) takeImmediateData(t *task, data []byte) {
 // deliverLocked brings a command before the device server in its turn, and
 // reports whether it is to be run now.
 func (s *session) deliverLocked(t *task) (run bool) {
-	r := &t.req
-	t.order = s.arrivals
-	s.arrivals++
-	t.moveLocked(taskData)
+	s.tasks.deliver(t)
 	t.address()
-	if r.Attribute == pdu.Ordered {
-		s.ordered++
-	}
 	if t.aborted {
 		s.dropLocked(t)
 		return false

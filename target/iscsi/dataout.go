@@ -12,7 +12,7 @@ func (s *session) handleDataOut(c *transport, at *placement, h *pdu.BHS, data []
 	var p pdu.DataOut
 	p.Decode(h)
 	s.mu.Lock()
-	t := s.tasks[p.InitiatorTaskTag]
+	t := s.tasks.byTag[p.InitiatorTaskTag]
 	if t == nil || t.conn != c {
 		// What is left of a task that was aborted or has failed.
 		s.mu.Unlock()
@@ -69,7 +69,7 @@ type placement struct {
 func (s *session) reserveDataOut(c *transport, at *placement, h *pdu.BHS, length int) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.tasks[h.InitiatorTaskTag()]
+	t := s.tasks.byTag[h.InitiatorTaskTag()]
 	if t == nil || t.conn != c || t.phase != taskData || t.buf == nil || t.aborted ||
 		h.BufferOffset() != t.data.Received() || int(t.data.Received())+length > len(t.buf.B) {
 		return nil
@@ -109,7 +109,7 @@ func (s *session) lostDataOut(c *transport, at *placement, h *pdu.BHS, code uint
 	var p pdu.DataOut
 	p.Decode(h)
 	s.mu.Lock()
-	t := s.tasks[p.InitiatorTaskTag]
+	t := s.tasks.byTag[p.InitiatorTaskTag]
 	run := false
 	if t != nil && t.conn == c && t.phase <= taskData {
 		at.filledLocked(t)

@@ -69,7 +69,7 @@ func (r *rig) workers() int { return r.node.work.Busy() }
 func (r *rig) aborted() (count int) {
 	for _, s := range r.node.sessionList() {
 		s.mu.Lock()
-		for _, t := range s.tasks {
+		for _, t := range s.tasks.byTag {
 			if t.aborted {
 				count++
 			}

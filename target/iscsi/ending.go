@@ -45,7 +45,7 @@ func (s *session) connectionLost(c *transport) {
 	s.mu.Lock()
 	s.abortLocked(func(t *task) bool { return t.conn == c }, nil)
 	s.dropWaitingLocked(c)
-	for s.runningOnLocked(c) {
+	for s.tasks.runningOn(c) {
 		s.idle.Wait()
 	}
 	if s.conns[c.cid] == c {

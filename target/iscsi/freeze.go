@@ -27,7 +27,7 @@ var (
 func (n *Node) endCalls(why error, which func(*task) bool) {
 	for _, s := range n.sessionList() {
 		s.mu.Lock()
-		for _, t := range s.tasks {
+		for _, t := range s.tasks.byTag {
 			if which(t) {
 				t.endLocked(why)
 			}
@@ -104,7 +104,7 @@ func (n *Node) quiesce(ctx context.Context) bool {
 func (n *Node) awaitParked(ctx context.Context) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for n.freeze.parked < len(n.conns) {
+	for n.freeze.parked < len(n.conns.all) {
 		if ctx.Err() != nil {
 			return false
 		}
@@ -119,7 +119,7 @@ func (n *Node) running() string {
 	var list []string
 	for _, s := range n.sessionList() {
 		s.mu.Lock()
-		for _, t := range s.tasks {
+		for _, t := range s.tasks.byTag {
 			if t.phase != taskRunning {
 				continue
 			}

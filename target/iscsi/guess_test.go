@@ -19,7 +19,7 @@ import (
 func (r *rig) proves() bool {
 	r.node.mu.Lock()
 	defer r.node.mu.Unlock()
-	return len(r.node.logins) == 1 && r.node.logins[0].heard.Load() == 3
+	return len(r.node.conns.logins) == 1 && r.node.conns.logins[0].heard.Load() == 3
 }
 
 // TestGuessing: after five failures a proof waits, even the right one, and nothing else does. The log

@@ -89,7 +89,7 @@ func (s *session) checkR2Ts(now time.Time) {
 	limit := s.engine.opt.Limits.R2TTimeout
 	var late *task
 	s.mu.Lock()
-	for _, t := range s.tasks {
+	for _, t := range s.tasks.byTag {
 		u := &t.unanswered
 		switch {
 		case len(t.data.Open()) == 0:
@@ -120,7 +120,7 @@ func (s *session) expireDiscovery(now time.Time) {
 // expireLogins ends the connections whose login takes too long, or has not begun.
 func (n *Node) expireLogins(now time.Time) {
 	n.mu.Lock()
-	list := slices.Clone(n.logins)
+	list := slices.Clone(n.conns.logins)
 	n.mu.Unlock()
 	for _, c := range list {
 		switch age := now.Sub(c.born.Time()); {

@@ -135,7 +135,7 @@ func (p loginPhase) fullFeature() {
 	p.login = nil
 	p.chargeSession()
 	p.node.mu.Lock()
-	p.node.endLoginLocked(p.conn) // from here on no other login takes its place
+	p.node.conns.endLogin(p.conn) // from here on no other login takes its place
 	p.node.mu.Unlock()
 	p.move(connFull)
 	_ = p.node.sys.bound(p.sock) // fails if the connection is gone, as the next read says

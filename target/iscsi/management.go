@@ -72,7 +72,7 @@ func (n *Node) handleTaskManagement(s *session, c *transport, h *pdu.BHS) {
 // abortTask is ABORT TASK (RFC 7143 11.5.1 and 11.5.5).
 func (s *session) abortTask(req *pdu.TaskManagementRequest, d *deferred) uint8 {
 	s.mu.Lock()
-	t := s.tasks[req.ReferencedTaskTag]
+	t := s.tasks.byTag[req.ReferencedTaskTag]
 	if t != nil && (!t.aborted || t.told) {
 		s.abortLocked(func(o *task) bool { return o == t }, d)
 		s.mu.Unlock()

@@ -16,7 +16,6 @@ package iscsi
 
 import (
 	"errors"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -42,12 +41,9 @@ type Node struct {
 	order    []*Target // targets by name, for discovery
 	groups   []PortalGroup
 	auth     Auth // of discovery sessions
-	sessions map[uint16]*session
+	sessions sessionTable
+	conns    connTable
 	apart    map[uint16]*session // of those, whose data is still to come: Restore's, then Follow's
-	conns    map[*conn]struct{}
-	origins  map[netip.Prefix]int // how many of conns come from where
-	logins   []*conn              // those of conns that are in login, by age
-	lastTSIH uint16
 
 	rejections rejections
 	tally      tally.Tally // has its own lock
@@ -88,8 +84,8 @@ var ErrClosed = errors.New("iscsi: node is closed")
 // sessionList returns the sessions in order of their TSIH.
 func (n *Node) sessionList() []*session {
 	n.mu.Lock()
-	list := make([]*session, 0, len(n.sessions))
-	for _, s := range n.sessions {
+	list := make([]*session, 0, len(n.sessions.byTSIH))
+	for _, s := range n.sessions.byTSIH {
 		list = append(list, s)
 	}
 	n.mu.Unlock()
@@ -101,14 +97,14 @@ func (n *Node) sessionList() []*session {
 func (n *Node) session(tsih uint16) *session {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.sessions[tsih]
+	return n.sessions.byTSIH[tsih]
 }
 
 func (n *Node) connList() []*conn {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	list := make([]*conn, 0, len(n.conns))
-	for c := range n.conns {
+	list := make([]*conn, 0, len(n.conns.all))
+	for c := range n.conns.all {
 		list = append(list, c)
 	}
 	return list

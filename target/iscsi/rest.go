@@ -79,7 +79,7 @@ func (n *Node) SnapshotApart(most int64, stop func() error) (*NodeState, []*sock
 func (s *session) held() (n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range s.tasks {
+	for _, t := range s.tasks.byTag {
 		n += int64(len(t.arrived()))
 	}
 	for q := range s.window.All() {
@@ -104,7 +104,7 @@ func (r *Rest) Write(w io.Writer) error {
 }
 
 func (s *session) writeRest(w io.Writer) error {
-	for _, t := range s.tasks {
+	for _, t := range s.tasks.byTag {
 		if err := s.writeFrame(w, frame{Kind: frameTask, CID: t.conn.cid, Tag: t.req.InitiatorTaskTag}, t.arrived()); err != nil {
 			return err
 		}

@@ -45,7 +45,7 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 	n.freeze.still.Lock()
 	n.freeze.phase.Store(uint32(nodeRestoring))
 	n.freeze.still.Unlock()
-	n.lastTSIH = st.LastTSIH
+	n.sessions.lastTSIH = st.LastTSIH
 	n.rejections.restore(st.Rejections)
 	n.tally.Add(st.Totals)
 	for i := range st.Sessions {
@@ -58,13 +58,13 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 			return err
 		}
 	}
-	slices.SortFunc(n.logins, func(a, b *conn) int { return cmp.Compare(a.born, b.born) })
+	slices.SortFunc(n.conns.logins, func(a, b *conn) int { return cmp.Compare(a.born, b.born) })
 	n.maskRestored()
 	for i := range st.Sessions {
 		if st.Sessions[i].Apart {
 			continue
 		}
-		if err := n.sessions[st.Sessions[i].TSIH].restoreTasks(&st.Sessions[i]); err != nil {
+		if err := n.sessions.byTSIH[st.Sessions[i].TSIH].restoreTasks(&st.Sessions[i]); err != nil {
 			return err
 		}
 	}
@@ -97,7 +97,7 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 		return fmt.Errorf("iscsi: the address of the session of %s: %w", st.Initiator, err)
 	}
 	s.openAccount()
-	s.arrivals = st.Arrivals
+	s.tasks.arrivals = st.Arrivals
 	s.text, s.resetting = st.Text, st.Resetting
 	s.textHeld = int64(len(s.text.In) + len(s.text.Out))
 	s.memory.Charge(s.textHeld)
@@ -120,10 +120,10 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 		}
 		s.nexus = nexus
 	}
-	if n.sessions[s.tsih] != nil {
+	if n.sessions.byTSIH[s.tsih] != nil {
 		return fmt.Errorf("iscsi: two sessions with TSIH %#x", s.tsih)
 	}
-	n.sessions[s.tsih] = s
+	n.sessions.byTSIH[s.tsih] = s
 	if st.Apart {
 		s.apart = &apart{state: *st, out: make(map[uint16][][]byte), done: make(chan struct{})}
 		n.apart[s.tsih] = s
@@ -148,7 +148,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 		c.in.Preload(st.In)
 		return n.restoreLogin(c, st)
 	}
-	if c.sess = n.sessions[st.TSIH]; c.sess == nil {
+	if c.sess = n.sessions.byTSIH[st.TSIH]; c.sess == nil {
 		c.sock.Close()
 		return fmt.Errorf("iscsi: no session for the connection of %s", c.remote)
 	}
@@ -167,7 +167,7 @@ func (n *Node) restoreConn(st *ConnectionState, f *os.File) error {
 	if !c.sess.address.IsValid() { // from a process that did not tell it
 		c.sess.address = c.remote.Addr()
 	}
-	n.enterLocked(c)
+	n.conns.enter(c)
 	return nil
 }
 
@@ -180,7 +180,7 @@ func (n *Node) restoreLogin(c *conn, st *ConnectionState) error {
 	}
 	c.login = st.Login
 	c.out.Restore(bytes.Clone(st.Out))
-	n.enterLocked(c)
+	n.conns.enter(c)
 	c.login.Resume(loginPhase{c, n})
 	return nil
 }
@@ -222,7 +222,7 @@ func (s *session) restoreRequest(p *PendingState) (*request, error) {
 		return nil, fmt.Errorf("iscsi: a pending request of %s has no connection", s.initiator)
 	}
 	if p.Task {
-		if r.task = s.tasks[p.BHS.InitiatorTaskTag()]; r.task == nil {
+		if r.task = s.tasks.byTag[p.BHS.InitiatorTaskTag()]; r.task == nil {
 			return nil, fmt.Errorf("iscsi: a pending command of %s has no task", s.initiator)
 		}
 	}
@@ -255,10 +255,7 @@ func (s *session) restoreTask(st *TaskState) error {
 	t.data = data
 	t.phase, t.order = st.State, st.Order
 	t.broken, t.aborted = st.Broken, st.Aborted
-	s.tasks[t.req.InitiatorTaskTag] = t
-	if t.req.Immediate {
-		s.immediate++
-	}
+	s.tasks.enter(t)
 	t.cmd.Out = st.Data
 	switch {
 	case t.phase != taskEarly:
@@ -271,7 +268,7 @@ func (s *session) restoreTask(st *TaskState) error {
 	case taskReady:
 		s.engine.work.Add(&s.queue, t)
 	case taskBlocked:
-		s.blocked = append(s.blocked, t)
+		s.tasks.blocked = append(s.tasks.blocked, t)
 	}
 	return nil
 }
@@ -293,9 +290,7 @@ func (s *session) restoreData(t *task) {
 // rearm repeats what delivery did to a task.
 func (s *session) rearm(t *task, st *TaskState) {
 	t.address()
-	if t.req.Attribute == pdu.Ordered {
-		s.ordered++
-	}
+	s.tasks.delivered(t)
 	switch {
 	case st.Done:
 		t.cmd.Settle(scsi.Status(st.Status), st.Sense)
@@ -363,7 +358,7 @@ func (n *Node) revive(s *session) {
 			c.close(errSessionLost)
 		}
 	}
-	for _, t := range s.tasks {
+	for _, t := range s.tasks.byTag {
 		if t.phase == taskData && t.broken == 0 && !t.cmd.Done() && !t.data.Underway() {
 			s.askLocked(t)
 		}

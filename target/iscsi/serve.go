@@ -20,10 +20,9 @@ import (
 func NewNode(o Options) *Node {
 	n := &Node{
 		targets:  make(map[string]*Target),
-		sessions: make(map[uint16]*session),
+		sessions: sessionTable{byTSIH: make(map[uint16]*session)},
+		conns:    connTable{all: make(map[*conn]struct{}), origins: make(map[netip.Prefix]int)},
 		apart:    make(map[uint16]*session),
-		conns:    make(map[*conn]struct{}),
-		origins:  make(map[netip.Prefix]int),
 		stop:     make(chan struct{}),
 	}
 	n.mu.SetRank(rankNode)

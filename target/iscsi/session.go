@@ -16,13 +16,8 @@ import (
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
-const (
-	// Most immediate commands in the task set at once: they pass by the
-	// CmdSN window (RFC 7143 4.2.2.1), so they need a limit of their own.
-	maxImmediate = 16
-	// The CmdSN window while memory is short.
-	shortWindow = 4
-)
+// shortWindow is the CmdSN window while memory is short.
+const shortWindow = 4
 
 // A registry is the table of sessions that a session is in.
 type registry interface {
@@ -57,15 +52,11 @@ type session struct {
 	idle      sync.Cond                 // signalled when a task stops running
 	window    sequence.Window[*request] // but for its Numbers, which anyone may ask for
 	conns     map[uint16]*transport     // by CID
-	tasks     map[uint32]*task          // the task set, by initiator task tag
-	immediate int                       // tasks that came as immediate commands
-	blocked   []*task                   // ready, but behind an ORDERED task or the other way round
-	ordered   int                       // ORDERED tasks in the task set
-	starved   []*task                   // that wait for memory
-	arrivals  uint64                    // tasks delivered so far
-	gathered  int64                     // bytes of Data-Out so far
-	text      textExchange              // the text negotiation under way
-	textHeld  int64                     // bytes of it that are on the account
+	tasks     taskSet
+	starved   []*task      // that wait for memory
+	gathered  int64        // bytes of Data-Out so far
+	text      textExchange // the text negotiation under way
+	textHeld  int64        // bytes of it that are on the account
 	phase     sessionPhase
 	endReason error          // why it is ending
 	resetting bool           // ends soon, because of TARGET COLD RESET
@@ -78,7 +69,7 @@ func newSession(e *engine, table registry) *session {
 	s := &session{
 		engine: e, table: table,
 		conns: make(map[uint16]*transport),
-		tasks: make(map[uint32]*task),
+		tasks: taskSet{byTag: make(map[uint32]*task)},
 		born:  boottime.Of(time.Now()), started: time.Now().Round(0),
 		gone: make(chan struct{}),
 	}
@@ -108,7 +99,23 @@ func (s *session) openWindowLocked() {
 	if s.memory.Short() {
 		depth = min(depth, shortWindow)
 	}
-	s.window.Open(max(depth-len(s.tasks)+s.immediate, 0))
+	s.window.Open(max(depth-len(s.tasks.byTag)+s.tasks.immediate, 0))
+}
+
+// leaveLocked takes a task out of the task set, answered or ended. Others may have waited for that.
+func (s *session) leaveLocked(t *task, to taskPhase) {
+	s.tasks.leave(t, to)
+	t.cmd.ReleaseRange()
+	s.openWindowLocked()
+	s.idle.Broadcast()
+	for len(s.tasks.blocked) > 0 {
+		t := s.tasks.next()
+		if t == nil {
+			return
+		}
+		t.moveLocked(taskReady)
+		s.engine.work.Add(&s.queue, t)
+	}
 }
 
 // keepRequest copies a request that is ahead of its turn, nil if the session has no memory for it.
@@ -167,11 +174,11 @@ func (s *session) info() SessionInfo {
 	if s.nexus != nil {
 		i.Counters, i.LastIO, i.Masked = s.nexus.Counters(), s.nexus.LastIO(), s.nexus.Masked()
 	}
-	i.Tasks, i.Leaving = len(s.tasks), s.leave != 0
-	if len(s.tasks) > 0 {
+	i.Tasks, i.Leaving = len(s.tasks.byTag), s.leave != 0
+	if len(s.tasks.byTag) > 0 {
 		i.Inflight = make(map[uint16]int)
 	}
-	for _, t := range s.tasks {
+	for _, t := range s.tasks.byTag {
 		if lun, ok := scsi.LUN(t.req.LUN).Number(); ok {
 			i.Inflight[lun]++
 		}

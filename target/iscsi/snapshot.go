@@ -20,7 +20,7 @@ func (n *Node) Snapshot() (*NodeState, []*socket.Socket) {
 
 // snapshot leaves out the data of some sessions.
 func (n *Node) snapshot(apart []*session, stop func() error) (*NodeState, []*socket.Socket, error) {
-	st := &NodeState{LastTSIH: n.lastTSIH, Rejections: n.Rejections(), Totals: new(n.Totals())}
+	st := &NodeState{LastTSIH: n.sessions.lastTSIH, Rejections: n.Rejections(), Totals: new(n.Totals())}
 	for _, s := range n.sessionList() {
 		ss := s.snapshot()
 		if slices.Contains(apart, s) {
@@ -65,7 +65,7 @@ func (s *session) snapshot() SessionState {
 	defer s.mu.Unlock()
 	st := SessionState{
 		TSIH: s.tsih, ISID: s.isid, Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), Group: s.group,
-		Params: s.params, Started: s.started.UnixNano(), StartedStamp: s.born, LastTTT: s.window.LastTag(), Arrivals: s.arrivals, Text: s.text, Ending: s.phase >= sessionEnding, Resetting: s.resetting,
+		Params: s.params, Started: s.started.UnixNano(), StartedStamp: s.born, LastTTT: s.window.LastTag(), Arrivals: s.tasks.arrivals, Text: s.text, Ending: s.phase >= sessionEnding, Resetting: s.resetting,
 		Account: []byte(s.account),
 	}
 	if s.leave != 0 {
@@ -76,7 +76,7 @@ func (s *session) snapshot() SessionState {
 	for _, c := range s.conns {
 		st.Ending = st.Ending || c.lost()
 	}
-	for _, t := range slices.SortedFunc(maps.Values(s.tasks), func(a, b *task) int { return int(int64(a.order - b.order)) }) {
+	for _, t := range slices.SortedFunc(maps.Values(s.tasks.byTag), func(a, b *task) int { return int(int64(a.order - b.order)) }) {
 		if !t.conn.is(connClosed) {
 			st.Tasks = append(st.Tasks, t.snapshot())
 		}

@@ -20,13 +20,13 @@ func (s *session) continueLocked(t *task) (run bool) {
 			return false
 		}
 	}
-	if s.mustWaitLocked(t) {
+	if s.tasks.mustWait(t) {
 		if !t.keepData() {
 			t.refuse()
 		}
 		t.cmd.Arrive()
 		t.moveLocked(taskBlocked)
-		s.blocked = append(s.blocked, t)
+		s.tasks.blocked = append(s.tasks.blocked, t)
 		return false
 	}
 	t.moveLocked(taskRunning)

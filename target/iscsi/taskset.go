@@ -8,11 +8,25 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 )
 
-// mayEnterLocked reports whether the task set has a place for a command, or else
+// maxImmediate is the most immediate commands in the task set at once: they pass by the CmdSN
+// window (RFC 7143 4.2.2.1), so they need a limit of their own.
+const maxImmediate = 16
+
+// taskSet has the tasks of one I_T nexus, and which of them wait for others because of their task
+// attributes. The mutex of the session protects it.
+type taskSet struct {
+	byTag     map[uint32]*task // by initiator task tag
+	immediate int              // tasks that came as immediate commands
+	blocked   []*task          // ready, but behind an ORDERED task or the other way round
+	ordered   int              // ORDERED tasks that have been delivered
+	arrivals  uint64           // tasks delivered so far
+}
+
+// mayEnter reports whether the task set has a place for a command, or else
 // why it is rejected.
-func (s *session) mayEnterLocked(req *pdu.SCSICommand) (pdu.RejectReason, bool) {
+func (s *taskSet) mayEnter(req *pdu.SCSICommand) (pdu.RejectReason, bool) {
 	switch {
-	case s.tasks[req.InitiatorTaskTag] != nil, req.InitiatorTaskTag == pdu.ReservedTag:
+	case s.byTag[req.InitiatorTaskTag] != nil, req.InitiatorTaskTag == pdu.ReservedTag:
 		return pdu.TaskInProgress, false
 	case req.Immediate && s.immediate >= maxImmediate:
 		return pdu.ImmediateCmdReject, false
@@ -20,14 +34,37 @@ func (s *session) mayEnterLocked(req *pdu.SCSICommand) (pdu.RejectReason, bool) 
 	return 0, true
 }
 
-// mustWaitLocked applies the task attributes (SAM-5 8.9) within the task set
+// enter adds a task, which may be ahead of its turn.
+func (s *taskSet) enter(t *task) {
+	s.byTag[t.req.InitiatorTaskTag] = t
+	if t.req.Immediate {
+		s.immediate++
+	}
+}
+
+// deliver gives a task its place in the order of delivery.
+func (s *taskSet) deliver(t *task) {
+	t.order = s.arrivals
+	s.arrivals++
+	t.moveLocked(taskData)
+	s.delivered(t)
+}
+
+// delivered counts a task that has its place.
+func (s *taskSet) delivered(t *task) {
+	if t.req.Attribute == pdu.Ordered {
+		s.ordered++
+	}
+}
+
+// mustWait applies the task attributes (SAM-5 8.9) within the task set
 // of this nexus and logical unit: an ORDERED task waits for all older tasks,
 // and younger ones wait for it; HEAD OF QUEUE waits for nobody.
-func (s *session) mustWaitLocked(t *task) bool {
+func (s *taskSet) mustWait(t *task) bool {
 	if s.ordered == 0 || t.req.Attribute == pdu.HeadOfQueue {
 		return false
 	}
-	for _, o := range s.tasks {
+	for _, o := range s.byTag {
 		if o.order < t.order && o.phase != taskEarly && o.req.LUN == t.req.LUN &&
 			(t.req.Attribute == pdu.Ordered || o.req.Attribute == pdu.Ordered) {
 			return true
@@ -36,9 +73,28 @@ func (s *session) mustWaitLocked(t *task) bool {
 	return false
 }
 
-// leaveLocked takes a task out of the task set, answered or ended.
-func (s *session) leaveLocked(t *task, to taskPhase) {
-	delete(s.tasks, t.req.InitiatorTaskTag)
+// unblock takes a task out of those that wait for others.
+func (s *taskSet) unblock(t *task) {
+	if i := slices.Index(s.blocked, t); i >= 0 {
+		s.blocked = slices.Delete(s.blocked, i, i+1)
+	}
+}
+
+// next takes the first of the tasks that waited for others and need not any more, nil if there is
+// none.
+func (s *taskSet) next() *task {
+	i := slices.IndexFunc(s.blocked, func(t *task) bool { return !s.mustWait(t) })
+	if i < 0 {
+		return nil
+	}
+	t := s.blocked[i]
+	s.blocked = slices.Delete(s.blocked, i, i+1)
+	return t
+}
+
+// leave takes a task out, answered or ended.
+func (s *taskSet) leave(t *task, to taskPhase) {
+	delete(s.byTag, t.req.InitiatorTaskTag)
 	if t.req.Immediate {
 		s.immediate--
 	}
@@ -46,55 +102,14 @@ func (s *session) leaveLocked(t *task, to taskPhase) {
 		s.ordered--
 	}
 	t.moveLocked(to)
-	t.cmd.ReleaseRange()
-	s.openWindowLocked()
-	s.idle.Broadcast()
-	if len(s.blocked) > 0 {
-		s.unblockLocked()
-	}
 }
 
-// unblockLocked gives the blocked tasks that need not wait any more to the
-// workers.
-func (s *session) unblockLocked() {
-	s.blocked = slices.DeleteFunc(s.blocked, func(t *task) bool {
-		if s.mustWaitLocked(t) {
-			return false
-		}
-		t.moveLocked(taskReady)
-		s.engine.work.Add(&s.queue, t)
-		return true
-	})
-}
-
-func (s *session) runningOnLocked(c *transport) bool {
-	for _, t := range s.tasks {
+// runningOn reports whether a task of a connection runs.
+func (s *taskSet) runningOn(c *transport) bool {
+	for _, t := range s.byTag {
 		if t.conn == c && t.phase == taskRunning {
 			return true
 		}
 	}
 	return false
-}
-
-// awaitMemoryLocked lets a task wait. The caller holds the session's mutex.
-func (s *session) awaitMemoryLocked(t *task) {
-	q := &s.engine.wait
-	t.memoryWait = true
-	q.waiting.Add(1)
-	s.starved = append(s.starved, t)
-	s.memory.Await(true)
-	if len(s.starved) == 1 {
-		q.add(s)
-	}
-	s.engine.memory.Retry() // something may have been given back in between
-}
-
-// forgetWaitLocked ends the wait of a task.
-func (s *session) forgetWaitLocked(t *task) {
-	if i := slices.Index(s.starved, t); i >= 0 {
-		s.starved = slices.Delete(s.starved, i, i+1)
-	}
-	t.memoryWait = false
-	s.memory.Await(len(s.starved) > 0)
-	s.engine.wait.waiting.Add(-1)
 }

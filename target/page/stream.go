@@ -38,7 +38,7 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Accel-Buffering", "no") // nginx would keep it back
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Time{}) // the server's is for requests; what can't be set has none
-	if err := p.send(w, c, "retry: %d\n\n", retry); err != nil {
+	if err := p.send(w, c, "retry: %d\n\n", retry); err != nil || p.left() {
 		return
 	}
 	p.watch(1)
@@ -57,6 +57,16 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
+	}
+}
+
+// left tells whether the successor is to be asked.
+func (p *Page) left() bool {
+	select {
+	case <-p.leaving:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -73,6 +73,35 @@ func (s *Server) progress(path string, interrupt func() error) func(done, total 
 	}
 }
 
+// openings tell in the log how far the opening of many backing stores is. A nil one tells nothing.
+type openings struct {
+	log  *slog.Logger
+	of   int // backing stores
+	done int
+	last time.Time // when it was told, or begun
+}
+
+// newOpenings begins to count the backing stores of a configuration.
+func newOpenings(log *slog.Logger, conf *config.Config) *openings {
+	t := &openings{log: log, last: time.Now()}
+	for i := range conf.Targets {
+		t.of += len(conf.Targets[i].LUNs)
+	}
+	return t
+}
+
+// opened counts one that was opened, or could not be.
+func (t *openings) opened() {
+	if t == nil {
+		return
+	}
+	t.done++
+	if now := time.Now(); now.Sub(t.last) >= progressInterval {
+		t.last = now
+		t.log.Info("opening backing stores", "done", t.done, "of", t.of)
+	}
+}
+
 // newUnit makes the logical unit over an open store.
 func newUnit(c *config.LUN, store storage.Store, log *slog.Logger) (*scsi.LogicalUnit, error) {
 	return scsi.NewLogicalUnit(scsi.LogicalUnitOptions{

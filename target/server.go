@@ -156,6 +156,7 @@ type Server struct {
 	made  []madeFile  // by a successor that has not taken over yet: New's alone
 	taken atomic.Bool // it has
 
+	openings *openings     // New's alone
 	late     []*lateUnit   // New's, then that of the goroutine that retries
 	retrying sync.Once     // begins that
 	opening  chan struct{} // holds one element while a late store is being opened, or must not be
@@ -202,6 +203,7 @@ func New(o Options) (*Server, error) {
 		Opened: o.opened(), Ended: o.ended(),
 	})
 	var errs []error
+	s.openings = newOpenings(s.log, conf)
 	for i := range conf.Targets {
 		t, err := s.build(&conf.Targets[i], fmt.Sprintf("targets[%d]", i), s.mayBeLate)
 		if err != nil {
@@ -215,6 +217,7 @@ func New(o Options) (*Server, error) {
 		s.Close()
 		return nil, errors.Join(errs...)
 	}
+	s.openings = nil
 	s.publish()
 	s.background.Add(2)
 	go s.sample()
@@ -254,6 +257,7 @@ func (s *Server) build(conf *config.Target, at string, mayBeLate func(target str
 			place := cmp.Or(s.conf.Where(fmt.Sprintf("%s.luns[%d].path", at, j)), conf.LUNs[j].Pos)
 			errs = append(errs, place.Errorf("target %s LUN %d: %w", conf.Name, conf.LUNs[j].Number, err))
 		}
+		s.openings.opened()
 	}
 	if t.device.LogicalUnit(0) == nil {
 		if err := attachController(t.device, s.strangers); err != nil {

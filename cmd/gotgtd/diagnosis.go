@@ -24,7 +24,7 @@ func (d *daemon) Diagnosis() control.Diagnosis {
 	var stacks bytes.Buffer
 	err := pprof.Lookup("goroutine").WriteTo(&stacks, withStates)
 	text, metricsErr := metricsText(exporter.New(d.Status))
-	answer := control.Diagnosis{Goroutines: stacks.String(), Metrics: text}
+	answer := control.Diagnosis{Goroutines: stacks.String(), Metrics: text, Log: d.recent.String()}
 	if err := errors.Join(err, metricsErr); err != nil {
 		answer.Error = err.Error()
 	}

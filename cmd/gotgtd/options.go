@@ -155,19 +155,18 @@ func fastPaths() (iscsi.FastPaths, error) {
 	return f, nil
 }
 
-// logger makes the daemon's logger, whose level can be changed while it runs.
-func (o *serveOptions) logger() (*slog.Logger, *slog.LevelVar, error) {
+// logger makes the daemon's logger, whose level can be changed while it runs, and which keeps its last lines in recent.
+func (o *serveOptions) logger(level *slog.LevelVar, recent *logging.Recent) (*slog.Logger, error) {
 	l, err := logging.ParseLevel(o.level)
 	if err != nil {
-		return nil, nil, usagef("--log-level %w", err)
+		return nil, usagef("--log-level %w", err)
 	}
-	level := new(slog.LevelVar)
 	level.Set(l)
 	log, err := logging.New("gotgtd", o.format, level)
 	if err != nil {
-		return nil, nil, usagef("--log-format %w", err)
+		return nil, usagef("--log-format %w", err)
 	}
-	return log, level, nil
+	return recent.Keep(log, level), nil
 }
 
 // state returns the state folder: the flag's, or what systemd gives.

@@ -76,6 +76,7 @@ type daemon struct {
 	options    *serveOptions
 	log        *slog.Logger
 	level      *slog.LevelVar // of log
+	recent     *logging.Recent
 	process    *supervisor.Process
 	successor  bool             // there is a predecessor that serves, or did
 	clock      func() time.Time // nil but in tests, see [target.Options]
@@ -112,7 +113,8 @@ func serve(ctx context.Context, o *serveOptions) error {
 	// nobody reads is no reason to end.
 	signal.Ignore(syscall.SIGPIPE)
 	addProcessors()
-	log, level, err := o.logger()
+	level, recent := new(slog.LevelVar), new(logging.Recent)
+	log, err := o.logger(level, recent)
 	if err != nil {
 		return err
 	}
@@ -120,7 +122,7 @@ func serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
-	d := &daemon{options: o, log: log, level: level, process: p, moved: make(chan struct{}), turn: make(chan struct{}, 1)}
+	d := &daemon{options: o, log: log, level: level, recent: recent, process: p, moved: make(chan struct{}), turn: make(chan struct{}, 1)}
 	return d.run(ctx, signals)
 }
 

@@ -60,6 +60,7 @@ func (s *support) members() []supportMember {
 		{"plan.txt", "what a reload would change", s.collectPlan},
 		{"metrics.txt", "the daemon's metrics", s.collectMetrics},
 		{"goroutines.txt", "what the daemon does", s.collectGoroutines},
+		{"recent.txt", "the last lines that the daemon has logged since the last upgrade, at most 128 KiB", s.collectRecent},
 		{"upgraded.json", "what upgraded says of the service", s.collectSupervisor},
 		{"log.txt", "the end of the log", s.collectLog},
 		{"process.txt", "what the kernel knows of the daemon: limits, memory, what its threads wait for, descriptors", s.collectProcess},
@@ -207,6 +208,14 @@ func (s *support) collectGoroutines(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return d.Goroutines, err
+}
+
+func (s *support) collectRecent(ctx context.Context) (string, error) {
+	d, err := s.diagnosis(ctx)
+	if d == nil {
+		return "", err
+	}
+	return d.Log, nil
 }
 
 // collectSupervisor asks upgraded, whose socket is beside the daemon's.

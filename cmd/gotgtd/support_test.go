@@ -178,6 +178,7 @@ func TestSupport(t *testing.T) {
 		"plan.txt":       {"nothing changes"},
 		"metrics.txt":    {"# TYPE gotgtd_lun_size_bytes gauge", "\ngotgtd_generation 2\n"},
 		"goroutines.txt": {"goroutine ", "target/iscsi"},
+		"recent.txt":     {"msg=\"logged in\" initiator=iqn.2026-11.test:i"},
 		"process.txt":    {"Max open files", "serve --listen 127.0.0.1:0", "descriptors", "/wchan"},
 		"system.txt":     {"Linux version", "MemTotal", "== df -h"},
 	})

@@ -13,6 +13,7 @@ import (
 type Diagnosis struct {
 	Goroutines string `json:"goroutines"`      // the stack of each
 	Metrics    string `json:"metrics"`         // as Prometheus would be told, whether it is or not
+	Log        string `json:"log"`             // the last lines that this process has logged
 	Error      string `json:"error,omitempty"` // why something of it is missing
 }
 

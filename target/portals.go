@@ -198,7 +198,6 @@ func (s *Server) startAcceptingLocked(p *portal) {
 		return
 	}
 	p.accepting = true
-	s.accepts++
 	go s.accept(p)
 }
 
@@ -211,7 +210,7 @@ func (s *Server) endAccepting(p *portal, err error) bool {
 		return false
 	}
 	p.accepting = false
-	if s.accepts--; s.accepts == 0 && s.acceptsIdle != nil {
+	if s.acceptsIdle != nil && len(s.acceptingLocked()) == 0 {
 		close(s.acceptsIdle)
 		s.acceptsIdle = nil
 	}
@@ -280,7 +279,7 @@ func (s *Server) pauseAccepting(ctx context.Context) error {
 	for _, p := range s.portals {
 		_ = p.listener.SetDeadline(time.Unix(1, 0))
 	}
-	if s.accepts > 0 && s.acceptsIdle == nil {
+	if s.acceptsIdle == nil && len(s.acceptingLocked()) > 0 {
 		s.acceptsIdle = make(chan struct{})
 	}
 	idle := s.acceptsIdle
@@ -297,9 +296,13 @@ func (s *Server) pauseAccepting(ctx context.Context) error {
 }
 
 // accepting are the addresses of the portals whose loops run.
-func (s *Server) accepting() (list []string) {
+func (s *Server) accepting() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.acceptingLocked()
+}
+
+func (s *Server) acceptingLocked() (list []string) {
 	for _, p := range s.portals {
 		if p.accepting {
 			list = append(list, p.listener.Addr().String())

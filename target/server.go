@@ -150,8 +150,7 @@ type Server struct {
 	frozen    bool                // by Freeze
 	announced []iscsi.PortalGroup // in place of the portals
 
-	accepts     int           // loops that accept
-	acceptsIdle chan struct{} // is closed when they have ended, if somebody waits for that
+	acceptsIdle chan struct{} // is closed when no loop accepts any more, if somebody waits for that
 
 	made  []madeFile  // by a successor that has not taken over yet: New's alone
 	taken atomic.Bool // it has

@@ -338,9 +338,6 @@ func (p *planner) compareLUN(was *LUN, l *config.LUN, tid int, sessions []*Sessi
 		p.lose(at, l, err, sessions)
 		return
 	}
-	if l.Size > size && l.Backend == "file" && !l.ReadOnly && !strings.HasPrefix(id, "device:") {
-		size = l.Size
-	}
 	if was.Error != "" && l.Backend == "file" { // what a plug-in will do, opening finds out
 		p.compareReady(at, l, size, err)
 	}

@@ -32,6 +32,9 @@ func (d disks) look(l *config.LUN, fit bool) (string, int64, error) {
 	case fit && l.Size > 0 && l.Size < s.size:
 		return "", 0, errors.New("would shrink")
 	}
+	if l.Backend == "file" && !l.ReadOnly { // as a driver says what opening will make of it
+		return s.id, max(s.size, l.Size), nil
+	}
 	return s.id, s.size, nil
 }
 

@@ -24,8 +24,8 @@ type Driver struct {
 	// without opening it. nil: nothing can.
 	Check func(name string, o Options) error
 
-	// Identify returns what Info will say of the store, its ID and its size in bytes (0: only
-	// opening tells), without opening it. From the ID a reload tells whether a logical unit
+	// Identify returns what Info will say of the store that o opens, its ID and its size in bytes
+	// (0: only opening tells), without opening it. From the ID a reload tells whether a logical unit
 	// has the same disk as before. nil: an empty ID, and Options.Size.
 	Identify func(name string, o Options) (id string, size int64, err error)
 
@@ -62,7 +62,7 @@ var drivers = struct {
 		Check: func(_ string, o Options) error { return Check(o) },
 		Needs: SettingPath, Takes: SettingSize | SettingFile | SettingSync,
 		File:     func(_, path string) string { return path },
-		Identify: func(_ string, o Options) (string, int64, error) { return Identify(o.Path) },
+		Identify: func(_ string, o Options) (string, int64, error) { return o.identify() },
 	},
 	"ram": {
 		Open:  func(_ context.Context, _ string, o Options) (Store, error) { return NewRAM(o.Size) },

@@ -74,24 +74,15 @@ func newFile(f *os.File, o *Options) (*file, error) {
 		path:     o.Path,
 		id:       identity(&st),
 		main:     f,
-		unit:     o.blockSize(),
-		sector:   1,
 		device:   st.Mode&unix.S_IFMT == unix.S_IFBLK,
 		readOnly: o.ReadOnly,
 		linked:   st.Nlink > 0,
 		held:     f,
 	}
 	s.fd.Store(int64(fd))
-	if s.device {
-		n, err := unix.IoctlGetUint32(fd, unix.BLKSSZGET)
-		if err != nil {
-			return fail(err)
-		}
-		s.sector = int64(n)
-	}
-	if o.Direct {
-		s.align = directAlignment(fd, o.blockSize(), s.sector)
-		s.unit = s.align.offset
+	var err error
+	if s.sector, s.align, s.unit, err = o.units(fd, s.device); err != nil {
+		return fail(err)
 	}
 	size, err := s.measure()
 	if err != nil {
@@ -108,6 +99,24 @@ func newFile(f *os.File, o *Options) (*file, error) {
 		s.granularity = discardGranularity(fd, &st, size)
 	}
 	return s, nil
+}
+
+// units returns the sector of a file or device, the alignment that o makes it need, and what the size of
+// its store is a multiple of.
+func (o *Options) units(fd int, device bool) (sector int64, a alignment, unit int64, err error) {
+	sector, unit = 1, o.blockSize()
+	if device {
+		n, err := unix.IoctlGetUint32(fd, unix.BLKSSZGET)
+		if err != nil {
+			return 0, a, 0, err
+		}
+		sector = int64(n)
+	}
+	if o.Direct {
+		a = directAlignment(fd, unit, sector)
+		unit = a.offset
+	}
+	return sector, a, unit, nil
 }
 
 // tooShort says why what has size bytes, in units, is not served: it has less than asked for

@@ -44,6 +44,10 @@ func TestFileConforms(t *testing.T) {
 		t.Fatal(err)
 	}
 	storagetest.TestDriver(t, "file", storage.Options{Path: path})
+	storagetest.TestDriver(t, "file", storage.Options{Path: path, Size: 8192})
+	storagetest.TestDriver(t, "file", storage.Options{Path: path, Size: 9000, BlockSize: 4096}) // one that grows
+	storagetest.TestDriver(t, "file", storage.Options{Path: path, BlockSize: 4096, ReadOnly: true})
+	storagetest.TestDriver(t, "file", storage.Options{Path: path, Direct: true})
 }
 
 func TestFileOfOddSizeConforms(t *testing.T) {

@@ -12,26 +12,58 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Identify returns what [Info] says of the store that is at path, its ID and its
-// size in bytes, without opening it for use.
+// Identify returns what is at path, the ID that [Info] says of its store and its size in bytes now,
+// without opening it for use.
 func Identify(path string) (id string, size int64, err error) {
+	l, err := look(path, nil)
+	return l.id, l.size, err
+}
+
+// identify returns what Info will say of the store that o opens, its ID and its size: of a file that has
+// to grow the one that it grows to.
+func (o *Options) identify() (id string, size int64, err error) {
+	l, err := look(o.Path, o)
+	if err != nil {
+		return "", 0, err
+	}
+	if !l.device && !o.ReadOnly {
+		l.size = max(l.size, o.Size)
+	}
+	return l.id, l.size - l.size%l.unit, nil
+}
+
+// looked is what is found at a path.
+type looked struct {
+	id     string
+	size   int64 // bytes
+	device bool
+	unit   int64 // that the size of a store is a multiple of, with the options
+}
+
+// look opens what is at path to look at it. o may be nil.
+func look(path string, o *Options) (l looked, err error) {
 	// O_NONBLOCK as in openPath.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
-		return "", 0, &Error{Op: "open", Path: path, Err: err}
+		return looked{}, &Error{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return "", 0, &Error{Op: "open", Path: path, Err: err}
+		return looked{}, &Error{Op: "open", Path: path, Err: err}
 	}
-	size = st.Size
-	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		if size, err = deviceSize(fd); err != nil {
-			return "", 0, &Error{Op: "measure", Path: path, Err: err}
+	l = looked{id: identity(&st), size: st.Size, device: st.Mode&unix.S_IFMT == unix.S_IFBLK}
+	if l.device {
+		if l.size, err = deviceSize(fd); err != nil {
+			return looked{}, &Error{Op: "measure", Path: path, Err: err}
 		}
 	}
-	return identity(&st), size, nil
+	if o != nil {
+		if _, _, l.unit, err = o.units(fd, l.device); err != nil {
+			return looked{}, &Error{Op: "measure", Path: path, Err: err}
+		}
+	}
+	return l, nil
 }
 
 // Existed reports whether the store at path was there at a time already: whether the file

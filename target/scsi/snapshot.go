@@ -348,8 +348,16 @@ func (lu *LogicalUnit) restoreMode(u UnitState) bool {
 		lu.set(stateDSense, u.DescriptorSense)
 	}
 	lu.set(stateSWP, u.WriteProtect)
+	if unsaid && lu.usualTAS() { // it was 0 in all processes that did not tell their pages
+		return true
+	}
 	return lu.has(stateWCE) != u.WriteCache || lu.has(stateDSense) != u.DescriptorSense ||
 		!unsaid && !bytes.Equal(u.ModePages, lu.modeFingerprint())
+}
+
+// usualTAS reports whether TAS is 1 because nothing else was configured.
+func (lu *LogicalUnit) usualTAS() bool {
+	return lu.tellsAborted && !slices.ContainsFunc(lu.opts.ModePages, func(p ModePage) bool { return p.Page == pageControl && p.Subpage == 0 })
 }
 
 // modeFingerprint is made of the mode pages but for the bits that initiators change.

@@ -271,3 +271,35 @@ func TestSnapshotsOfEarlierReleases(t *testing.T) {
 		}
 	}
 }
+
+// TestAbortedStatusIsNew has a process go before that did not tell its mode pages: TAS was 0 then, unless the
+// configuration has the page. Initiators are told that it is 1, once.
+func TestAbortedStatusIsNew(t *testing.T) {
+	control := []scsi.ModePage{{Page: 0x0a, Data: []byte{0x20, 0x10, 0, 0x40, 0, 0, 0xff, 0xff, 0, 0}}}
+	for _, tt := range []struct {
+		what  string
+		pages []scsi.ModePage
+		told  bool // the pages, by the process before
+		want  []string
+	}{
+		{"not told", nil, false, []string{"6/2a/01"}},
+		{"not told, and configured", control, false, nil},
+		{"told", nil, true, nil},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			o := scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{ModePages: tt.pages}}
+			old, next := newDevice(t, scsi.DeviceOptions{}), newDevice(t, scsi.DeviceOptions{})
+			attach(t, old, 1, o)
+			attach(t, next, 1, o)
+			h := openHost(t, old, "a").settle()
+			state := carry(t, old)
+			if !tt.told {
+				state.Units[0].ModePages = nil
+			}
+			if err := next.Restore(state); err != nil {
+				t.Fatal(err)
+			}
+			h.resume(t, next).expect(t, tt.want...)
+		})
+	}
+}

@@ -49,7 +49,7 @@ func TestRooms(t *testing.T) {
 	for room, want := range map[string][]string{
 		"pdu":      {},
 		"socket":   {},
-		"guess":    {},
+		"guess":    {module + "internal/boottime"},
 		"schedule": {module + "internal/ranked"},
 		"sequence": {iscsi + "/pdu"},
 		"transfer": {module + "internal/check", module + "internal/iscsiname", iscsi + "/login", iscsi + "/pdu"},

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,9 @@ func TestGuessing(t *testing.T) {
 	}
 	state, socks := r.freeze(t) // a login that waits keeps nobody from an upgrade
 	r.move(t, state, socks)
+	if d := r.node.guesses.Delay(time.Now(), netip.MustParsePrefix("127.0.0.2/32"), "bob"); d < time.Second {
+		t.Errorf("in the next process the next proof waits for %v", d)
+	}
 	if err := <-waiting; err != nil {
 		t.Errorf("the login that waited, in the next process: %v", err)
 	}

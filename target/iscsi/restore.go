@@ -48,6 +48,7 @@ func (n *Node) Restore(st *NodeState, files []*os.File, target func(name string)
 	n.sessions.lastTSIH = st.LastTSIH
 	n.rejections.restore(st.Rejections)
 	n.tally.Add(st.Totals)
+	n.guesses.Restore(time.Now(), st.Guesses)
 	for i := range st.Sessions {
 		if err := n.restoreSession(&st.Sessions[i], target); err != nil {
 			return err

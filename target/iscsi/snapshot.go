@@ -5,6 +5,7 @@ package iscsi
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 )
@@ -20,7 +21,7 @@ func (n *Node) Snapshot() (*NodeState, []*socket.Socket) {
 
 // snapshot leaves out the data of some sessions.
 func (n *Node) snapshot(apart []*session, stop func() error) (*NodeState, []*socket.Socket, error) {
-	st := &NodeState{LastTSIH: n.sessions.lastTSIH, Rejections: n.Rejections(), Totals: new(n.Totals())}
+	st := &NodeState{LastTSIH: n.sessions.lastTSIH, Rejections: n.Rejections(), Totals: new(n.Totals()), Guesses: n.guesses.Snapshot(time.Now())}
 	for _, s := range n.sessionList() {
 		ss := s.snapshot()
 		if slices.Contains(apart, s) {

@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/gotgtd/gotgtd/internal/boottime"
+	"github.com/gotgtd/gotgtd/target/iscsi/guess"
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/tally"
@@ -23,6 +24,7 @@ type NodeState struct {
 	Connections []ConnectionState `cbor:"3,keyasint"`
 	Rejections  []Rejection       `cbor:"4,keyasint,omitempty"`
 	Totals      *tally.Totals     `cbor:"5,keyasint,omitempty"` // nil from a process that did not tell it
+	Guesses     []guess.Failed    `cbor:"6,keyasint,omitempty"` // proofs that have failed
 }
 
 // SessionState is a session.

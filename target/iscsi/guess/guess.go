@@ -21,8 +21,8 @@ const (
 // Failures are the proofs that have failed: those from an address, and those of an account
 // from anywhere. From the sixth on, the next proof is looked at after a delay that doubles.
 // The delay for an account is short: a stranger can cause it, and its owner has it too.
-// What has failed is forgotten with the process. The zero Failures delay nothing before
-// [Failures.SetDelays].
+// What has failed is handed on at an upgrade ([Failures.Snapshot]), and forgotten at a restart. The
+// zero Failures delay nothing before [Failures.SetDelays].
 type Failures struct {
 	mu                     sync.Mutex // protects the fields below
 	forAddress, forAccount Delays

@@ -44,6 +44,7 @@ put 644 "$prefix/share/doc/gotgtd/examples" docs/examples/*.*
 put 644 "$prefix/share/doc/gotgtd/examples/containers" docs/examples/containers/*
 # Not among the documents: many systems leave these out.
 put 644 "$prefix/share/gotgtd/prometheus" docs/prometheus/*
+put 644 "$prefix/share/gotgtd/grafana" docs/grafana/*
 
 # Completions, where each shell looks for those of installed programs.
 mkdir "$work/bash" "$work/zsh" "$work/fish" "$work/units"

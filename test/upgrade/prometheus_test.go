@@ -20,8 +20,8 @@ import (
 	"github.com/gotgtd/gotgtd/test/peer"
 )
 
-// scrapeInterval is how often Prometheus asks.
-const scrapeInterval = 500 * time.Millisecond
+// scrapeInterval is how often Prometheus asks, and how long it waits for an answer.
+const scrapeInterval = time.Second
 
 // TestPrometheus has a real Prometheus scrape while one generation follows the other under
 // I/O: no scrape fails, none is missing, no counter begins anew.
@@ -81,6 +81,18 @@ func TestPrometheus(t *testing.T) {
 	if n := p.value(t, "max(resets(gotgtd_process_cpu_seconds_total[1h]))"); n == 0 {
 		t.Error("the processor time of one process after the other does not begin anew: no reset would be seen")
 	}
+	for _, counter := range []string{"lun_commands_total", "lun_command_duration_seconds_count", "lun_errors_total", "logins_total", "connections_closed_total", "upgrades_total", "upgrade_pause_seconds_count"} {
+		if n := p.value(t, "max(resets(gotgtd_"+counter+"[1h]))"); n != 0 {
+			t.Errorf("%s has begun anew", counter)
+		}
+	}
+	if n := p.value(t, `sum(gotgtd_lun_command_duration_seconds_count{op=~"read|write", stage="device"})`); n < float64(done) {
+		t.Errorf("Prometheus has the times of %.0f commands, the initiator has sent %d", n, done)
+	}
+	if n := p.value(t, `gotgtd_upgrades_total{result="success"}`); n != float64(len(reports)) {
+		t.Errorf("Prometheus has %.0f upgrades, there were %d", n, len(reports))
+	}
+	p.dashboard(t)
 	t.Logf("%d upgrades, %.0f scrapes", len(reports), p.value(t, "count_over_time(up[1h])"))
 }
 

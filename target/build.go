@@ -49,7 +49,7 @@ func (s *Server) removeMade() {
 			continue // somebody has put another there
 		}
 		if err := os.Remove(m.path); err != nil {
-			s.log.Warn("a file that was made is left", "error", err)
+			s.log.Warn("a file that was made is left: remove it", "error", err)
 		}
 	}
 }

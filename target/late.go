@@ -101,7 +101,7 @@ func (s *Server) openLate(l *lateUnit) bool {
 	}
 	if err != nil {
 		if l.store.blame(err) && !errors.Is(err, errPaused) {
-			s.log.Error("logical unit still not ready", "target", l.target, "lun", l.conf.Number, "error", err)
+			s.log.Error("logical unit still not ready: mend what the error names, it is tried again", "target", l.target, "lun", l.conf.Number, "error", err)
 		}
 		return false
 	}

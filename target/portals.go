@@ -234,7 +234,7 @@ func (s *Server) accept(p *portal) {
 				return
 			}
 		default:
-			s.strangers.Warn("can't accept", "portal", p.listener.Addr().String(), "error", err)
+			s.strangers.Warn("connections can't be accepted for now: if descriptors are used up, raise LimitNOFILE", "portal", p.listener.Addr().String(), "error", err)
 			time.Sleep(acceptPause)
 		}
 	}

@@ -57,7 +57,7 @@ func (s *Server) follow(rest *os.File) {
 			rest.Close()
 		}
 		if err != nil {
-			s.log.Error("sessions are lost that held much data while they moved here", "error", err)
+			s.log.Error("sessions are lost that held much data while they moved here; their initiators log in again", "error", err)
 		}
 	}()
 }

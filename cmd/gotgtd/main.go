@@ -54,6 +54,13 @@ func client(c *cobra.Command) *control.Client {
 	return control.NewClient(socket)
 }
 
+// completeFlag has shells complete the values of a flag.
+func completeFlag(c *cobra.Command, flag string, values ...string) {
+	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is defined above
+	}
+}
+
 // groupCommand is a command that has others, and does nothing by itself.
 func groupCommand(name, short string) *cobra.Command {
 	return &cobra.Command{Use: name, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}

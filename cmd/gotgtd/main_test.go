@@ -66,6 +66,18 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
+func TestCompletesValues(t *testing.T) {
+	for args, want := range map[string]string{
+		"log-level ": "debug\ninfo\nwarn\nerror\n", "top --sort ": "io\nbytes\nlatency\nqueue\n", "top --view ": "luns\nsessions\ninitiators\n",
+		"serve --log-format ": "auto\ntext\njson\n", "serve --log-level ": "debug\ninfo\nwarn\nerror\n",
+	} {
+		out, _, err := run(t, append([]string{"__complete"}, strings.Split(args, " ")...)...)
+		if err != nil || !strings.HasPrefix(out, want) {
+			t.Errorf("%q is completed by %q, %v", args, out, err)
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	version = "1.2.3"
 	t.Cleanup(func() { version = "" })

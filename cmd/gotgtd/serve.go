@@ -62,6 +62,8 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.stateDir, "state-dir", "", "`DIR` for what outlives a restart: reservations that persist through power loss, and the numbers that targets and LUNs were given (numbers.yaml); without it they are forgotten")
 	f.StringVar(&o.level, "log-level", "info", "least `LEVEL` to log: debug, info, warn or error; gotgtd log-level changes it while the daemon runs")
 	f.StringVar(&o.format, "log-format", logging.Auto, "`FORMAT` of the log on standard error: text, json, or auto, which is text, or fields in systemd's journal if it leads there")
+	completeFlag(c, "log-level", logging.Levels()...)
+	completeFlag(c, "log-format", logging.Formats()...)
 	c.MarkFlagsMutuallyExclusive("config", "disk")
 	c.MarkFlagsMutuallyExclusive("config", "target")
 	c.RunE = func(c *cobra.Command, _ []string) error {

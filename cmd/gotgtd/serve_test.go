@@ -234,7 +234,7 @@ func TestServe(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v", path, info.Mode(), err, want)
 		}
 	}
-	if out := d.output(t, "show"); !strings.HasPrefix(out, "Target 1: "+defaultTarget+"\n") || !strings.Contains(out, "Size: 1 MB, Block size: 512\n") {
+	if out := d.output(t, "show"); !strings.HasPrefix(out, "Target 1: "+defaultTarget+"\n") || !strings.Contains(out, "Size: 1.0 MiB, Block size: 512\n") {
 		t.Errorf("show prints:\n%s", out)
 	}
 	if out := d.output(t, "sessions"); strings.Count(out, "\n") != 1 {

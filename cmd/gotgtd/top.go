@@ -55,6 +55,8 @@ WAIT is the mean time of commands until they are started, DISK that in the backi
 	f.BoolVar(&o.reverse, "reverse", false, "the lowest first")
 	o.bytes = bytesFlag(c)
 	o.flags(c)
+	completeFlag(c, "view", "luns", "sessions", "initiators")
+	completeFlag(c, "sort", "io", "bytes", "latency", "queue")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		m, err := o.model(c)
 		if err != nil {

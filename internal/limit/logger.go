@@ -140,16 +140,16 @@ func cost(s string) (n int) {
 	return n + max(len(s)-LineBytes, 0)
 }
 
-// runeCost is how many bytes a character takes within quotes, in the longer of Go's form
-// and JSON's.
+// runeCost is how many bytes a character takes within quotes, in the longest of Go's form,
+// JSON's, and Go's within JSON (package logging).
 func runeCost(r rune) int {
 	if strconv.IsPrint(r) && r != '"' && r != '\\' && r != '<' && r != '>' && r != '&' && r != utf8.RuneError {
 		return utf8.RuneLen(r)
 	}
 	if r > 0xffff {
-		return len(`\U0010ffff`)
+		return len(`\\U0010ffff`)
 	}
-	return len(`\u0000`)
+	return len(`\\u0000`)
 }
 
 // cutTo cuts a text to so many bytes within quotes.

@@ -115,6 +115,20 @@ func TestJournalBounds(t *testing.T) {
 	})
 }
 
+// So it is in JSON, where what is escaped once is escaped again, with the count of lines that are left out.
+func TestJSONBounds(t *testing.T) {
+	var b bytes.Buffer
+	log := limit.Logger(slog.New(slog.NewJSONHandler(&b, &slog.HandlerOptions{ReplaceAttr: escapeAfter(nil)})))
+	for !strings.Contains(b.String(), "left-out") {
+		log.Error("refused", "reason", errors.New(strings.Repeat("\u202e", 400)))
+	}
+	for line := range strings.Lines(b.String()) {
+		if len(line) > limit.LineBytes {
+			t.Errorf("a line of %d bytes: %s", len(line), line)
+		}
+	}
+}
+
 // JSON has what others have said escaped, and keeps numbers.
 func TestJSONEscapes(t *testing.T) {
 	var b bytes.Buffer

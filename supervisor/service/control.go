@@ -91,7 +91,7 @@ func (s *Service) serveControl() {
 	server := unixhttp.Serve(s.control, mux, unixhttp.Options{ReadTimeout: 5 * time.Second, MaxHeader: 8 << 10, OneRequest: true})
 	s.helpers.Go(func() {
 		if err := server.Wait(); err != nil {
-			s.log.Error("the control socket is dead", "error", err)
+			s.log.Error("the control socket is dead: restart the unit when it suits", "error", err)
 		}
 	})
 	s.helpers.Go(func() {

@@ -43,7 +43,7 @@ func (s *Service) receive() {
 		var bad *notify.BadMessage
 		if err != nil && !errors.As(err, &bad) {
 			if !errors.Is(err, net.ErrClosed) {
-				s.log.Error("notifications can't be received any more", "error", err)
+				s.log.Error("notifications can't be received any more: upgraded reexec mends that", "error", err)
 			}
 			return
 		}

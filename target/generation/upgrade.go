@@ -73,5 +73,5 @@ func (g *Generation) note(r *handoff.Report, moved bool, err error) {
 	}
 	r.Error = err.Error()
 	g.history = handoff.Remember(g.history, *r)
-	g.log.Error("upgrade failed", "error", err)
+	g.log.Error("upgrade failed, and this process goes on: mend what the error names, and reload", "error", err)
 }

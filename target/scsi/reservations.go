@@ -70,7 +70,7 @@ func (a *attachment) newReservations(d *Device) reservation.State {
 	}
 	r := reservation.New(o)
 	if err := r.Damage(); err != nil {
-		limit.Plain(a.lu.log).Error("reservations are lost", "target", d.opts.Name, "lun", a.number, "error", err)
+		limit.Plain(a.lu.log).Error("reservations are lost: who had registered must do so again", "target", d.opts.Name, "lun", a.number, "error", err)
 	}
 	return r
 }

@@ -168,44 +168,44 @@ var TaskManagements = []string{"own", "all"}
 // Target is one iSCSI target.
 type Target struct {
 	// Name is the iSCSI name, in lower case: iqn., eui. or naa. (RFC 7143 4.2.7).
-	Name string
+	Name string `yaml:"name"`
 
 	// TID is the number that tgtadm would know the target by, from 1. Default:
 	// the next free one, in the order of Targets.
-	TID int
+	TID int `yaml:"tid,omitempty"`
 
 	// Alias is a name for people (TargetAlias), at most 255 bytes.
-	Alias string
+	Alias string `yaml:"alias,omitempty"`
 
 	// AnyName lets Name be none of RFC 7143, as tgt does: up to 223 bytes of UTF-8
 	// without blanks and control characters.
-	AnyName bool
+	AnyName bool `yaml:"any-name,omitempty"`
 
 	// Offline refuses all logins: the service is not available now.
-	Offline bool
+	Offline bool `yaml:"offline,omitempty"`
 
 	// TaskManagement is one of [TaskManagements]: whom TARGET WARM RESET and TARGET COLD
 	// RESET concern, the sessions of the initiator that asks or all. Empty: TARGET COLD RESET
 	// its own, TARGET WARM RESET all.
-	TaskManagement string
+	TaskManagement string `yaml:"task-management,omitempty"`
 
 	// LUNs are in the order of the file. LUN 0 is a controller if no one uses
 	// the number.
-	LUNs []LUN
+	LUNs []LUN `yaml:"-"`
 
 	// Access says which initiators may log in and see the target.
-	Access Access
+	Access Access `yaml:"-"`
 
 	// Auth is what they have to prove.
-	Auth Auth
+	Auth Auth `yaml:"-"`
 
 	// PortalGroups are the tags of the portal groups that offer the target.
 	// None: all.
-	PortalGroups []uint16
+	PortalGroups []uint16 `yaml:"portal-groups,omitempty"`
 
-	Parameters Parameters
+	Parameters Parameters `yaml:"parameters,omitempty"`
 
-	Pos Pos // where the target was written
+	Pos Pos `yaml:"-"` // where the target was written
 }
 
 // Parameters bound what the target agrees to in a login (RFC 7143 13) and how

@@ -126,7 +126,7 @@ func (e *Editor) AddTarget(name string, settings []string) error {
 		if _, err := f.target(name); err == nil {
 			return nil, fmt.Errorf("target %s is there already", name)
 		}
-		t := fileTarget{Name: name}
+		t := fileTarget{Target: Target{Name: name}}
 		if _, err := assign(reflect.ValueOf(&t).Elem(), settings); err != nil {
 			return nil, err
 		}

@@ -162,14 +162,8 @@ func (b *builder) account(f fileAccount, at string) Account {
 }
 
 func (b *builder) target(f *fileTarget, at string) Target {
-	t := Target{
-		Name: f.Name, TID: f.TID, Alias: f.Alias, AnyName: f.AnyName, Offline: f.Offline,
-		TaskManagement: f.TaskManagement, PortalGroups: f.PortalGroups, Auth: b.auth(f.Auth, at+".auth"), Pos: b.cfg.Where(at),
-	}
-	t.Access = b.access(f.Access, at+".access")
-	if f.Parameters != nil {
-		t.Parameters = *f.Parameters
-	}
+	t := f.Target
+	t.Auth, t.Access, t.Pos = b.auth(f.Auth, at+".auth"), b.access(f.Access, at+".access"), b.cfg.Where(at)
 	for i := range f.LUNs {
 		t.LUNs = append(t.LUNs, b.lun(&f.LUNs[i], fmt.Sprintf("%s.luns[%d]", at, i)))
 	}

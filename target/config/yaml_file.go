@@ -59,17 +59,10 @@ type fileShared struct {
 }
 
 type fileTarget struct {
-	Name           string      `yaml:"name"`
-	TID            int         `yaml:"tid,omitempty"`
-	Alias          string      `yaml:"alias,omitempty"`
-	AnyName        bool        `yaml:"any-name,omitempty"`
-	Offline        bool        `yaml:"offline,omitempty"`
-	TaskManagement string      `yaml:"task-management,omitempty"`
-	PortalGroups   []uint16    `yaml:"portal-groups,omitempty"`
-	Access         *fileAccess `yaml:"access,omitempty"`
-	Auth           *fileAuth   `yaml:"auth,omitempty"`
-	Parameters     *Parameters `yaml:"parameters,omitempty"`
-	LUNs           []fileLUN   `yaml:"luns,omitempty"`
+	Target `yaml:",inline"`
+	Access *fileAccess `yaml:"access,omitempty"`
+	Auth   *fileAuth   `yaml:"auth,omitempty"`
+	LUNs   []fileLUN   `yaml:"luns,omitempty"`
 }
 
 type fileAccess struct {

@@ -103,11 +103,8 @@ func (w *yamlWriter) shared(s SharedAccount) fileShared {
 }
 
 func (w *yamlWriter) target(t *Target) fileTarget {
-	f := fileTarget{
-		Name: t.Name, TID: t.TID, Alias: t.Alias, AnyName: t.AnyName, Offline: t.Offline,
-		TaskManagement: t.TaskManagement, PortalGroups: t.PortalGroups, Auth: w.auth(t.Auth), Parameters: w.parameters(t.Parameters),
-	}
-	f.Access = w.access(t.Access)
+	f := fileTarget{Target: *t, Access: w.access(t.Access), Auth: w.auth(t.Auth)}
+	f.Parameters = w.parameters(t.Parameters)
 	for _, l := range t.LUNs {
 		f.LUNs = append(f.LUNs, w.lun(l, t.Name))
 	}
@@ -128,12 +125,12 @@ func (w *yamlWriter) access(a Access) *fileAccess {
 	return f
 }
 
-func (w *yamlWriter) parameters(p Parameters) *Parameters {
+func (w *yamlWriter) parameters(p Parameters) Parameters {
 	var def Parameters
 	def.SetDefaults()
 	def.FirstBurstLength = min(def.FirstBurstLength, p.MaxBurstLength)
 	omitDefaults(&p, &def)
-	return orNil(p)
+	return p
 }
 
 func (w *yamlWriter) lun(l LUN, target string) fileLUN {

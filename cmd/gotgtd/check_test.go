@@ -145,3 +145,32 @@ func TestExitStatus(t *testing.T) {
 		t.Errorf("show without a daemon exits with %d: %v", got, err)
 	}
 }
+
+// TestCheckReadsWebConfig: a file that asks for TLS and passwords is looked at before anybody
+// relies on it, by check as by a reload.
+func TestCheckReadsWebConfig(t *testing.T) {
+	web := filepath.Join(t.TempDir(), "web.yaml")
+	for _, tc := range []struct{ text, want string }{
+		{"", ""},
+		{"basic_auth_users:\n  admin: $2y$05$PvUO5dSwVdZuYlzJeWYWMeJd2uXMVfTxX1EuX6hxpP6RRELVsRmOO\n", ""},
+		{"basic_auth_user:\n  admin: x\n", "field basic_auth_user not found"},
+		{"tls_server_config:\n  cert_file: none.pem\n  key_file: none.key\n", "none.pem"},
+		{"-", "no such file or directory"},
+	} {
+		if err := os.Remove(web); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if tc.text != "-" {
+			if err := os.WriteFile(web, []byte(tc.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, errs, err := checkText(t, "a.yaml", "metrics:\n  listen: 127.0.0.1:9889\n  web-config: "+web+"\ntargets: []\n")
+		switch {
+		case tc.want == "" && (err != nil || strings.Contains(errs, "web-config")):
+			t.Errorf("%q: %v, %s", tc.text, err, errs)
+		case tc.want != "" && (err == nil || !strings.Contains(errs, "a.yaml:3:15: metrics.web-config: ") || !strings.Contains(errs, web) || !strings.Contains(errs, tc.want)):
+			t.Errorf("%q: %v, %s", tc.text, err, errs)
+		}
+	}
+}

@@ -40,14 +40,23 @@ type metricsServer struct {
 	done chan error
 }
 
+func init() { config.SetWebConfigCheck(checkWebConfig) }
+
+// checkWebConfig says what is wrong with a file of exporter-toolkit's format, and with those that
+// it names.
+func checkWebConfig(file string) error {
+	err := web.Validate(file)
+	if err == nil || strings.Contains(err.Error(), file) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", file, err)
+}
+
 // listenMetrics opens the socket that the configuration names, the predecessor's if it
 // has the same. nil: there is none.
 func (d *daemon) listenMetrics(ctx context.Context, m config.Metrics) (*heldListener, error) {
 	if m.Listen == "" {
 		return nil, nil
-	}
-	if err := web.Validate(m.WebConfig); err != nil {
-		return nil, fmt.Errorf("metrics: %s: %w", m.WebConfig, err)
 	}
 	path, unix := strings.CutPrefix(m.Listen, "unix:")
 	listen := func() (net.Listener, error) { return d.process.Listen(ctx, "metrics", "tcp", m.Listen) }

@@ -542,6 +542,7 @@ func (d *daemon) EndSession(ctx context.Context, tsih uint16, rejectFor time.Dur
 // Running implements [control.Daemon].
 func (d *daemon) Running() *plan.Running {
 	r := d.server.Running()
+	r.Metrics = plan.MetricsOf(d.conf)
 	r.Overlay, r.Noted, r.StateDir = d.overlay, d.keptNumbers(), d.options.state()
 	if err := d.ledger.writable(); err != nil {
 		r.Unwritable = err.Error()

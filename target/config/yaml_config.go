@@ -72,8 +72,20 @@ func (b *builder) config(f *fileConfig, in *includer) {
 func (b *builder) metrics(m Metrics) Metrics {
 	listen, err := ParseMetrics(m.Listen)
 	b.fail("metrics.listen", err)
-	return Metrics{listen, b.path(m.WebConfig)}
+	m = Metrics{listen, b.path(m.WebConfig)}
+	if m.WebConfig != "" && checkWebConfig != nil {
+		b.fail("metrics.web-config", checkWebConfig(m.WebConfig))
+	}
+	return m
 }
+
+// checkWebConfig says what is wrong with the file of metrics.web-config.
+var checkWebConfig func(file string) error
+
+// SetWebConfigCheck gives what looks into the file of metrics.web-config when a configuration is
+// read. It is for the init function of a program that serves metrics: who embeds this package is
+// not to link what knows the format.
+func SetWebConfigCheck(check func(file string) error) { checkWebConfig = check }
 
 // shared makes an account that others refer to. Its name is that of the user
 // unless it has one.

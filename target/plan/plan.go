@@ -20,9 +20,10 @@ const RecentIO = time.Minute
 // Change is one difference between what runs and what is wanted.
 type Change struct {
 	Op      string   `json:"op"`     // "+", "~" or "-"
-	Target  string   `json:"target"` // empty where it is a portal or a folder
+	Target  string   `json:"target"` // empty where it is a portal, a folder or metrics
 	Portal  string   `json:"portal,omitempty"`
-	Folder  string   `json:"folder,omitempty"` // the state folder, of which something is to be said
+	Metrics string   `json:"metrics,omitempty"` // where Prometheus can ask
+	Folder  string   `json:"folder,omitempty"`  // the state folder, of which something is to be said
 	LUN     *uint16  `json:"lun,omitempty"`
 	What    string   `json:"what"`              // for people
 	Sees    string   `json:"sees,omitempty"`    // what the initiators that are logged in are told
@@ -52,6 +53,7 @@ func Make(running *Running, desired *config.Config, look Looks) *Plan {
 	}
 	p.index()
 	p.portals(Portals(desired))
+	p.metrics(MetricsOf(desired))
 	wanted := make(map[string]bool)
 	for i := range desired.Targets {
 		t := &desired.Targets[i]
@@ -170,6 +172,8 @@ func (c *Change) subject() string {
 	switch {
 	case c.Portal != "":
 		return "portal " + c.Portal
+	case c.Metrics != "":
+		return "metrics at " + c.Metrics
 	case c.Folder != "":
 		return "state folder " + c.Folder
 	case c.LUN == nil:

@@ -67,6 +67,12 @@ func oneTarget(luns ...config.LUN) *config.Config {
 	return c
 }
 
+// withMetrics says where the metrics of a configuration are.
+func withMetrics(c *config.Config, listen, file string) *config.Config {
+	c.Metrics = config.Metrics{Listen: listen, WebConfig: file}
+	return c
+}
+
 // withPortals gives a configuration portals.
 func withPortals(c *config.Config) *config.Config {
 	c.PortalGroups = []config.PortalGroup{
@@ -111,6 +117,21 @@ func TestPlan(t *testing.T) {
 			"~ portal 192.0.2.1:3260 of group 1: announced as b:3260, c:3260 instead of under its own address", "~ portal socket x of group 1: announced under its own address instead of as a:3260",
 			"+ portal 192.0.2.2:3260 of group 2: announced as d:3260", "- portal 192.0.2.1:0 of group 2: ", "- portal 192.0.2.3:3260 of group 3: ",
 		}, nil},
+		{"metrics come", func(r *Running) { r.Metrics = &Metrics{} }, withMetrics(oneTarget(a, b), "127.0.0.1:9889", ""), []string{
+			"+ metrics at 127.0.0.1:9889: without TLS and passwords",
+		}, nil},
+		{"metrics elsewhere", func(r *Running) { r.Metrics = &Metrics{Listen: "127.0.0.1:9889"} }, withMetrics(oneTarget(a, b), "unix:/run/m.sock", "/etc/web.yaml"), []string{
+			"- metrics at 127.0.0.1:9889: Prometheus can't scrape there any more, nor is the page there",
+			"+ metrics at unix:/run/m.sock: as /etc/web.yaml says",
+		}, nil},
+		{"metrics with another file", func(r *Running) { r.Metrics = &Metrics{Listen: "127.0.0.1:9889", WebConfig: "/etc/web.yaml"} }, withMetrics(oneTarget(a, b), "127.0.0.1:9889", ""), []string{
+			"~ metrics at 127.0.0.1:9889: without TLS and passwords, not as /etc/web.yaml says any more",
+		}, nil},
+		{"metrics go", func(r *Running) { r.Metrics = &Metrics{Listen: "127.0.0.1:9889"} }, oneTarget(a, b), []string{
+			"- metrics at 127.0.0.1:9889: Prometheus can't scrape there any more, nor is the page there",
+		}, nil},
+		{"the same metrics", func(r *Running) { r.Metrics = &Metrics{Listen: "127.0.0.1:9889"} }, withMetrics(oneTarget(a, b), "127.0.0.1:9889", ""), nil, nil},
+		{"metrics of a process that does not tell", nil, withMetrics(oneTarget(a, b), "127.0.0.1:9889", ""), nil, nil},
 		{"portals of a process that does not tell", nil, withPortals(oneTarget(a, b)), nil, nil},
 		{"a disk more", nil, oneTarget(a, b, config.LUN{Number: 3, Path: "/a"}), []string{"+ target " + name + " LUN 3: file /a, 64 MiB"}, nil},
 		{"exchanged", nil, oneTarget(with(a, func(l *config.LUN) { l.Path = "/b" }), with(b, func(l *config.LUN) { l.Path = "/a" })),

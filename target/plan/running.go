@@ -37,6 +37,9 @@ type Running struct {
 	// whose command line says where it listens, leaves them out.
 	Portals []Portal `json:"portals,omitzero"`
 
+	// Metrics say where Prometheus can ask. A process that does not tell leaves them out.
+	Metrics *Metrics `json:"metrics,omitempty"`
+
 	// Noted are the numbers that are kept for what is gone. A process without a state
 	// folder has none.
 	Noted config.Numbers `json:"noted,omitempty"`

@@ -51,10 +51,16 @@ type daemon struct {
 // start runs gotgtd with a configuration of targets until the test ends.
 func start(t *testing.T, targets string) *daemon {
 	t.Helper()
+	return startGuarded(t, targets, "")
+}
+
+// startGuarded is start with a file that says who may see the page; "" for everybody.
+func startGuarded(t *testing.T, targets, webConfig string) *daemon {
+	t.Helper()
 	dir := t.TempDir()
 	listen, err := peer.FreePort()
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "gotgtd.yaml"), fmt.Appendf(nil, "metrics: {listen: %q}\n%s", listen, targets), 0o600)
+		err = os.WriteFile(filepath.Join(dir, "gotgtd.yaml"), fmt.Appendf(nil, "metrics: {listen: %q, web-config: %q}\n%s", listen, webConfig, targets), 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +179,7 @@ func open(t *testing.T, page string, before ...chromedp.Action[chromedp.Void]) *
 	t.Helper()
 	peer.Need(t, "chromium")
 	o := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath("chromium"), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
-		chromedp.WindowSize(1400, 1000), chromedp.WSURLReadTimeout(patience))
+		chromedp.WindowSize(1400, 1000), chromedp.WSURLReadTimeout(patience), chromedp.IgnoreCertErrors)
 	// The browser ends in the cleanup, after which its folder is removed.
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), o...)
 	ctx, cancelTab := chromedp.NewContext(ctx)

@@ -113,13 +113,6 @@ func (s *metricsServer) past() *page.Past {
 	return s.page.Past()
 }
 
-// leave ends what would go on without end: a successor answers at the same socket.
-func (s *metricsServer) leave() {
-	if s != nil {
-		s.page.Leave()
-	}
-}
-
 // close answers who is connected, until ctx ends, and lets go of the socket.
 func (s *metricsServer) close(ctx context.Context) error {
 	if s == nil {

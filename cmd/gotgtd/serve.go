@@ -264,7 +264,6 @@ func (d *daemon) serving(g *generation.Generation) (status string) {
 // left makes known that a successor has taken over.
 func (d *daemon) left() {
 	d.control.Leave()
-	d.metrics.leave()
 	close(d.moved)
 }
 

@@ -28,18 +28,16 @@ type Options struct {
 
 const defaultInterval = 2 * time.Second
 
-// A Page samples the state and shows it. Leave and Close end it.
+// A Page samples the state and shows it, until Close.
 type Page struct {
 	status   func() control.Status
 	interval time.Duration
 	streams  chan struct{} // holds an element for each stream of events
 	answers  chan struct{} // holds an element for each document that is made or sent
 
-	leave   sync.Once
-	leaving chan struct{} // closed when streams are to end
-	end     sync.Once
-	ending  chan struct{} // closed when sampling is to end
-	ended   chan struct{} // closed when it has
+	end    sync.Once
+	ending chan struct{} // closed when streams and sampling are to end
+	ended  chan struct{} // closed when sampling has
 
 	mu      sync.Mutex // protects what follows
 	last    *control.Status
@@ -56,7 +54,7 @@ func New(o Options) *Page {
 	p := &Page{
 		status: o.Status, interval: o.Interval,
 		streams: make(chan struct{}, maxStreams), answers: make(chan struct{}, maxAnswers),
-		leaving: make(chan struct{}), ending: make(chan struct{}), ended: make(chan struct{}), changed: make(chan struct{}),
+		ending: make(chan struct{}), ended: make(chan struct{}), changed: make(chan struct{}),
 	}
 	if p.interval <= 0 {
 		p.interval = defaultInterval
@@ -81,13 +79,9 @@ func (p *Page) run() {
 	}
 }
 
-// Leave ends all streams of events because a successor answers at the same socket: browsers
-// connect again, and reach it.
-func (p *Page) Leave() { p.leave.Do(func() { close(p.leaving) }) }
-
-// Close ends streams and sampling.
+// Close ends sampling and all streams of events: browsers connect again, and reach a successor that
+// answers at the same socket.
 func (p *Page) Close() {
-	p.Leave()
 	p.end.Do(func() { close(p.ending) })
 	<-p.ended
 }

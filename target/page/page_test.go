@@ -218,7 +218,7 @@ func TestEventsAfterUpgrade(t *testing.T) {
 	p, url := serve(t, w, quiet, nil)
 	s := listen(t, url)
 	s.must()
-	p.Leave()
+	p.Close()
 	if _, ok := s.next(); ok || s.lines.Err() != nil {
 		t.Fatalf("the stream goes on, or ends by an error: %v", s.lines.Err())
 	}

@@ -37,8 +37,7 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // nginx would keep it back
 	c := http.NewResponseController(w)
-	_ = c.SetReadDeadline(time.Time{}) // the server's is for requests; what can't be set has none
-	if err := p.send(w, c, "retry: %d\n\n", retry); err != nil || p.left() {
+	if err := p.send(w, c, "retry: %d\n\n", retry); err != nil || p.closed() {
 		return
 	}
 	p.watch(1)
@@ -52,7 +51,7 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		seen, past = m.tick, false
 		select {
 		case <-m.changed:
-		case <-p.leaving:
+		case <-p.ending:
 			return
 		case <-r.Context().Done():
 			return
@@ -60,10 +59,10 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// left tells whether the successor is to be asked.
-func (p *Page) left() bool {
+// closed tells whether a successor is to be asked.
+func (p *Page) closed() bool {
 	select {
-	case <-p.leaving:
+	case <-p.ending:
 		return true
 	default:
 		return false

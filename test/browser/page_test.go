@@ -206,6 +206,12 @@ func TestGoesOnThroughUpgrades(t *testing.T) {
 	}
 	gap := value[float64](b, "Math.max(...window.at.slice(1).map((t, i) => t - window.at[i]))")
 	t.Logf("figure: %d upgrades, %d updates of the page, the longest time between two %.0f ms", upgrades, value[int](b, "window.at.length"), gap)
+	// Who comes now sees what was before.
+	b.do(chromedp.Reload())
+	b.live()
+	if n := value[int](b, `document.querySelector("#chart-bytes .first").getAttribute("d").split("L").length`); n < upgrades {
+		t.Errorf("the graphs have %d samples after %d upgrades, each of which took one at the least", n, upgrades)
+	}
 	cancel()
 	if err := <-loaded; err == nil || ctx.Err() == nil {
 		t.Errorf("the initiator: %v", err)

@@ -19,17 +19,12 @@ type reader struct {
 // Stopped implements [stream.Handler].
 func (r *reader) Stopped() error { return r.stopped() }
 
-// Handle implements [stream.Handler].
+// Handle implements [stream.Handler]. data is the data segment of the PDU; it belongs to the input
+// buffer and is gone after the call.
 func (r *reader) Handle(h *pdu.BHS, data []byte) error {
-	r.heard.Add(1)
-	return r.dispatch(h, data)
-}
-
-// dispatch handles one whole PDU with intact digests. data is its data
-// segment; it belongs to the input buffer and is gone after the call.
-func (r *reader) dispatch(h *pdu.BHS, data []byte) error {
-	op := h.Opcode()
-	if r.login != nil {
+	c, op := r.conn, h.Opcode()
+	c.heard.Add(1)
+	if c.login != nil {
 		if op != pdu.OpLoginReq {
 			// RFC 7143 6.3: anything else during login ends the connection;
 			// the response says so.
@@ -38,25 +33,25 @@ func (r *reader) dispatch(h *pdu.BHS, data []byte) error {
 		}
 		return loginPhase(*r).handle(h, data)
 	}
-	if !r.is(connFull) {
+	if !c.is(connFull) {
 		return nil // RFC 7143 11.14: nothing counts after a logout request
 	}
 	switch op {
 	case pdu.OpSCSICommand:
-		if r.sess.handleCommand(&r.transport, h, data) {
-			r.node.runWaiting(r.sess)
+		if c.sess.handleCommand(&c.transport, h, data) {
+			r.node.runWaiting(c.sess)
 		}
 	case pdu.OpDataOut:
-		r.sess.handleDataOut(&r.transport, &r.filling, h, data)
+		c.sess.handleDataOut(&c.transport, &c.filling, h, data)
 	case pdu.OpNOPOut, pdu.OpTaskMgmtReq, pdu.OpTextReq, pdu.OpLogoutReq:
-		r.handleInTurn(h, data)
+		r.node.handleInTurn(c.sess, &c.transport, h, data)
 	case pdu.OpSNACKReq:
 		// RFC 7143 11.16: without error recovery there is nothing to resend.
-		r.reject(pdu.SNACKReject, h)
+		c.reject(pdu.SNACKReject, h)
 	case pdu.OpLoginReq:
 		return stream.FormatErrorf("login request in full feature phase")
 	default:
-		r.reject(pdu.CommandNotSupported, h)
+		c.reject(pdu.CommandNotSupported, h)
 	}
 	return nil
 }
@@ -64,22 +59,23 @@ func (r *reader) dispatch(h *pdu.BHS, data []byte) error {
 // Refused implements [stream.Handler]: there is no memory for the data segment of a PDU, which
 // is passed over.
 func (r *reader) Refused(h *pdu.BHS) error {
-	r.heard.Add(1)
+	c := r.conn
+	c.heard.Add(1)
 	switch {
-	case r.login != nil:
+	case c.login != nil:
 		return loginPhase(*r).refuseText(h)
-	case !r.is(connFull):
+	case !c.is(connFull):
 		return nil
 	}
 	switch h.Opcode() {
 	case pdu.OpDataOut:
-		r.sess.lostDataOut(&r.transport, &r.filling, h, insufficientResources)
+		c.sess.lostDataOut(&c.transport, &c.filling, h, insufficientResources)
 	case pdu.OpSCSICommand, pdu.OpNOPOut, pdu.OpTaskMgmtReq, pdu.OpTextReq, pdu.OpLogoutReq:
-		if r.sess.refuseForMemory(&r.transport, h) {
-			r.node.runWaiting(r.sess)
+		if c.sess.refuseForMemory(&c.transport, h) {
+			r.node.runWaiting(c.sess)
 		}
 	default:
-		return r.dispatch(h, nil)
+		return r.Handle(h, nil) // what it is matters, not its data
 	}
 	return nil
 }
@@ -124,19 +120,18 @@ func (r *reader) Unplace() {
 }
 
 // handleInTurn handles a request other than a SCSI command in its turn.
-func (r *reader) handleInTurn(h *pdu.BHS, data []byte) {
-	s := r.sess
+func (n *Node) handleInTurn(s *session, c *transport, h *pdu.BHS, data []byte) {
 	s.mu.Lock()
 	switch s.window.Admit(h.Immediate(), h.CmdSN()) {
 	case sequence.Never:
 		s.mu.Unlock()
 		return
 	case sequence.Later:
-		kept := s.keepRequest(&r.transport, h, data)
+		kept := s.keepRequest(c, h, data)
 		if kept == nil {
 			s.mu.Unlock()
-			if s.refuseForMemory(&r.transport, h) {
-				r.node.runWaiting(s)
+			if s.refuseForMemory(c, h) {
+				n.runWaiting(s)
 			}
 			return
 		}
@@ -149,9 +144,9 @@ func (r *reader) handleInTurn(h *pdu.BHS, data []byte) {
 	}
 	more := s.window.Len() > 0
 	s.mu.Unlock()
-	r.node.process(s, &r.transport, h, data)
+	n.process(s, c, h, data)
 	if more || h.Opcode() == pdu.OpTaskMgmtReq { // which may have used up the number of a task that has not come
-		r.node.runWaiting(s)
+		n.runWaiting(s)
 	}
 }
 

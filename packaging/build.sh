@@ -6,6 +6,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 version=$1 out=$2
+umask 022
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -7,6 +7,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 version=$1 out=$2
+umask 022
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -122,7 +123,7 @@ END
 find "$layout" -type d -exec chmod 755 {} + -o -type f -exec chmod 644 {} +
 
 mkdir -p "$out"
-rm -f "$out"/gotgtd-*.image.tar
+rm -f "$out"/gotgtd-*-"$arch".image.tar
 image=$out/gotgtd-$version-$arch.image.tar
 pack "$image" "$layout" --owner=0 --group=0 oci-layout index.json manifest.json blobs
 echo "$image"

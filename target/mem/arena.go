@@ -25,6 +25,7 @@ type Arena struct {
 	file  *os.File
 	m     []byte
 	part  int64 // bytes of each class
+	page  int64 // bytes that the system gives and takes at a time
 	kinds [classes]kind
 
 	claiming atomic.Bool  // blocks are claimed, none is lent
@@ -132,7 +133,7 @@ func mapArena(f *os.File, part int64, o ArenaOptions) (*Arena, error) {
 	}
 	_ = unix.Madvise(m, unix.MADV_DONTDUMP) // data of initiators, and much of it
 	a := &Arena{
-		o: o, file: f, m: m, part: part,
+		o: o, file: f, m: m, part: part, page: int64(os.Getpagesize()),
 		grown: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	a.stock.arena = a

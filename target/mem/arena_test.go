@@ -439,3 +439,18 @@ func TestReleasedTwice(t *testing.T) {
 		}()
 	}
 }
+
+// To take a block that others have released costs no allocation, also if it takes one of
+// another size whose memory has to be given back first.
+func TestNothingIsAllocated(t *testing.T) {
+	a := newArena(t, ArenaOptions{Size: MaxSize})
+	p := a.Pool()
+	large, small := func() { p.Get(MaxSize).Release() }, func() { p.Get(1).Release() }
+	for range 3 {
+		large()
+		small()
+	}
+	if n := testing.AllocsPerRun(100, func() { large(); small() }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

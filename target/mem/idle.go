@@ -146,7 +146,10 @@ func (a *Arena) reclaim(n int64) {
 
 // punchSome gives back the pages of n bytes on a stack, if there are so many, and returns of how many.
 func (a *Arena) punchSome(k *kind, s *stack, n int64) (freed int64) {
-	for freed < n {
+	if k.size < a.page {
+		return 0 // a page has blocks that may be on loan
+	}
+	for freed < n && s.len(k) > 0 {
 		m := a.punch(k, s, n-freed)
 		if m == 0 {
 			break

@@ -4,13 +4,15 @@ package main
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
 )
 
-// TestTgtManuals finds every option, mode and operation in the manual pages of tgt's tools.
+// TestTgtManuals finds every option, mode and operation in the manual pages of tgt's tools, and no
+// option that there is not.
 func TestTgtManuals(t *testing.T) {
 	page := func(name string) string {
 		text, err := os.ReadFile("../../docs/man/tgt/" + name)
@@ -23,6 +25,19 @@ func TestTgtManuals(t *testing.T) {
 		for _, w := range wanted {
 			if !strings.Contains(page, w) {
 				t.Errorf("%s lacks %q", name, w)
+			}
+		}
+	}
+	// Both pages speak of tgtadm's options, and tgtadm's of those of gotgtd.
+	known := map[string]bool{"--help": true, "--version": true}
+	new(tgtAdminRun).flags().VisitAll(func(f *pflag.Flag) { known["--"+f.Name] = true })
+	for _, o := range tgtadmOptions {
+		known["--"+o.name] = true
+	}
+	for _, name := range []string{"tgtadm.8", "tgt-admin.8"} {
+		for _, option := range regexp.MustCompile(`--[a-z][a-z-]*`).FindAllString(page(name), -1) {
+			if !known[option] {
+				t.Errorf("%s has %s, which is no option", name, option)
 			}
 		}
 	}

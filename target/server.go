@@ -162,6 +162,7 @@ type Server struct {
 	holding  atomic.Int32  // how many wait to put one in
 
 	background sync.WaitGroup
+	shares     scsi.ShareLimit // of all devices
 	rested     chan struct{}   // closed when all data has come that followed TakeOver; nil if none did
 	ctx        context.Context // until Close
 	cancel     context.CancelFunc
@@ -229,6 +230,7 @@ func (s *Server) newServed(conf *config.Target) (*served, error) {
 	t := &served{conf: conf, log: s.strangers}
 	device, err := scsi.NewDevice(scsi.DeviceOptions{
 		Name: conf.Name, TID: conf.TID, StateDir: s.options.StateDir, Log: s.strangers, Observe: s.options.Observe, Clock: s.options.Clock,
+		Shares: &s.shares,
 	})
 	if err != nil {
 		return nil, err

@@ -58,6 +58,8 @@ type TargetStatus struct {
 	OutAccount  string      `json:"outgoing_account,omitempty"`
 	ACL         []string    `json:"acl"` // addresses and names that may log in; "ALL" for everyone
 	SessionTSIH []uint16    `json:"sessions"`
+
+	Initiators []scsi.Share `json:"initiators,omitempty"` // what each has moved, by logical unit, over sessions and upgrades
 }
 
 // LUNStatus is a logical unit.
@@ -152,6 +154,7 @@ func (t *served) status(sessions []uint16, inflight map[uint16]int) TargetStatus
 		TID: t.conf.TID, Name: t.conf.Name, Alias: t.conf.Alias, State: "ready", Groups: t.conf.PortalGroups,
 		LUNs: []LUNStatus{}, Accounts: []string{}, ACL: t.conf.Access.List(), SessionTSIH: append([]uint16{}, sessions...),
 	}
+	st.Initiators = t.device.Shares()
 	if t.conf.Offline {
 		st.State = "offline"
 	}

@@ -71,6 +71,10 @@ var (
 	sessionWrite = describe("session_write_commands_total", "Commands of a session that have written blocks.", "target", "tsih")
 	sessionIn    = describe("session_read_bytes_total", "Bytes that a session has read.", "target", "tsih")
 	sessionOut   = describe("session_written_bytes_total", "Bytes that a session has written.", "target", "tsih")
+	shareReads   = describe("initiator_read_commands_total", "Commands of an initiator that have read blocks of a logical unit, over its sessions.", "target", "lun", "initiator")
+	shareWrites  = describe("initiator_write_commands_total", "Commands of an initiator that have written blocks of a logical unit, over its sessions.", "target", "lun", "initiator")
+	shareIn      = describe("initiator_read_bytes_total", "Bytes that an initiator has read from a logical unit, over its sessions.", "target", "lun", "initiator")
+	shareOut     = describe("initiator_written_bytes_total", "Bytes that an initiator has written to a logical unit, over its sessions.", "target", "lun", "initiator")
 	unitInfo     = describe("lun_info", "A logical unit; always 1.", "target", "lun", "path", "naa", "serial", "backend")
 	unitSize     = describe("lun_size_bytes", "Size of a logical unit.", unit...)
 	unitOnline   = describe("lun_online", "Whether a logical unit is online and its backing store open.", unit...)
@@ -205,11 +209,27 @@ func (g gatherer) target(t *target.TargetStatus) {
 	g.gauge(targetInfo, 1, t.Name, strconv.Itoa(t.TID), t.Alias)
 	g.flag(targetReady, t.State == "ready", t.Name)
 	g.gauge(sessions, float64(len(t.SessionTSIH)), t.Name)
+	for i := range t.Initiators {
+		g.share(t.Name, &t.Initiators[i])
+	}
 	for i := range t.LUNs {
 		if l := &t.LUNs[i]; l.Type == "disk" {
 			g.unit(t.Name, l)
 		}
 	}
+}
+
+// share shows what an initiator has moved. "other" is no initiator's name: those begin with
+// what gives them.
+func (g gatherer) share(target string, s *scsi.Share) {
+	lun, initiator := strconv.Itoa(int(s.LUN)), s.Initiator
+	if initiator == "" {
+		lun, initiator = "other", "other"
+	}
+	g.counter(shareReads, s.Reads, target, lun, initiator)
+	g.counter(shareWrites, s.Writes, target, lun, initiator)
+	g.counter(shareIn, s.ReadBytes, target, lun, initiator)
+	g.counter(shareOut, s.WrittenBytes, target, lun, initiator)
 }
 
 func (g gatherer) unit(target string, l *target.LUNStatus) {

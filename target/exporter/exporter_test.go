@@ -43,6 +43,7 @@ func full() control.Status {
 	st.UpgradeTotals = handoff.TotalsOf(st.Upgrades)
 	st.Targets = []target.TargetStatus{{
 		TID: 1, Name: "iqn.2026-11.test:a", State: "ready", SessionTSIH: []uint16{7},
+		Initiators: []scsi.Share{{Initiator: "iqn.2026-11.test:i", LUN: 1, Reads: 21, Writes: 22, ReadBytes: 23, WrittenBytes: 24}, {Reads: 31}},
 		LUNs: []target.LUNStatus{
 			{LUN: 0, UnitInfo: scsi.UnitInfo{Type: "controller"}},
 			{LUN: 1, UnitInfo: scsi.UnitInfo{Type: "disk", Size: 1 << 20, Online: true, StorePath: "/srv/\xff.img"}, Counters: scsi.Counters{Reads: 2, Writes: 3, ReadBytes: 4, WrittenBytes: 5, Errors: 6}, Inflight: 9,
@@ -123,6 +124,11 @@ func TestValues(t *testing.T) {
 		{"gotgtd_lun_errors_total", []string{"lun=1", "kind=medium_error"}, 6},
 		{"gotgtd_lun_errors_total", []string{"lun=2", "kind=medium_error"}, 0},
 		{"gotgtd_workers", nil, 16},
+		{"gotgtd_initiator_read_commands_total", []string{"initiator=iqn.2026-11.test:i", "lun=1"}, 21},
+		{"gotgtd_initiator_write_commands_total", []string{"initiator=iqn.2026-11.test:i"}, 22},
+		{"gotgtd_initiator_read_bytes_total", []string{"initiator=iqn.2026-11.test:i"}, 23},
+		{"gotgtd_initiator_written_bytes_total", []string{"initiator=iqn.2026-11.test:i"}, 24},
+		{"gotgtd_initiator_read_commands_total", []string{"initiator=other", "lun=other"}, 31},
 		{"gotgtd_upgrades_total", []string{"result=success"}, 1},
 		{"gotgtd_upgrades_total", []string{"result=failure"}, 1},
 		{"gotgtd_lun_reservation_held", []string{"lun=1"}, 1},

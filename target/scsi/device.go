@@ -28,6 +28,10 @@ type DeviceOptions struct {
 	// command, must be quick, and must not keep c.
 	Observe func(c *Command, took time.Duration)
 
+	// Shares bounds how many initiators are counted by themselves, for all devices that have it in
+	// common; nil: a bound of the device's own.
+	Shares *ShareLimit
+
 	// Clock is what reads and writes are timed by; other than nil, which means
 	// time.Now, for tests alone.
 	Clock func() time.Time
@@ -39,6 +43,8 @@ type DeviceOptions struct {
 type Device struct {
 	opts DeviceOptions
 	log  *slog.Logger // limited, for what initiators cause
+
+	shares shares // have their own lock
 
 	replaced []Replacement // set by Restore alone, before the device is used
 
@@ -67,6 +73,7 @@ func NewDevice(o DeviceOptions) (*Device, error) {
 		log = slog.Default()
 	}
 	d := &Device{opts: o, log: limit.Logger(log).With("target", o.Name), nexuses: make(map[NexusID]*Nexus)}
+	d.shares.limit = cmp.Or(o.Shares, new(ShareLimit))
 	d.attachments.Store(&map[uint16]*attachment{})
 	return d, nil
 }

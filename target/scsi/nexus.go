@@ -36,6 +36,9 @@ type Nexus struct {
 	close sync.Once
 	stats counters
 
+	shares   atomic.Pointer[map[uint16]*share] // by logical unit; replaced with mu held
+	unshared atomic.Bool                       // there is no room for more of them
+
 	attentions attentions             // has its own lock
 	masked     atomic.Pointer[bitmap] // logical unit numbers that it does not see; nil: it sees all
 

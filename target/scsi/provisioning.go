@@ -201,8 +201,7 @@ func runWriteSame(c *Command) {
 	if !all {
 		return
 	}
-	lu.stats.written(int(n))
-	c.exec.nexus.stats.written(int(n))
+	c.countWritten(int(n))
 	c.changed()
 }
 

@@ -146,8 +146,7 @@ func (c *Command) readDone() {
 	if c.In != nil {
 		c.In.B = c.In.B[:n]
 	}
-	c.exec.at.lu.stats.read(n)
-	c.exec.nexus.stats.read(n)
+	c.countRead(n)
 	c.good()
 }
 
@@ -256,8 +255,7 @@ func (c *Command) written(bytes, n int, err error) bool {
 		c.failStorage(writing, c.exec.lba+uint64(n)>>lu.shift, err)
 		return false
 	}
-	lu.stats.written(bytes)
-	c.exec.nexus.stats.written(bytes)
+	c.countWritten(bytes)
 	return true
 }
 

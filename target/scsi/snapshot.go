@@ -20,6 +20,7 @@ import (
 type DeviceState struct {
 	Units   []UnitState  `cbor:"1,keyasint,omitempty"` // ordered by LUN
 	Nexuses []NexusState `cbor:"2,keyasint,omitempty"` // ordered by name
+	Shares  []Share      `cbor:"3,keyasint,omitempty"` // ordered; none from a process that did not tell them
 }
 
 // UnitState is the state of a logical unit.
@@ -98,7 +99,7 @@ func (s NexusState) ID() NexusID { return NexusID{s.Initiator, s.ISID, s.TargetP
 // Snapshot returns the state of the device, which must be at rest: no command
 // executing, none arriving.
 func (d *Device) Snapshot() DeviceState {
-	var s DeviceState
+	s := DeviceState{Shares: d.Shares()}
 	for _, u := range d.LogicalUnits() {
 		s.Units = append(s.Units, u.Unit.snapshot(u.Number))
 	}
@@ -193,6 +194,7 @@ func (d *Device) Restore(s DeviceState) error {
 			news[u.LUN] = codes
 		}
 	}
+	d.shares.restore(s.Shares, kept)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	changed := len(kept) != len(s.Units) || len(kept) != len(*d.attachments.Load())

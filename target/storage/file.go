@@ -44,6 +44,8 @@ type file struct {
 
 	lockMu sync.Mutex // protects held
 	held   *os.File   // whose description holds the lock: main, or an adopted one
+	// unread says that held is a predecessor's, and may have an error to report of what that wrote.
+	unread atomic.Bool
 }
 
 var _ interface {
@@ -153,12 +155,33 @@ func (s *file) Flush(context.Context) error {
 
 // sync is fdatasync(2), and the check that it was of any use.
 func (s *file) sync() error {
+	if err := syncDescription(int(s.fd.Load())); err != nil {
+		return err
+	}
+	if err := s.syncInherited(); err != nil {
+		return err
+	}
+	return s.named()
+}
+
+// syncInherited flushes by way of the predecessor's description, once. The system reports a write
+// that has failed in the background once to each description, and to one that is opened
+// later only if nobody was told before. So if another program has flushed the file between that failure and
+// the upgrade, the predecessor's description alone has the report.
+func (s *file) syncInherited() error {
+	if !s.unread.Load() {
+		return nil
+	}
+	s.lockMu.Lock()
+	defer s.lockMu.Unlock()
+	err := syncDescription(int(s.held.Fd()))
+	s.unread.Store(false)
+	return err
+}
+
+func syncDescription(fd int) error {
 	for {
-		err := unix.Fdatasync(int(s.fd.Load()))
-		if err == nil {
-			return s.named()
-		}
-		if err != unix.EINTR {
+		if err := fdatasync(fd); err != unix.EINTR {
 			return err
 		}
 	}

@@ -50,6 +50,7 @@ func (s *file) AdoptLock(f *os.File) error {
 		s.held.Close()
 	}
 	s.held = f
+	s.unread.Store(true)
 	return nil
 }
 

@@ -73,7 +73,7 @@ func (s *file) TryWriteAt(p []byte, off int64) (int, error) {
 // WriteDurableAt writes p at off and returns when it is on stable storage. As
 // with Flush, a file that has been unlinked is ENOENT.
 func (s *file) WriteDurableAt(_ context.Context, p []byte, off int64) (int, error) {
-	n, err := s.write(p, off, unix.RWF_DSYNC)
+	n, err := s.write(p, off, dsync)
 	if err == nil {
 		err = s.named()
 	} else if unsupported(err) {

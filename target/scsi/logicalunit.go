@@ -87,6 +87,8 @@ type LogicalUnit struct {
 	open   sync.RWMutex
 	closed bool // changes with both locks held
 
+	flushes flushes
+
 	lost lostWrites
 
 	modes sync.Mutex // serializes changes of mode pages
@@ -152,7 +154,8 @@ func newUnit(o LogicalUnitOptions, controller bool) (*LogicalUnit, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &LogicalUnit{opts: o, controller: controller, pages: pages, tellsAborted: tellsAborted(pages), log: limit.Logger(log), store: o.Store, errs: limit.New(10, 10*time.Second)}, nil
+	return &LogicalUnit{opts: o, controller: controller, pages: pages, tellsAborted: tellsAborted(pages), log: limit.Logger(log), store: o.Store,
+		flushes: newFlushes(), errs: limit.New(10, 10*time.Second)}, nil
 }
 
 // has reports whether any of the state bits is set.

@@ -280,25 +280,10 @@ func (lu *LogicalUnit) write(ctx context.Context, p []byte, off int64, fua bool)
 		// been that of earlier, cached writes, and no flush will repeat it.
 		lu.set(stateFlushFailed, true)
 	}
+	if err == nil && lu.has(stateFlushFailed) {
+		return 0, errFlushFailed // another one failed meanwhile, and may have taken the report of this one
+	}
 	return n, err
-}
-
-// flushLocked flushes the store and remembers a failure. A lock that keeps the
-// store open is held.
-func (lu *LogicalUnit) flushLocked(ctx context.Context) error {
-	if lu.has(stateFlushFailed) {
-		return errFlushFailed
-	}
-	if err := lu.store.Flush(ctx); err != nil {
-		if !endedBy(ctx, err) {
-			lu.set(stateFlushFailed, true)
-		}
-		return err
-	}
-	if lu.has(stateFlushFailed) {
-		return errFlushFailed // another flush failed meanwhile and took the report
-	}
-	return nil
 }
 
 func prepareSynchronize(c *Command) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/gotgtd/gotgtd/internal/replace"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/control"
 )
@@ -220,7 +221,7 @@ func convert(w io.Writer, conf *config.Config, out string) (err error) {
 	}
 	made = append(made, out)
 	_, err = f.Write(text)
-	return errors.Join(err, f.Sync(), f.Close())
+	return errors.Join(err, f.Sync(), f.Close(), replace.SyncFolder(filepath.Dir(out)))
 }
 
 // placedAccount is an account, and the target that it belongs to.

@@ -73,7 +73,7 @@ func openLedger(dir string) (*ledger, error) {
 	if dir == "" {
 		return &ledger{}, nil
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := replace.MakeFolder(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("can't make the state folder (--state-dir): %w", err)
 	}
 	if err := replace.Folder(dir); err != nil {

@@ -212,6 +212,7 @@ func writeSecret(configFile, target, user string, text []byte, uid, gid int) (st
 		if uid != os.Geteuid() {
 			err = os.Chown(dir, uid, gid)
 		}
+		err = errors.Join(err, replace.SyncFolder(filepath.Dir(dir)))
 		if err != nil {
 			return "", err
 		}

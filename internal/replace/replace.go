@@ -115,15 +115,29 @@ func Write(path string, text []byte, mode fs.FileMode, uid, gid int) (err error)
 		err = os.Rename(aside, path)
 	}
 	if err == nil {
-		err = syncFolder(filepath.Dir(path))
+		err = SyncFolder(filepath.Dir(path))
 	}
 	return err
 }
 
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
+// MakeFolder makes a folder, and those above it that are missing, so that they outlast a power cut.
+// One that is there is left as it is.
+func MakeFolder(path string, mode fs.FileMode) error {
+	if info, err := os.Stat(path); err == nil {
+		if !info.IsDir() {
+			return &fs.PathError{Op: "mkdir", Path: path, Err: syscall.ENOTDIR}
+		}
+		return nil
+	}
+	above := filepath.Dir(path)
+	if above == path {
+		return &fs.PathError{Op: "mkdir", Path: path, Err: syscall.ENOENT}
+	}
+	if err := MakeFolder(above, mode); err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return SyncFolder(above)
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,4 +145,26 @@ func TestChangedMeanwhile(t *testing.T) {
 		t.Errorf("after another file was put there: %v", err)
 	}
 	want("after another file was put there", "edited")
+}
+
+func TestMakeFolder(t *testing.T) {
+	dir := t.TempDir()
+	deep, file := filepath.Join(dir, "a", "b"), filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := MakeFolder(deep, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if info, err := os.Stat(deep); err != nil || info.Mode() != fs.ModeDir|0o700 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if err := MakeFolder(file, 0o700); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("a file in the way: %v", err)
+	}
+	if err := MakeFolder(filepath.Join(file, "x"), 0o700); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("a file on the way: %v", err)
+	}
 }

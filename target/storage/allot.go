@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/internal/replace"
 )
 
 // allocSlice is how much space is taken at a time: little enough that somebody can
@@ -44,7 +46,7 @@ func allot(f *os.File, o *Options, size int64) error {
 		err = unix.Fsync(int(f.Fd()))
 	}
 	if err == nil && size == 0 {
-		err = syncDir(filepath.Dir(o.Path))
+		err = replace.SyncFolder(filepath.Dir(o.Path))
 	}
 	if err != nil {
 		return &Error{Op: op, Path: o.Path, Err: err}
@@ -94,14 +96,4 @@ func checkSpace(f *os.File, want int64) error {
 		return fmt.Errorf("can't preallocate %s, its file system has %s free: %w: make room there, or leave preallocate out", bytesText(want), bytesText(free), unix.ENOSPC)
 	}
 	return nil
-}
-
-// syncDir makes a new name in a directory durable.
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -200,7 +200,7 @@ var realDisk = disk{
 	write:   writeFile,
 	rename:  os.Rename,
 	remove:  os.Remove,
-	syncDir: syncDir,
+	syncDir: replace.SyncFolder,
 }
 
 func readFile(path string) ([]byte, error) {
@@ -226,12 +226,4 @@ func writeFile(path string, content []byte) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -24,13 +24,16 @@ FUZZTIME ?= 1m
 # More flags of the benchmark, as -peer NAME=iscsi://HOST:PORT/TARGET/LUN.
 BENCH ?=
 
+# Power cuts in lab-power; without a number as many as the suite does by itself.
+CUTS ?=
+
 # Flags of the lab's command, such as -short.
 LABFLAGS ?=
 
 # What `make quick` runs the tests of: what differs from this commit.
 SINCE ?= HEAD
 
-.PHONY: help build run quick test gate check fuzz torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-migrate lab-start lab-control install uninstall packages image release clean
+.PHONY: help build run quick test gate check fuzz torture bench bench-quick lab lab-systemd lab-initiator lab-xen lab-migrate lab-start lab-power lab-control install uninstall packages image release clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,19 +76,20 @@ bench-quick: ## the same comparison in under 3 minutes
 	@test/scripts/deps.sh bench
 	@$(GO) run ./bench -quick $(BENCH)
 
-lab: ## the next five, one after the other
+lab: ## the next six, one after the other
 	@test/scripts/deps.sh lab
-	@$(GO) run ./test/cmd/lab $(LABFLAGS) systemd initiator xen migrate start
+	@$(GO) run ./test/cmd/lab $(LABFLAGS) $(if $(CUTS),-cuts $(CUTS)) systemd initiator xen migrate start power
 
 lab-systemd: ## gotgtd as a service of systemd, in an emulated machine; as root
 lab-initiator: ## the Linux kernel's initiator while gotgtd is upgraded; as root
 lab-xen: ## a guest moves between two Xen hosts while its disk's target is upgraded; as root
 lab-migrate: ## from tgt to gotgtd, with identities that stay; as root
 lab-start: ## docs/getting-started.md, as it is written, on a fresh machine; as root
+lab-power: ## whether power cuts lose what was promised (CUTS=200); as root
 lab-control: ## whether the checks of lab-initiator see it when tgt is restarted instead; as root
-lab-systemd lab-initiator lab-xen lab-migrate lab-start lab-control:
+lab-systemd lab-initiator lab-xen lab-migrate lab-start lab-power lab-control:
 	@test/scripts/deps.sh lab
-	@$(GO) run ./test/cmd/lab $(LABFLAGS) $(@:lab-%=%)
+	@$(GO) run ./test/cmd/lab $(LABFLAGS) $(if $(CUTS),-cuts $(CUTS)) $(@:lab-%=%)
 
 install: build ## install under DESTDIR and PREFIX
 	@test/scripts/install.sh "$(DESTDIR)" "$(PREFIX)" "$(BIN)"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package lab runs this project's programs under software that others wrote: systemd
-// as PID 1, the Linux kernel's initiator, Xen. It drives virtual machines of
+// as PID 1, the Linux kernel's initiator, Xen; and it cuts the power. It drives virtual machines of
 // QEMU, emulated, so that no hardware support is needed; it has to run as root.
 //
 // A suite is a function that gets a [Lab] and does its work in steps:

@@ -21,6 +21,9 @@ type Suite struct {
 	// Run does the steps. Its error ends the suite; if a step has failed, it need
 	// not be returned.
 	Run func(ctx context.Context, l *Lab) error
+	// Faulty are programs that the suite needs beside the ordinary ones: gotgtd built with a tag
+	// that plants a fault. The program of tag TAG is named gotgtd-TAG.
+	Faulty []string
 }
 
 // stepTime is the most that a step may take.
@@ -31,6 +34,8 @@ type Lab struct {
 	// Short asks for what fits into a run of all checks: the same steps, fewer
 	// rounds.
 	Short bool
+	// Cuts is how many power cuts are asked for; 0 leaves it to the suite.
+	Cuts int
 	// Dir is a folder for the suite's files; it is removed at the end.
 	Dir string
 
@@ -47,6 +52,9 @@ type Lab struct {
 // Program is the path of one of the project's programs, as in cmd/ and test/lab/cmd/,
 // statically linked: it runs here and in every machine.
 func (l *Lab) Program(name string) string { return filepath.Join(l.programs, name) }
+
+// Image is the path of one of the files that machines boot from.
+func (l *Lab) Image(name string) string { return filepath.Join(l.image, name) }
 
 // Printf adds a line to what the run prints.
 func (l *Lab) Printf(format string, args ...any) {

@@ -71,7 +71,7 @@ func (l *Lab) Machine(o MachineOptions) *Machine {
 func (m *Machine) Name() string { return "host" + strconv.Itoa(m.options.Number) }
 
 // Address is the machine's address on the first network.
-func (m *Machine) Address() string { return fmt.Sprintf("172.16.31.%d", 10+m.options.Number) }
+func (m *Machine) Address() string { return MachineAddress(m.options.Number) }
 
 // Address2 is the machine's address on the second network.
 func (m *Machine) Address2() string { return fmt.Sprintf("172.16.32.%d", 10+m.options.Number) }
@@ -83,7 +83,7 @@ func (m *Machine) Boot(ctx context.Context) error {
 	defer cancel()
 	if _, err := os.Stat(m.disk); errors.Is(err, os.ErrNotExist) {
 		_, err := peer.Run(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw",
-			"-b", filepath.Join(m.lab.image, "base.img"), m.disk)
+			"-b", m.lab.Image("base.img"), m.disk)
 		if err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func untilOrDone(ctx context.Context, p *peer.Process, f func() error) error {
 
 // arguments are QEMU's.
 func (m *Machine) arguments() []string {
-	image := func(file string) string { return filepath.Join(m.lab.image, file) }
+	image := m.lab.Image
 	kernel := fmt.Sprintf("net.ifnames=0 lab.host=%d quiet loglevel=4 mitigations=off audit=0 systemd.show_status=0", m.options.Number)
 	args := []string{
 		"-machine", "pc", "-accel", "tcg,thread=multi", "-nodefaults", "-no-reboot", "-display", "none",
@@ -141,7 +141,7 @@ func (m *Machine) arguments() []string {
 	}
 	for i := range bridges {
 		args = append(args,
-			"-netdev", fmt.Sprintf("tap,id=net%d,ifname=%s,script=no,downscript=no", i, tap(m.options.Number, i)),
+			"-netdev", fmt.Sprintf("tap,id=net%d,ifname=%s,script=no,downscript=no", i, Tap(m.options.Number, i)),
 			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,mac=52:54:00:00:0%d:0%d", i, i, m.options.Number))
 	}
 	if !m.options.Xen {

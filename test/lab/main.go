@@ -50,6 +50,7 @@ func Main(suites []Suite) int {
 type options struct {
 	suites []Suite
 	short  bool
+	cuts   int
 	out    string
 }
 
@@ -57,6 +58,7 @@ func parse(suites []Suite, args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("lab", flag.ContinueOnError)
 	flags.BoolVar(&o.short, "short", false, "fewer rounds: for a run of all checks")
+	flags.IntVar(&o.cuts, "cuts", 0, "how many power cuts; 0 is as many as the suite does by itself")
 	flags.StringVar(&o.out, "out", filepath.Join("build", "lab"), "folder for lab-report.md and the pictures")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: lab [flags] SUITE...")
@@ -97,7 +99,7 @@ func runOutside(ctx context.Context, o options) (status int, err error) {
 	if err := os.Symlink(image, filepath.Join(work, "image")); err != nil {
 		return 1, err
 	}
-	if err := buildPrograms(ctx, filepath.Join(work, "programs")); err != nil {
+	if err := buildPrograms(ctx, filepath.Join(work, "programs"), o.suites); err != nil {
 		return 1, err
 	}
 	return enter(ctx, work)
@@ -116,11 +118,26 @@ func prepareOut(dir string) error {
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
-// buildPrograms builds the project's and the lab's own programs. They are static, for
-// there is no telling which libraries a machine has.
-func buildPrograms(ctx context.Context, dir string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=lab", "-o", dir+"/",
-		"./cmd/...", "./test/lab/cmd/...")
+// buildPrograms builds the project's and the lab's own programs, and the faulty ones that
+// suites ask for.
+func buildPrograms(ctx context.Context, dir string, suites []Suite) error {
+	if err := buildProgram(ctx, dir+"/", "./cmd/...", "./test/lab/cmd/..."); err != nil {
+		return err
+	}
+	for _, s := range suites {
+		for _, tag := range s.Faulty {
+			if err := buildProgram(ctx, filepath.Join(dir, "gotgtd-"+tag), "-tags", tag, "./cmd/gotgtd"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// buildProgram builds programs that are static, for there is no telling which libraries a
+// machine has.
+func buildProgram(ctx context.Context, out string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-ldflags", "-s -w -X main.version=lab", "-o", out}, args...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.WaitDelay = stopTime
 	if text, err := cmd.CombinedOutput(); err != nil {
@@ -140,7 +157,7 @@ func runInside(ctx context.Context, o options, work string) (int, error) {
 			break
 		}
 		l := &Lab{
-			Short: o.short, Dir: filepath.Join(work, s.Name), out: os.Stdout,
+			Short: o.short, Cuts: o.cuts, Dir: filepath.Join(work, s.Name), out: os.Stdout,
 			image: filepath.Join(work, "image"), programs: filepath.Join(work, "programs"),
 		}
 		if err := os.Mkdir(l.Dir, 0o755); err != nil {

@@ -32,7 +32,11 @@ var bridges = []struct{ name, address string }{
 // maxMachines is how many machines have a place on the networks.
 const maxMachines = 4
 
-func tap(machine, network int) string { return fmt.Sprintf("tap%d-%d", machine, network) }
+// MachineAddress is a machine's address on the first network.
+func MachineAddress(machine int) string { return fmt.Sprintf("172.16.31.%d", 10+machine) }
+
+// Tap is the name of a machine's interface on one of the networks, 0 or 1.
+func Tap(machine, network int) string { return fmt.Sprintf("tap%d-%d", machine, network) }
 
 // insideVariable tells the program that it is the one within the namespaces; its value is
 // the work folder.
@@ -81,8 +85,8 @@ func furnish(ctx context.Context) error {
 			[]string{"link", "set", b.name, "up"})
 		for n := 1; n <= maxMachines; n++ {
 			ip = append(ip,
-				[]string{"tuntap", "add", "dev", tap(n, i), "mode", "tap"},
-				[]string{"link", "set", tap(n, i), "master", b.name, "up"})
+				[]string{"tuntap", "add", "dev", Tap(n, i), "mode", "tap"},
+				[]string{"link", "set", Tap(n, i), "master", b.name, "up"})
 		}
 	}
 	for _, args := range ip {

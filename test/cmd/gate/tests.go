@@ -84,7 +84,7 @@ func long(fuzzTime time.Duration) []step {
 			return goTest(ctx, w, []string{"./" + imageTests}, "-count=1", "-timeout=10m")
 		}},
 		{"lab", func(ctx context.Context, w io.Writer) count {
-			return lab(ctx, w, "systemd", "initiator", "xen", "migrate", "start")
+			return lab(ctx, w, "systemd", "initiator", "xen", "migrate", "start", "power")
 		}},
 	}...)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/gotgtd/gotgtd/test/lab"
 	"github.com/gotgtd/gotgtd/test/lab/initiator"
 	"github.com/gotgtd/gotgtd/test/lab/migrate"
+	"github.com/gotgtd/gotgtd/test/lab/power"
 	"github.com/gotgtd/gotgtd/test/lab/start"
 	"github.com/gotgtd/gotgtd/test/lab/systemd"
 	"github.com/gotgtd/gotgtd/test/lab/xen"
@@ -25,6 +26,7 @@ func main() {
 		xen.Suite,
 		migrate.Suite,
 		start.Suite,
+		power.Suite,
 		initiator.Control,
 	}))
 }

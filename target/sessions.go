@@ -112,7 +112,11 @@ func (s *Server) endSessions(ctx context.Context, sessions []iscsi.SessionInfo, 
 			}
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 			defer cancel()
-			if _, err := s.node.Drop(last, i.TSIH); err != nil && !errors.Is(err, iscsi.ErrNoSession) {
+			_, err := s.node.Drop(last, i.TSIH)
+			if errors.Is(err, iscsi.ErrClosed) {
+				err = ErrClosed
+			}
+			if err != nil && !errors.Is(err, iscsi.ErrNoSession) {
 				errs.Store(i.TSIH, fmt.Errorf("session %d of %q has not ended: %w", i.TSIH, i.Initiator, err))
 			}
 		})

@@ -4,6 +4,7 @@ package iscsi
 
 import (
 	"bytes"
+	"encoding/json"
 	"log/slog"
 	"strings"
 	"sync"
@@ -73,5 +74,23 @@ func TestLogStorm(t *testing.T) {
 		if len(line) > limit.LineBytes {
 			t.Errorf("a line of %d bytes: %s", len(line), line)
 		}
+	}
+}
+
+// TestLogRefusedLogin: who can't log in is found in the log by its name.
+func TestLogRefusedLogin(t *testing.T) {
+	var out logged
+	r := newRigOf(t, Limits{}, Auth{}, realSystem, 0, Options{Log: slog.New(slog.NewJSONHandler(&out, nil))})
+	_, err := initiator.Dial(t.Context(), initiator.Options{Address: r.address(), InitiatorName: testInitiator, TargetName: testTarget + "x"})
+	if err == nil {
+		t.Fatal("there is such a target")
+	}
+	r.until("the refusal is logged", func() bool { return strings.Contains(out.lines()[0], "login refused") })
+	var line struct{ Level, Msg, Initiator, Target, Reason string }
+	if err := json.Unmarshal([]byte(out.lines()[0]), &line); err != nil {
+		t.Fatal(err)
+	}
+	if line.Level != "WARN" || line.Initiator != testInitiator || line.Target != testTarget+"x" || !strings.Contains(line.Reason, "0x0203") || strings.Contains(line.Reason, testInitiator) {
+		t.Errorf("logged: %+v", line)
 	}
 }

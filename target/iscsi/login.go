@@ -4,7 +4,6 @@ package iscsi
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/netip"
 	"time"
@@ -91,9 +90,6 @@ func (p loginPhase) handle(h *pdu.BHS, data []byte) error {
 		return err
 	}
 	p.refuse(err, &req)
-	if l.Initiator != "" {
-		return fmt.Errorf("initiator %q, target %q: %w", l.Initiator, l.TargetName, err)
-	}
 	return err
 }
 

@@ -3,10 +3,8 @@
 package iscsi
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 
@@ -95,16 +93,22 @@ func (n *Node) run(c *conn) {
 	c.letGo()
 }
 
+// logEnd logs the end of a connection, that of a login which was refused with the names that the initiator has given.
 func (n *Node) logEnd(c *conn) {
-	level := slog.LevelInfo
 	attrs := []any{"remote", c.remote.String(), "reason", c.ended}
 	if c.sess != nil {
 		attrs = append(attrs, "initiator", c.sess.initiator, "target", c.sess.targetName(), "tsih", c.sess.tsih, "cid", c.cid)
+	} else if c.login != nil && c.login.Initiator != "" {
+		attrs = append(attrs, "initiator", c.login.Initiator, "target", c.login.TargetName)
 	}
-	if errors.Is(c.ended, errLoggedOut) || c.quiet {
-		level = slog.LevelDebug
+	switch {
+	case errors.Is(c.ended, errLoggedOut) || c.quiet:
+		n.log.Debug("connection closed", attrs...)
+	case c.login != nil && errors.As(c.ended, new(login.Error)):
+		n.log.Warn("login refused", attrs...)
+	default:
+		n.log.Info("connection closed", attrs...)
 	}
-	n.log.Log(context.Background(), level, "connection closed", attrs...)
 }
 
 // countEnd counts the end of a connection, and of its login if that has begun and neither

@@ -168,7 +168,7 @@ func (s *Server) checkStores(c *config.Config) error {
 			if !ok || d.Check == nil || !s.isNew(t.Name, l.Number) {
 				continue
 			}
-			o := l.StoreOptions()
+			o := l.Options
 			o.InheritLock = true
 			if err := d.Check(name, o); err != nil {
 				errs = append(errs, l.Pos.Errorf("target %s LUN %d: %w", t.Name, l.Number, err))

@@ -19,6 +19,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/plan"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // file returns a file-backed logical unit, whose file is there.
@@ -28,7 +29,7 @@ func file(t *testing.T, dir string, n uint16, name string) config.LUN {
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return config.LUN{Number: n, Path: path}
+	return config.LUN{Number: n, Options: storage.Options{Path: path}}
 }
 
 // units lists what a Server has: targets with their TIDs, and logical units.
@@ -98,7 +99,7 @@ func TestApply(t *testing.T) {
 
 	readOnly := one
 	readOnly.ReadOnly = true
-	missing := config.LUN{Number: 4, Path: filepath.Join(dir, "missing")}
+	missing := config.LUN{Number: 4, Options: storage.Options{Path: filepath.Join(dir, "missing")}}
 	for what, test := range map[string]struct {
 		targets []config.Target
 		want    string
@@ -106,7 +107,7 @@ func TestApply(t *testing.T) {
 		"another setting":    {[]config.Target{b(two), a(readOnly, three)}, iqnA + " LUN 1 needs an upgrade: read-only true"},
 		"no such file":       {[]config.Target{b(), a(one, three, missing)}, "missing"},
 		"no such backend":    {[]config.Target{a(config.LUN{Number: 1, Backend: "tape"})}, "tape"},
-		"a hidden disk":      {[]config.Target{b(two), a(one, three, config.LUN{Number: 5, Backend: "ram", Size: 1 << 20, Access: config.Access{Initiators: []string{"iqn.x:y"}}})}, "not everybody sees it"},
+		"a hidden disk":      {[]config.Target{b(two), a(one, three, config.LUN{Number: 5, Backend: "ram", Options: storage.Options{Size: 1 << 20}, Access: config.Access{Initiators: []string{"iqn.x:y"}}})}, "not everybody sees it"},
 		"an alias":           {[]config.Target{b(two), {Name: iqnA, Alias: "x", LUNs: []config.LUN{one, three}}}, "needs an upgrade: alias"},
 		"the TID of another": {[]config.Target{b(two), {Name: iqnA, TID: 2, LUNs: []config.LUN{one, three}}}, "TID"},
 	} {

@@ -22,7 +22,7 @@ import (
 // openStore opens the backing store of a logical unit. interrupt is asked while space is
 // taken for it; its error ends that.
 func (s *Server) openStore(c *config.LUN, successor bool, interrupt func() error) (storage.Store, error) {
-	o := c.StoreOptions()
+	o := c.Options
 	o.InheritLock, o.Known, o.Progress = successor, s.options.Known, s.progress(c.Path, interrupt)
 	backend := cmp.Or(c.Backend, "file")
 	store, err := storage.OpenBackend(s.ctx, backend, o)
@@ -105,8 +105,7 @@ func (t *openings) opened() {
 // newUnit makes the logical unit over an open store.
 func newUnit(c *config.LUN, store storage.Store, log *slog.Logger) (*scsi.LogicalUnit, error) {
 	return scsi.NewLogicalUnit(scsi.LogicalUnitOptions{
-		Store: store, BlockSize: c.BlockSize, ReadOnly: c.ReadOnly,
-		WriteThrough: c.WriteCache != nil && !*c.WriteCache || c.Sync, FullyProvisioned: c.Thin != nil && !*c.Thin,
+		Store: store, BlockOptions: c.BlockOptions,
 		Absent: lateReasonOf(store) != "", Log: log, UnitOptions: c.UnitOptions,
 	})
 }

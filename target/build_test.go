@@ -18,7 +18,7 @@ import (
 func TestHandoverCreates(t *testing.T) {
 	dir := t.TempDir()
 	lun := func(n uint16, name string) config.LUN {
-		return config.LUN{Number: n, Path: filepath.Join(dir, name), Size: 1 << 20, Create: true}
+		return config.LUN{Number: n, Options: storage.Options{Path: filepath.Join(dir, name), Size: 1 << 20, Create: true}}
 	}
 	server := func(successor bool, luns ...config.LUN) *Server {
 		s, _ := newServer(t, Options{Successor: successor, Config: &config.Config{

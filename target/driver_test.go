@@ -41,7 +41,7 @@ func TestDriverOfItsOwn(t *testing.T) {
 	s := embed(t, Options{})
 	conf := func() *config.Config {
 		return &config.Config{Targets: []config.Target{{Name: iqnA, LUNs: []config.LUN{
-			{Number: 1, Backend: "tagged", Size: 1 << 20}, {Number: 2, Backend: "tagged", Size: 1 << 20},
+			{Number: 1, Backend: "tagged", Options: storage.Options{Size: 1 << 20}}, {Number: 2, Backend: "tagged", Options: storage.Options{Size: 1 << 20}},
 		}}}}
 	}
 	if _, err := s.Apply(t.Context(), conf(), false); err != nil {

@@ -142,7 +142,7 @@ func TestTargetsWithoutNumbers(t *testing.T) {
 func TestTargetOpensItsUnits(t *testing.T) {
 	path := t.TempDir() + "/disk" // is removed after the Server has closed it
 	s := embed(t, Options{})
-	conf := config.Target{Name: "iqn.2026-11.test:a", LUNs: []config.LUN{{Number: 1, Backend: "ram", Size: 1 << 20}, {Number: 2, Path: path, Size: 1 << 20}}}
+	conf := config.Target{Name: "iqn.2026-11.test:a", LUNs: []config.LUN{{Number: 1, Backend: "ram", Options: storage.Options{Size: 1 << 20}}, {Number: 2, Options: storage.Options{Path: path, Size: 1 << 20}}}}
 	before := config.Target{Name: conf.Name, LUNs: slices.Clone(conf.LUNs)}
 	if err := s.AddTarget(&conf, nil); err == nil || !strings.Contains(err.Error(), "LUN 2") || len(s.Status().Targets) > 0 {
 		t.Fatalf("a file that is missing: %v", err)
@@ -171,7 +171,7 @@ func TestTargetOpensItsUnits(t *testing.T) {
 // TestConfigIsTheCallers makes two Servers of one configuration: neither changes it, and
 // what is wrong in it is an error that says where.
 func TestConfigIsTheCallers(t *testing.T) {
-	conf := config.Config{Targets: []config.Target{{Name: "iqn.2026-11.test:A", LUNs: []config.LUN{{Number: 1, Backend: "ram", Size: 1 << 20}}}}}
+	conf := config.Config{Targets: []config.Target{{Name: "iqn.2026-11.test:A", LUNs: []config.LUN{{Number: 1, Backend: "ram", Options: storage.Options{Size: 1 << 20}}}}}}
 	for range 2 {
 		if st := embed(t, Options{Config: &conf}).Status(); st.Targets[0].Name != "iqn.2026-11.test:a" || !st.Targets[0].LUNs[1].Online {
 			t.Errorf("%+v", st.Targets[0])

@@ -22,7 +22,7 @@ const exampleName = "iqn.2026-11.com.example:disk"
 
 // A RAM disk, served on one portal until somebody says stop.
 func Example() {
-	disk := config.LUN{Number: 1, Backend: "ram", Size: 64 << 20}
+	disk := config.LUN{Number: 1, Backend: "ram", Options: storage.Options{Size: 64 << 20}}
 	s, err := target.New(target.Options{Config: &config.Config{
 		Targets: []config.Target{{Name: exampleName, LUNs: []config.LUN{disk}}},
 	}})
@@ -95,7 +95,7 @@ func ExampleServer_Apply() {
 	defer s.Close()
 	conf := &config.Config{Targets: []config.Target{{Name: exampleName}}}
 	for n := range uint16(2) {
-		disk := config.LUN{Number: n + 1, Backend: "ram", Size: 64 << 20}
+		disk := config.LUN{Number: n + 1, Backend: "ram", Options: storage.Options{Size: 64 << 20}}
 		conf.Targets[0].LUNs = append(conf.Targets[0].LUNs, disk)
 		p, err := s.Apply(context.Background(), conf, false)
 		if err != nil {

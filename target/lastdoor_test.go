@@ -16,6 +16,7 @@ import (
 	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/plan"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // readBlock reads the first block of LUN 2.
@@ -99,7 +100,7 @@ func TestLastDoor(t *testing.T) {
 			changed := *conf
 			changed.Targets = []config.Target{conf.Targets[0]}
 			tc.change(&changed, path)
-			changed.Targets = append(changed.Targets, config.Target{Name: "iqn.2026-11.test:fresh", TID: 7, LUNs: []config.LUN{{Number: 1, Path: fresh, Size: 1 << 20, Create: true}}})
+			changed.Targets = append(changed.Targets, config.Target{Name: "iqn.2026-11.test:fresh", TID: 7, LUNs: []config.LUN{{Number: 1, Options: storage.Options{Path: fresh, Size: 1 << 20, Create: true}}}})
 			changed.PortalGroups = []config.PortalGroup{
 				{Tag: 1, Portals: []config.Portal{{Address: "127.0.0.1:3260"}}}, {Tag: 7, Portals: []config.Portal{{Address: "127.0.0.1:3267"}}},
 			}

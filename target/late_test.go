@@ -14,6 +14,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 const lateName = "iqn.2026-11.test:late"
@@ -25,7 +26,7 @@ func lateConfig(t *testing.T, path string) *config.Config {
 	if err := os.WriteFile(there, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := &config.Config{Targets: []config.Target{{Name: lateName, LUNs: []config.LUN{{Number: 1, Path: there}, {Number: 2, Path: path}}}}}
+	c := &config.Config{Targets: []config.Target{{Name: lateName, LUNs: []config.LUN{{Number: 1, Options: storage.Options{Path: there}}, {Number: 2, Options: storage.Options{Path: path}}}}}}
 	c.SetDefaults()
 	return c
 }

@@ -135,14 +135,14 @@ func tryHandOver(t *testing.T, old, next *Server) error {
 func TestRAMDisksMove(t *testing.T) {
 	const size = 256 << 10
 	old, _ := ramServer(t, false,
-		config.LUN{Number: 1, Size: size}, config.LUN{Number: 2, Size: size}, config.LUN{Number: 3, Size: size},
-		config.LUN{Number: 4, Size: size}, config.LUN{Number: 5, Size: size, UnitOptions: scsi.UnitOptions{NAA: keptNAA}})
+		config.LUN{Number: 1, Options: storage.Options{Size: size}}, config.LUN{Number: 2, Options: storage.Options{Size: size}}, config.LUN{Number: 3, Options: storage.Options{Size: size}},
+		config.LUN{Number: 4, Options: storage.Options{Size: size}}, config.LUN{Number: 5, Options: storage.Options{Size: size}, UnitOptions: scsi.UnitOptions{NAA: keptNAA}})
 	for lun := uint16(1); lun <= 5; lun++ {
 		fill(t, old, lun, byte(lun))
 	}
 	next, log := ramServer(t, true,
-		config.LUN{Number: 1, Size: size}, config.LUN{Number: 2, Size: 2 * size}, config.LUN{Number: 3, Size: size / 2},
-		config.LUN{Number: 5, Size: size, UnitOptions: scsi.UnitOptions{NAA: "3000000000000008"}}, config.LUN{Number: 6, Size: size, UnitOptions: scsi.UnitOptions{NAA: keptNAA}})
+		config.LUN{Number: 1, Options: storage.Options{Size: size}}, config.LUN{Number: 2, Options: storage.Options{Size: 2 * size}}, config.LUN{Number: 3, Options: storage.Options{Size: size / 2}},
+		config.LUN{Number: 5, Options: storage.Options{Size: size}, UnitOptions: scsi.UnitOptions{NAA: "3000000000000008"}}, config.LUN{Number: 6, Options: storage.Options{Size: size}, UnitOptions: scsi.UnitOptions{NAA: keptNAA}})
 	handOver(t, old, next)
 	if err := old.Close(); err != nil {
 		t.Error(err)
@@ -169,7 +169,7 @@ func TestRAMDisksSurviveRollback(t *testing.T) {
 	const size = 256 << 10
 	luns := func(sizes ...int64) (list []config.LUN) {
 		for i, n := range sizes {
-			list = append(list, config.LUN{Number: uint16(i + 1), Size: n})
+			list = append(list, config.LUN{Number: uint16(i + 1), Options: storage.Options{Size: n}})
 		}
 		return list
 	}
@@ -222,7 +222,7 @@ func TestRAMDisksSurviveRollback(t *testing.T) {
 // either direction: the first version had nothing to pass on and asked for a
 // feature that nobody has.
 func TestRAMDisksRefuseStrangers(t *testing.T) {
-	s, _ := ramServer(t, false, config.LUN{Number: 1, Size: 1 << 20})
+	s, _ := ramServer(t, false, config.LUN{Number: 1, Options: storage.Options{Size: 1 << 20}})
 	needs := (&giver{server: s}).Needs()
 	hello := handoff.Hello{Version: "next", Oldest: 1, Newest: handoff.Schema}
 	if err := hello.Check(needs); err == nil {
@@ -244,7 +244,7 @@ func TestRAMDisksRefuseStrangers(t *testing.T) {
 // A RAM disk is new, and empty, after a predecessor that had none and whose
 // snapshot knows nothing of memory; a snapshot with a file too few is refused.
 func TestRAMDiskFromOlderSnapshot(t *testing.T) {
-	s, log := ramServer(t, true, config.LUN{Number: 1, Size: 64 << 10})
+	s, log := ramServer(t, true, config.LUN{Number: 1, Options: storage.Options{Size: 64 << 10}})
 	k := &taker{server: s}
 	if err := k.Restore(&handoff.Snapshot{Schema: handoff.Schema}, nil); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/storage"
 	_ "github.com/gotgtd/gotgtd/target/storage/plugin" // the driver "gotgt"
 )
 
@@ -73,7 +74,7 @@ func (v *volume) Write(p []byte, off int64) error {
 // pluginServer returns a server with LUN 1 in a plug-in, and its log.
 func pluginServer(t *testing.T, o Options, lun config.LUN) (*Server, *bytes.Buffer) {
 	t.Helper()
-	lun.Number, lun.Path, lun.Options = 1, "pool/disk", map[string]string{"id": "admin"}
+	lun.Number, lun.Path, lun.Parameters = 1, "pool/disk", map[string]string{"id": "admin"}
 	o.Config = &config.Config{Targets: []config.Target{{Name: "iqn.2026-11.test:plugin", LUNs: []config.LUN{lun}}}}
 	return newServer(t, o)
 }
@@ -151,7 +152,7 @@ func TestPluginAdvertisesWhatItCan(t *testing.T) {
 		thin   *bool
 		want   bool
 	}{{"own", nil, false}, {"own", new(true), true}, {"null", new(true), false}} {
-		conf := config.LUN{Backend: "gotgt:" + test.plugin, Thin: test.thin}
+		conf := config.LUN{Backend: "gotgt:" + test.plugin, Options: storage.Options{BlockOptions: storage.BlockOptions{Thin: test.thin}}}
 		if test.plugin == "null" {
 			conf.Size = 1 << 20
 		} else {

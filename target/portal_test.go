@@ -14,6 +14,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // TestClosedPortalGroup hands sessions in two portal groups over to a server where one of
@@ -36,7 +37,7 @@ func TestClosedPortalGroup(t *testing.T) {
 					address := fmt.Sprintf("127.0.0.1:%d", 10000+tag) // it is not used
 					conf.PortalGroups = append(conf.PortalGroups, config.PortalGroup{Tag: tag, Portals: []config.Portal{{Address: address}}})
 				}
-				conf.Targets = []config.Target{{Name: iqn, PortalGroups: groups, LUNs: []config.LUN{{Number: 1, Backend: "ram", Size: 1 << 20}}}}
+				conf.Targets = []config.Target{{Name: iqn, PortalGroups: groups, LUNs: []config.LUN{{Number: 1, Backend: "ram", Options: storage.Options{Size: 1 << 20}}}}}
 				s, _ = newServer(t, Options{Config: conf, Successor: successor})
 				for _, tag := range portals {
 					l, err := net.Listen("tcp", "127.0.0.1:0")

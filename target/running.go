@@ -77,11 +77,11 @@ func Look(l *config.LUN, fit bool) (id string, size int64, err error) {
 		return "", 0, fmt.Errorf("there is no backend %q", l.Backend)
 	}
 	if fit && d.Check != nil {
-		if err := d.Check(name, l.StoreOptions()); err != nil {
+		if err := d.Check(name, l.Options); err != nil {
 			return "", 0, err
 		}
 	}
-	return d.Look(name, l.StoreOptions())
+	return d.Look(name, l.Options)
 }
 
 // sampleInterval is how exact the times of the last reads and writes are.

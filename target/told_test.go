@@ -13,6 +13,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/plan"
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // conditions are the unit attention conditions that a plan tells of, as SPC-4 annex D has them.
@@ -66,7 +67,7 @@ func TestPlanTellsAttentions(t *testing.T) {
 			c.PortalGroups = []config.PortalGroup{{Tag: 1, Portals: []config.Portal{{Address: "127.0.0.1:3260", Announce: []string{"192.0.2.1:3260"}}}}}
 		}, nil, nil},
 		{"another LUN", func(c *config.Config, l *config.LUN) {
-			c.Targets[0].LUNs = append(c.Targets[0].LUNs, config.LUN{Number: 3, Path: l.Path + "-3", Size: 1 << 20, Create: true})
+			c.Targets[0].LUNs = append(c.Targets[0].LUNs, config.LUN{Number: 3, Options: storage.Options{Path: l.Path + "-3", Size: 1 << 20, Create: true}})
 		}, []uint16{luns}, []uint16{luns}},
 		{"access to another LUN", func(c *config.Config, _ *config.LUN) {
 			c.Targets[0].LUNs[1].Access = config.Access{Initiators: []string{"iqn.2026-11.test:another"}}
@@ -107,7 +108,7 @@ func TestPlanTellsAttentions(t *testing.T) {
 }
 
 func toldConfig(path string) *config.Config {
-	return &config.Config{Targets: []config.Target{{Name: lateName, LUNs: []config.LUN{{Number: 2, Path: path}, {Number: 4, Path: path + "-4"}}}}}
+	return &config.Config{Targets: []config.Target{{Name: lateName, LUNs: []config.LUN{{Number: 2, Options: storage.Options{Path: path}}, {Number: 4, Options: storage.Options{Path: path + "-4"}}}}}}
 }
 
 // toldBy plans and carries out a change by force, and returns what LUN 2 tells a session of it

@@ -16,6 +16,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 const (
@@ -94,7 +95,7 @@ func diskConfig(disks []string, target string) (*config.Config, error) {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && size == 0 && !strings.HasPrefix(path, "/dev/") {
 			return nil, config.Errors{{Err: fmt.Errorf("can't find %q: to have the file made, give --disk %s,size=1GiB, or how large it is to be", path, disk)}}
 		}
-		l := config.LUN{Number: uint16(i + 1), Path: path, Size: size, Create: size > 0}
+		l := config.LUN{Number: uint16(i + 1), Options: storage.Options{Path: path, Size: size, Create: size > 0}}
 		if strings.EqualFold(t.Name, defaultTarget) {
 			id := diskIdentity(machineID(), path)
 			l.SCSIID, l.Serial, l.NAA = id.SCSIID, id.Serial, id.NAA

@@ -303,7 +303,7 @@ func unavailable(running *plan.Running, conf *config.Config) error {
 			if l.Backend != "file" || conf.IgnoreErrors || running.NotOpen(t.Name, l.Number) {
 				continue
 			}
-			o := l.StoreOptions()
+			o := l.Options
 			o.InheritLock, o.Format = true, storage.FormatRaw
 			if err := storage.Check(o); err != nil {
 				place := conf.Where(fmt.Sprintf("targets[%d].luns[%d].path", i, j))

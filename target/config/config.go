@@ -14,6 +14,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // Config is a complete configuration. One that comes from [Load] has passed
@@ -212,7 +213,7 @@ type Target struct {
 // it treats a session.
 type Parameters = iscsi.Limits
 
-// LUN is one logical unit. What it says about itself is among its fields.
+// LUN is one logical unit. How its store is opened and what it says about itself are among its fields.
 type LUN struct {
 	Number uint16 `yaml:"-"` // 0 to 16383
 
@@ -221,43 +222,14 @@ type LUN struct {
 	// with gotgt.
 	Backend string `yaml:"backend,omitempty"`
 
-	// Path is what the backend opens: for "file" an absolute path.
-	Path string `yaml:"path,omitempty"`
+	// The path of "file" is absolute. Thin defaults to false with Preallocate.
+	storage.Options `yaml:",inline"`
 
-	// Size in bytes: of a RAM disk, or of a regular file. One that is shorter
-	// grows when it is opened; one that is longer is an error. 0: a file keeps its size.
-	Size int64 `yaml:"size,omitempty,size"`
-
-	// Create makes the file, sparse and Size bytes long, if it is missing.
-	Create bool `yaml:"create,omitempty"`
-
-	// Options are the backend's own, by name.
-	Options map[string]string `yaml:"options,omitempty"`
-
-	ReadOnly bool `yaml:"read-only,omitempty"` // every write is refused
-
-	// WriteCache lets a write be answered before it is on stable storage;
-	// default true. An initiator's flush and FUA are honoured either way.
-	WriteCache *bool `yaml:"write-cache,omitempty"`
-
-	BlockSize int   `yaml:"block-size,omitempty"` // bytes of a logical block, 512 or 4096; default 512
-	Thin      *bool `yaml:"thin,omitempty"`       // UNMAP frees space; default: whether the backend can, false with Preallocate
-	Direct    bool  `yaml:"direct,omitempty"`     // past the page cache (O_DIRECT)
-	Sync      bool  `yaml:"sync,omitempty"`       // each write is on stable storage before it is answered (O_SYNC)
+	Sync bool `yaml:"sync,omitempty"` // each write is on stable storage before it is answered (O_SYNC): WriteCache defaults to false
 
 	// IO is the engine that moves the data. "sync" is the only one there is.
 	// Empty: the best for the backend.
 	IO string `yaml:"io,omitempty"`
-
-	// AllowInUse opens a block device though the system uses it, as one that is
-	// mounted, or a file though another program has it open for writing.
-	AllowInUse bool `yaml:"allow-in-use,omitempty"`
-
-	// Preallocate takes the whole space of a file when it is made or grown.
-	Preallocate bool `yaml:"preallocate,omitempty"`
-
-	// Format is "raw", or empty: then a file in another format is refused.
-	Format string `yaml:"format,omitempty"`
 
 	// From a targets.conf, SCSIID, Serial and NAA default to those that tgt has.
 	scsi.UnitOptions `yaml:",inline"`

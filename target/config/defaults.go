@@ -85,11 +85,11 @@ func (t *Target) SetDefaults() {
 func (l *LUN) setDefaults(target string) {
 	l.Access.setDefaults()
 	orDefault(&l.Backend, "file")
-	orDefault(&l.BlockSize, 512)
-	l.UnitOptions.SetDefaults()
+	l.BlockOptions.SetDefaults()
 	if l.WriteCache == nil {
 		l.WriteCache = new(!l.Sync)
 	}
+	l.UnitOptions.SetDefaults()
 	if l.Preallocate && l.Thin == nil {
 		l.Thin = new(false) // UNMAP would give the space back
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 const edited = `# The storage of floor 2.
@@ -250,7 +252,7 @@ func drawStep(t *rapid.T, cfg *Config, step int) editStep {
 		_, err := e.AddLUN(name, int(n), []string{"backend=ram", fmt.Sprintf("size=%d", size)})
 		return err
 	}, func(c *Config) {
-		c.Targets[i].LUNs = append(c.Targets[i].LUNs, LUN{Number: n, Backend: "ram", Size: size})
+		c.Targets[i].LUNs = append(c.Targets[i].LUNs, LUN{Number: n, Backend: "ram", Options: storage.Options{Size: size}})
 	}}
 }
 

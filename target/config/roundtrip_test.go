@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // checkRoundTrip wants a Config that is written as YAML and read again to be
@@ -58,7 +59,7 @@ func TestRoundTripOddTexts(t *testing.T) {
 	} {
 		cfg := &Config{
 			Discovery: Auth{Users: []Account{{User: s, Secret: Secret(s)}}},
-			Targets:   []Target{{Name: "eui.0200000000000001", Alias: s, LUNs: []LUN{{Path: "/" + s, UnitOptions: scsi.UnitOptions{Vendor: s, Serial: s}, Options: map[string]string{"x": s, "null": s, "on": s, "e1": s}}}}},
+			Targets:   []Target{{Name: "eui.0200000000000001", Alias: s, LUNs: []LUN{{Options: storage.Options{Path: "/" + s, Parameters: map[string]string{"x": s, "null": s, "on": s, "e1": s}}, UnitOptions: scsi.UnitOptions{Vendor: s, Serial: s}}}}},
 		}
 		cfg.SetDefaults()
 		checkRoundTrip(t, cfg)

@@ -40,7 +40,7 @@ func (t *Target) Settings() Settings {
 func (l *LUN) Settings(target string) Settings {
 	w := &yamlWriter{}
 	f := w.lun(*l, target)
-	f.Number, f.Backend, f.Path, f.Size, f.Create, f.Options = nil, "", "", 0, false, nil
+	f.Number, f.Backend, f.Path, f.Size, f.Create, f.Parameters = nil, "", "", 0, false, nil
 	f.SCSIID, f.Serial, f.NAA, f.Vendor, f.Product, f.BlockSize = "", "", "", "", "", 0
 	s := Settings{}
 	s.add("", reflect.ValueOf(f))

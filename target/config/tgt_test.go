@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // manDirectives are the directives that targets.conf(5) documents.
@@ -517,11 +518,10 @@ func TestTGTInherit(t *testing.T) {
 	}
 	l := LUN{UnitOptions: scsi.UnitOptions{Product: "mine"}}
 	(&tgtLUNContext{lun: &l}).inheritFrom(dir)
-	want := LUN{
-		BlockSize: 512, UnitOptions: scsi.UnitOptions{
-			Vendor: "ATA", Product: "mine", Revision: "1.0", Serial: "S123456",
-			PhysicalBlockExponent: new(3), OptimalTransferGranularity: 8, OptimalTransferLength: 2048,
-		},
+	want := LUN{Options: storage.Options{BlockOptions: storage.BlockOptions{BlockSize: 512}}, UnitOptions: scsi.UnitOptions{
+		Vendor: "ATA", Product: "mine", Revision: "1.0", Serial: "S123456",
+		PhysicalBlockExponent: new(3), OptimalTransferGranularity: 8, OptimalTransferLength: 2048,
+	},
 	}
 	if diff := cmp.Diff(want, l); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

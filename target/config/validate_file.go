@@ -48,7 +48,7 @@ func (v *validator) file(t *Target, l *LUN, at string) {
 	}
 	id, err := v.system.identify(l)
 	if err == nil && !v.starting {
-		err = v.system.check(l.StoreOptions())
+		err = v.system.check(l.Options)
 	}
 	if err != nil {
 		v.unavailable(t, l, at+".path", v.adviseToMake(l, err))
@@ -70,23 +70,13 @@ func (v *validator) adviseToMake(l *LUN, err error) error {
 	return fmt.Errorf("%w (to have the file made, give %s)", err, keys)
 }
 
-// StoreOptions are those with which the file or device of a logical unit is
-// opened.
-func (l *LUN) StoreOptions() storage.Options {
-	return storage.Options{
-		Path: l.Path, Size: l.Size, Create: l.Create, ReadOnly: l.ReadOnly, BlockSize: l.BlockSize, Direct: l.Direct,
-		Preallocate: l.Preallocate, AllowInUse: l.AllowInUse, Format: l.Format,
-		Thin: l.Thin != nil && *l.Thin, Parameters: l.Options,
-	}
-}
-
 // leftOver warns of what a file has beyond its last whole block.
 func (v *validator) leftOver(l *LUN, at string) {
 	_, size, err := storage.Identify(l.Path)
-	if err != nil || !validBlockSize(l.BlockSize) || size < l.Size && !l.ReadOnly {
+	if err != nil || size < l.Size && !l.ReadOnly {
 		return
 	}
-	if n := size % int64(l.BlockSize); n != 0 {
+	if n := size - l.Whole(size); n != 0 {
 		v.warn(at+".path", "%q has %d bytes, no multiple of the block size, %d: the last %d bytes are left out", l.Path, size, l.BlockSize, n)
 	}
 }

@@ -61,9 +61,7 @@ func (v *validator) sameNAA(l, first namedLUN) {
 
 func (v *validator) lun(l *LUN, at string) {
 	v.inRange(at+".lun", int64(l.Number))
-	if !validBlockSize(l.BlockSize) {
-		v.fail(at+".block-size", "%d is neither 512 nor 4096", l.BlockSize)
-	}
+	l.BlockOptions.Check(v.at(at))
 	if l.IO != "" {
 		v.oneOf(at+".io", l.IO, []string{"sync"})
 	}
@@ -72,8 +70,6 @@ func (v *validator) lun(l *LUN, at string) {
 	}
 	l.UnitOptions.Check(v.at(at))
 }
-
-func validBlockSize(n int) bool { return n == 512 || n == 4096 }
 
 // store checks what holds the blocks.
 func (v *validator) store(t *Target, l *LUN, at string) {
@@ -104,10 +100,10 @@ func (v *validator) settings(l *LUN, takes storage.Setting, at string) {
 	if takes&storage.SettingSync == 0 && l.Sync {
 		v.fail(at+".sync", "has no meaning for backend %s", l.Backend)
 	}
-	if takes&storage.SettingOptions == 0 && len(l.Options) > 0 {
+	if takes&storage.SettingOptions == 0 && len(l.Parameters) > 0 {
 		v.fail(at+".options", "backend %s has no options", l.Backend)
 	}
-	for name := range l.Options {
+	for name := range l.Parameters {
 		if !optionName.MatchString(name) {
 			v.fail(at+".options", "%q is no option's name", name)
 		}
@@ -124,7 +120,7 @@ func (v *validator) driver(t *Target, l *LUN, d storage.Driver, name, at string)
 		return
 	}
 	if d.Check != nil {
-		if err := d.Check(name, l.StoreOptions()); err != nil {
+		if err := d.Check(name, l.Options); err != nil {
 			v.unavailable(t, l, at+".backend", err)
 			return
 		}
@@ -136,7 +132,7 @@ func (v *validator) driver(t *Target, l *LUN, d storage.Driver, name, at string)
 	if d.File != nil {
 		if file := d.File(name, l.Path); file != "" {
 			var err error
-			if id, err = v.system.identify(&LUN{Path: file}); err != nil {
+			if id, err = v.system.identify(&LUN{Options: storage.Options{Path: file}}); err != nil {
 				v.unavailable(t, l, at+".path", err)
 				return
 			}
@@ -167,7 +163,7 @@ func (v *validator) size(l *LUN, at string) {
 		v.missing(at + ".size")
 	case l.Size < 0 || l.Size > maxSize:
 		v.fail(at+".size", "%d bytes is not a possible size", l.Size)
-	case validBlockSize(l.BlockSize) && l.Size%int64(l.BlockSize) != 0:
+	case l.Whole(l.Size) != l.Size:
 		v.fail(at+".size", "%d bytes is not a multiple of the block size, %d", l.Size, l.BlockSize)
 	}
 }

@@ -158,10 +158,10 @@ func TestYAMLEverything(t *testing.T) {
 }
 
 func everythingTarget(dir string) Target {
-	ram := LUN{Number: 300, Backend: "ram", Size: 1 << 20, Access: Access{
+	ram := LUN{Number: 300, Backend: "ram", Options: storage.Options{Size: 1 << 20}, Access: Access{
 		Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}, Initiators: []string{"*:b"}, Accounts: []string{"host-d"},
 	}}
-	plugin := LUN{Number: 2, Backend: "gotgt:RemBs", Path: "a b", ReadOnly: true, Options: map[string]string{"x": "y"}}
+	plugin := LUN{Number: 2, Backend: "gotgt:RemBs", Options: storage.Options{Path: "a b", BlockOptions: storage.BlockOptions{ReadOnly: true}, Parameters: map[string]string{"x": "y"}}}
 	for _, l := range []*LUN{&ram, &plugin} {
 		l.setDefaults("iqn.2015-02.com.stu31:t1")
 	}
@@ -194,10 +194,9 @@ func everythingTarget(dir string) Target {
 			QueueDepth: 32, NOPInterval: -1, NOPTimeout: 5 * time.Second,
 		},
 		LUNs: []LUN{{
-			Number: 1, Backend: "file", Path: filepath.Join(dir, "disk.img"), Size: 1 << 30, Create: true,
-			WriteCache: new(false), BlockSize: 4096, Thin: new(false), Direct: true, Sync: true, IO: "sync", AllowInUse: true,
-			Preallocate: true, Format: "raw",
-			UnitOptions: scsi.UnitOptions{SCSIID: "ID", Serial: "0001", NAA: "6001405aaaaaaaaa0000000000000001",
+			Number: 1, Backend: "file", Options: storage.Options{Path: filepath.Join(dir, "disk.img"), Size: 1 << 30, Create: true, BlockOptions: storage.BlockOptions{BlockSize: 4096, Thin: new(false)}, Direct: true, AllowInUse: true, Preallocate: true, Format: "raw"},
+			Sync: true, IO: "sync",
+			UnitOptions: scsi.UnitOptions{WriteCache: new(false), SCSIID: "ID", Serial: "0001", NAA: "6001405aaaaaaaaa0000000000000001",
 				Vendor: "V", Product: "P", Revision: "1", Removable: true, Offline: true, DescriptorSense: true,
 				PhysicalBlockExponent: new(0), LowestAlignedLBA: 1, OptimalTransferGranularity: 8, OptimalTransferLength: 256,
 				ModePages: []scsi.ModePage{{Page: 2, Data: []byte{0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0A}}}},
@@ -443,7 +442,7 @@ func TestStoreIsChecked(t *testing.T) {
 		},
 	}
 	for _, test := range []struct{ allowed, starting bool }{{}, {allowed: true}, {starting: true}} {
-		cfg := &Config{Targets: []Target{{Name: "eui.0200000000000001", LUNs: []LUN{{Path: "/dev/mounted", AllowInUse: test.allowed}}}}}
+		cfg := &Config{Targets: []Target{{Name: "eui.0200000000000001", LUNs: []LUN{{Options: storage.Options{Path: "/dev/mounted", AllowInUse: test.allowed}}}}}}
 		cfg.SetDefaults()
 		v := &validator{cfg: cfg, system: fake, validation: validation{starting: test.starting}, naas: map[string]namedLUN{}, stores: map[store]string{}}
 		v.targets()
@@ -509,7 +508,7 @@ func TestFilesSize(t *testing.T) {
 // asked for.
 func TestPreallocateIsNotThin(t *testing.T) {
 	for _, thin := range []*bool{nil, new(true)} {
-		l := LUN{Preallocate: true, Thin: thin}
+		l := LUN{Options: storage.Options{Preallocate: true, BlockOptions: storage.BlockOptions{Thin: thin}}}
 		l.setDefaults("iqn.2026-11.test:a")
 		if want := thin != nil; l.Thin == nil || *l.Thin != want {
 			t.Errorf("thin is %v, want %v", l.Thin, want)

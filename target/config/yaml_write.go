@@ -5,6 +5,8 @@ package config
 import (
 	"fmt"
 	"reflect"
+
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // YAML returns the configuration in the native format, without what is the
@@ -135,7 +137,7 @@ func (w *yamlWriter) parameters(p Parameters) Parameters {
 
 func (w *yamlWriter) lun(l LUN, target string) fileLUN {
 	number := l.Number
-	def := LUN{Number: number, Sync: l.Sync, Preallocate: l.Preallocate}
+	def := LUN{Number: number, Sync: l.Sync, Options: storage.Options{Preallocate: l.Preallocate}}
 	def.setDefaults(target)
 	def.Sync, def.Preallocate = false, false
 	if w.identities {

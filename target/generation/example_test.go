@@ -14,6 +14,7 @@ import (
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/generation"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // A program that serves a RAM disk, and that SIGHUP replaces while initiators use it: the
@@ -40,7 +41,7 @@ func serve(ctx context.Context) error {
 	g, err := generation.Start(ctx, p, generation.Options{
 		Version: "1.0",
 		Prepare: func() (target.Options, []string, error) {
-			disk := config.LUN{Number: 1, Backend: "ram", Size: 64 << 20}
+			disk := config.LUN{Number: 1, Backend: "ram", Options: storage.Options{Size: 64 << 20}}
 			conf := &config.Config{Targets: []config.Target{{Name: "iqn.2026-11.com.example:disk", LUNs: []config.LUN{disk}}}}
 			return target.Options{Config: conf}, nil, nil
 		},

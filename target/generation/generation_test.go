@@ -19,6 +19,7 @@ import (
 	"github.com/gotgtd/gotgtd/supervisor"
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -93,7 +94,7 @@ func TestFailures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	missing := config.Config{Targets: []config.Target{{Name: "iqn.2026-11.test:a", LUNs: []config.LUN{{Number: 1, Path: "/does/not/exist"}}}}}
+	missing := config.Config{Targets: []config.Target{{Name: "iqn.2026-11.test:a", LUNs: []config.LUN{{Number: 1, Options: storage.Options{Path: "/does/not/exist"}}}}}}
 	for name, test := range map[string]struct {
 		o    Options
 		want error

@@ -14,6 +14,7 @@ import (
 	"github.com/gostor/gotgt/pkg/scsi"
 
 	engine "github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
 	"github.com/gotgtd/gotgtd/target/storage/plugin"
 )
 
@@ -45,13 +46,13 @@ func (u *unit) make(log *slog.Logger) (*engine.LogicalUnit, error) {
 	if shift == 0 {
 		shift = api.DefaultBlockShift
 	}
-	store, err := plugin.Wrap(lu, plugin.Options{Name: fmt.Sprintf("device %d", lu.UUID), Path: lu.Path})
+	store, err := plugin.Wrap(lu, plugin.Options{Name: fmt.Sprintf("device %d", lu.UUID), Options: storage.Options{Path: lu.Path}})
 	if err != nil {
 		return nil, err
 	}
 	unit, err := engine.NewLogicalUnit(engine.LogicalUnitOptions{
-		Store: store, BlockSize: 1 << min(shift, 30), ReadOnly: a.Readonly || a.SWP,
-		FullyProvisioned: !a.ThinProvisioning, Log: log, Omit: omitted,
+		Store: store, BlockOptions: storage.BlockOptions{BlockSize: 1 << min(shift, 30), ReadOnly: a.Readonly || a.SWP, Thin: new(a.ThinProvisioning)},
+		Log: log, Omit: omitted,
 		UnitOptions: engine.UnitOptions{
 			Vendor: a.VendorID, Product: a.ProductID, Revision: a.ProductRev, Removable: a.Removable, Offline: !a.Online,
 			Serial: fmt.Sprintf("gotgt-%d", lu.UUID), SCSIID: fmt.Sprintf("%-8.8sgotgt-%d", a.VendorID, lu.UUID), NAA: naa(lu.UUID),

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // disks is a file system: by path, what is there.
@@ -92,9 +93,9 @@ func accounts(c *config.Config, list ...string) *config.Config {
 
 func TestPlan(t *testing.T) {
 	d := disks{"/a": {"file:1", 64 << 20}, "/b": {"file:2", 64 << 20}, "/link": {"file:1", 64 << 20}, "/small": {"file:1", 1 << 20}}
-	a := config.LUN{Number: 1, Path: "/a"}
-	b := config.LUN{Number: 2, Path: "/b"}
-	missing := config.LUN{Number: 1, Path: "/gone", Size: 64 << 20}
+	a := config.LUN{Number: 1, Options: storage.Options{Path: "/a"}}
+	b := config.LUN{Number: 2, Options: storage.Options{Path: "/b"}}
+	missing := config.LUN{Number: 1, Options: storage.Options{Path: "/gone", Size: 64 << 20}}
 	gone := func(r *Running) { r.Targets[0].LUNs[0].Path = "/gone" }
 	lax := func(c *config.Config) *config.Config { c.IgnoreErrors = true; return c }
 	notOpen := func(r *Running) {
@@ -133,7 +134,7 @@ func TestPlan(t *testing.T) {
 		{"the same metrics", func(r *Running) { r.Metrics = &Metrics{Listen: "127.0.0.1:9889"} }, withMetrics(oneTarget(a, b), "127.0.0.1:9889", ""), nil, nil},
 		{"metrics of a process that does not tell", nil, withMetrics(oneTarget(a, b), "127.0.0.1:9889", ""), nil, nil},
 		{"portals of a process that does not tell", nil, withPortals(oneTarget(a, b)), nil, nil},
-		{"a disk more", nil, oneTarget(a, b, config.LUN{Number: 3, Path: "/a"}), []string{"+ target " + name + " LUN 3: file /a, 64 MiB"}, nil},
+		{"a disk more", nil, oneTarget(a, b, config.LUN{Number: 3, Options: storage.Options{Path: "/a"}}), []string{"+ target " + name + " LUN 3: file /a, 64 MiB"}, nil},
 		{"exchanged", nil, oneTarget(with(a, func(l *config.LUN) { l.Path = "/b" }), with(b, func(l *config.LUN) { l.Path = "/a" })),
 			[]string{"LUN 1: backing store /b instead of /a, now that of target " + name + " LUN 2", "LUN 2: "}, []string{"LUN 1: ", "LUN 2: "}},
 		{"another name of the file", nil, oneTarget(with(a, func(l *config.LUN) { l.Path = "/link" }), b), []string{"the same store"}, nil},
@@ -147,19 +148,19 @@ func TestPlan(t *testing.T) {
 		{"file gone", gone, oneTarget(missing, b), []string{"there is no file at /gone any more, and it would not be ready"}, []string{"there is no file at /gone"}},
 		{"can't be opened any more", nil, lax(oneTarget(a, with(b, func(l *config.LUN) { l.Size = 1 << 20 }))), []string{"LUN 2: it would not be ready: would shrink"}, []string{"LUN 2: it would not be ready"}},
 		{"can be opened now", notOpen, oneTarget(a, b), []string{"LUN 2: its backing store can be opened now, 64 MiB"}, nil},
-		{"will be made now", func(r *Running) { notOpen(r); r.Targets[0].LUNs[1].Path = "/gone" }, oneTarget(a, config.LUN{Number: 2, Path: "/gone", Size: 1 << 20, Create: true}),
+		{"will be made now", func(r *Running) { notOpen(r); r.Targets[0].LUNs[1].Path = "/gone" }, oneTarget(a, config.LUN{Number: 2, Options: storage.Options{Path: "/gone", Size: 1 << 20, Create: true}}),
 			[]string{"LUN 2: its backing store will be made, 1 MiB"}, nil},
 		{"an empty one will be made now", func(r *Running) {
 			notOpen(r)
 			r.Targets[0].LUNs[1].Path, r.Targets[0].LUNs[1].Store = "/gone", "file:9"
-		}, oneTarget(a, config.LUN{Number: 2, Path: "/gone", Size: 1 << 20, Create: true}),
+		}, oneTarget(a, config.LUN{Number: 2, Options: storage.Options{Path: "/gone", Size: 1 << 20, Create: true}}),
 			[]string{"LUN 2: the file that was served is no longer at /gone, and an empty one would be made"}, []string{"an empty one would be made"}},
 		{"nothing is made to be read alone", func(r *Running) {
 			notOpen(r)
 			r.Targets[0].LUNs[1].Path, r.Targets[0].LUNs[1].Store = "/gone", "file:9"
 			r.Targets[0].LUNs[1].Settings["read-only"] = "true"
-		}, oneTarget(a, config.LUN{Number: 2, Path: "/gone", Size: 1 << 20, Create: true, ReadOnly: true}), nil, nil},
-		{"still can't be opened", func(r *Running) { notOpen(r); r.Targets[0].LUNs[1].Path = "/gone" }, oneTarget(a, config.LUN{Number: 2, Path: "/gone"}), nil, nil},
+		}, oneTarget(a, config.LUN{Number: 2, Options: storage.Options{Path: "/gone", Size: 1 << 20, Create: true, BlockOptions: storage.BlockOptions{ReadOnly: true}}}), nil, nil},
+		{"still can't be opened", func(r *Running) { notOpen(r); r.Targets[0].LUNs[1].Path = "/gone" }, oneTarget(a, config.LUN{Number: 2, Options: storage.Options{Path: "/gone"}}), nil, nil},
 		{"another one can be opened now", func(r *Running) { notOpen(r); r.Targets[0].LUNs[1].Store = "file:9" }, oneTarget(a, b), []string{"another file is at /b"}, []string{"another file is at /b"}},
 		{"idle disk less", nil, oneTarget(a), []string{"- target " + name + " LUN 2: /b"}, nil},
 		{"busy disk less", func(r *Running) { r.Targets[0].LUNs[1].LastIO = time.Now() }, oneTarget(a), []string{"- target " + name + " LUN 2"}, []string{"LUN 2 was read or written"}},
@@ -209,7 +210,7 @@ func TestPlan(t *testing.T) {
 func TestPlanToTgt(t *testing.T) {
 	d := disks{"/a": {"file:1", 64 << 20}}
 	tgt := func(tid int, change func(l *config.LUN)) *config.Config {
-		l := config.LUN{Number: 1, Path: "/a", UnitOptions: scsi.UnitOptions{SCSIID: "a1", Serial: "s"}}
+		l := config.LUN{Number: 1, Options: storage.Options{Path: "/a"}, UnitOptions: scsi.UnitOptions{SCSIID: "a1", Serial: "s"}}
 		l.SetTgtDefaults(tid)
 		if change != nil {
 			change(&l)
@@ -342,7 +343,7 @@ func TestUnwritableStateFolder(t *testing.T) {
 
 func TestReasonOnce(t *testing.T) {
 	d := disks{"/a": {"file:1", 64 << 20}}
-	conf := oneTarget(config.LUN{Number: 1, Path: "/a"})
+	conf := oneTarget(config.LUN{Number: 1, Options: storage.Options{Path: "/a"}})
 	r := serve(conf, d)
 	r.Targets[0].LUNs[0].Store = "file:9"
 	r.Sessions = []Session{{TSIH: 3, Initiator: "iqn.2026-11.test:i", Target: name}}
@@ -358,11 +359,11 @@ func TestReasonOnce(t *testing.T) {
 // TestHostileNames has initiators whose names would be lines of the plan.
 func TestHostileNames(t *testing.T) {
 	d := disks{"/a": {"file:1", 64 << 20}}
-	r := serve(oneTarget(config.LUN{Number: 1, Path: "/a"}), d)
+	r := serve(oneTarget(config.LUN{Number: 1, Options: storage.Options{Path: "/a"}}), d)
 	const hostile = "x\n- target y\x1b[2K at 192.0.2.9:1 (TSIH 9), z\u202e"
 	r.Sessions = []Session{{TSIH: 3, Initiator: hostile, Target: name, Address: "192.0.2.1:40000"}}
 	r.Targets[0].LUNs[0].Holders = []string{hostile}
-	for what, desired := range map[string]*config.Config{"less": oneTarget(), "another": oneTarget(config.LUN{Number: 1, Path: "/a", UnitOptions: scsi.UnitOptions{Serial: "new"}})} {
+	for what, desired := range map[string]*config.Config{"less": oneTarget(), "another": oneTarget(config.LUN{Number: 1, Options: storage.Options{Path: "/a"}, UnitOptions: scsi.UnitOptions{Serial: "new"}})} {
 		p := Make(r, desired, d.look)
 		text := strings.Join(append(p.Lines(), p.Refused()...), "")
 		if len(p.Lines()) != 1 || len(p.Refused()) != 1 || strings.ContainsAny(text, "\n\x1b\u202e") || strings.Contains(text, " (TSIH 9)") {
@@ -372,7 +373,7 @@ func TestHostileNames(t *testing.T) {
 }
 
 func TestStart(t *testing.T) {
-	p := Make(nil, oneTarget(config.LUN{Number: 1, Path: "/a"}), disks{}.look)
+	p := Make(nil, oneTarget(config.LUN{Number: 1, Options: storage.Options{Path: "/a"}}), disks{}.look)
 	if len(p.Lines()) != 2 || p.Check() != nil {
 		t.Errorf("%q, %v", p.Lines(), p.Check())
 	}
@@ -479,7 +480,7 @@ func randomConfig(t *rapid.T) *config.Config {
 			if !rapid.Bool().Draw(t, "LUN") {
 				continue
 			}
-			l := config.LUN{Number: n, Path: fmt.Sprintf("/%d", rapid.IntRange(0, 5).Draw(t, "path"))}
+			l := config.LUN{Number: n, Options: storage.Options{Path: fmt.Sprintf("/%d", rapid.IntRange(0, 5).Draw(t, "path"))}}
 			if rapid.IntRange(0, 5).Draw(t, "serial") == 0 {
 				l.Serial = "other"
 			}

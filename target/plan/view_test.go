@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/config"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // TestView masks a logical unit from sessions and lets it come to others.
@@ -19,7 +20,7 @@ func TestView(t *testing.T) {
 	old := time.Now().Add(-time.Hour)
 	look := func(*config.LUN, bool) (string, int64, error) { return "id", 1 << 20, nil }
 	conf := func(a config.Access) *config.Config {
-		c := &config.Config{Targets: []config.Target{{Name: name, LUNs: []config.LUN{{Number: 1, Path: disk, Access: a}}}}}
+		c := &config.Config{Targets: []config.Target{{Name: name, LUNs: []config.LUN{{Number: 1, Options: storage.Options{Path: disk}, Access: a}}}}}
 		c.SetDefaults()
 		return c
 	}
@@ -89,7 +90,7 @@ func TestView(t *testing.T) {
 func TestLeave(t *testing.T) {
 	d := disks{"/a": {"file:1", 1 << 20}}
 	conf := func(change func(t *config.Target)) *config.Config {
-		c := oneTarget(config.LUN{Number: 1, Path: "/a"})
+		c := oneTarget(config.LUN{Number: 1, Options: storage.Options{Path: "/a"}})
 		if change != nil {
 			change(&c.Targets[0])
 		}

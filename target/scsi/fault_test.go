@@ -138,7 +138,7 @@ func TestAFailedDurableWriteMayBeAFailedFlush(t *testing.T) {
 
 func TestWithoutACacheEveryChangeIsDurable(t *testing.T) {
 	for _, cdb := range [][]byte{rw10(0x41, 0, 0, 2), rw10(0x41, 8, 0, 2), unmapCDB(24)} {
-		h, _, store := faulty(t, scsi.LogicalUnitOptions{WriteThrough: true})
+		h, _, store := faulty(t, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{WriteCache: new(false)}})
 		out := fill(0, 1)
 		if cdb[0] == 0x42 {
 			out = unmapList([2]uint64{0, 8})

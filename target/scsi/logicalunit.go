@@ -22,20 +22,13 @@ import (
 // disk that is online, can be written, has a write cache and is thin provisioned
 // where its store can be.
 type LogicalUnitOptions struct {
-	Store     storage.Store // what holds the blocks; the logical unit closes it
-	BlockSize int           // bytes in a logical block, 512 or 4096; 0 means 512
-	ReadOnly  bool          // writes end with WRITE PROTECTED; always so when the store is read-only
-	Absent    bool          // the store is not open, as if Offline, until [LogicalUnit.Arrive]
-	Log       *slog.Logger  // nil means slog.Default()
+	Store  storage.Store // what holds the blocks; the logical unit closes it
+	Absent bool          // the store is not open, as if Offline, until [LogicalUnit.Arrive]
+	Log    *slog.Logger  // nil means slog.Default()
 
-	// WriteThrough has every write on stable storage before it is reported done
-	// (WCE is 0). Without it those that ask for that (FUA) are, and the rest after a
-	// flush.
-	WriteThrough bool
-
-	// FullyProvisioned offers no command that frees space. Without it UNMAP and the
-	// like do so where the store can.
-	FullyProvisioned bool
+	// ReadOnly is always so when the store is read-only. Without Thin UNMAP and the like free
+	// space where the store can.
+	storage.BlockOptions
 
 	UnitOptions
 
@@ -99,11 +92,9 @@ func NewLogicalUnit(o LogicalUnitOptions) (*LogicalUnit, error) {
 	if o.Store == nil {
 		return nil, errors.New("scsi: a disk needs a backing store")
 	}
-	if o.BlockSize == 0 {
-		o.BlockSize = 512
-	}
-	if o.BlockSize != 512 && o.BlockSize != 4096 {
-		return nil, fmt.Errorf("scsi: block size %d is neither 512 nor 4096", o.BlockSize)
+	o.BlockOptions.SetDefaults()
+	if err := check.Errors(o.BlockOptions.Check); err != nil {
+		return nil, fmt.Errorf("scsi: can't make a logical unit: %w", err)
 	}
 	lu, err := newUnit(o, false)
 	if err != nil {
@@ -121,14 +112,14 @@ func NewLogicalUnit(o LogicalUnitOptions) (*LogicalUnit, error) {
 	lu.can = storage.Can(o.Store)
 	// A store opened for reading can't tell whether it could free space. UNMAP
 	// is then a command that ends with WRITE PROTECTED.
-	if o.FullyProvisioned || info.Granularity == 0 && !info.ReadOnly {
+	if o.FullyProvisioned() || info.Granularity == 0 && !info.ReadOnly {
 		lu.can.Discarder = nil
 	}
 	_ = lu.MeasureSpace(context.Background()) // it is known when somebody asks; if not, it is left out
 	lu.set(stateOffline, o.Offline)
 	lu.set(stateAbsent, o.Absent)
 	lu.set(stateReadOnly, o.ReadOnly || info.ReadOnly)
-	lu.set(stateWCE, !o.WriteThrough)
+	lu.set(stateWCE, *lu.opts.WriteCache)
 	lu.set(stateDSense, o.DescriptorSense)
 	return lu, nil
 }
@@ -145,8 +136,8 @@ func NewController(o LogicalUnitOptions) (*LogicalUnit, error) {
 
 // newUnit checks the options that disks and controllers share.
 func newUnit(o LogicalUnitOptions, controller bool) (*LogicalUnit, error) {
-	o.SetDefaults()
-	if err := check.Errors(o.Check); err != nil {
+	o.UnitOptions.SetDefaults()
+	if err := check.Errors(o.UnitOptions.Check); err != nil {
 		return nil, fmt.Errorf("scsi: can't make a logical unit: %w", err)
 	}
 	pages := newPages(controller, o.ModePages)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
 	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
@@ -197,7 +198,7 @@ func TestUnmap(t *testing.T) {
 
 func TestWriteSame(t *testing.T) {
 	for _, thin := range []bool{false, true} {
-		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(32 << 20), FullyProvisioned: !thin})
+		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(32 << 20), BlockOptions: storage.BlockOptions{Thin: &thin}})
 		h.write(0, fill(1, 32))
 		h.want(good, rw10(0x41, 0, 4, 2), fill(7, 1), 0)
 		h.want(good, rw16(0x93, 1, 8, 2), nil, 0) // NDOB

@@ -134,7 +134,7 @@ func (f modeBit) value(lu *LogicalUnit, values int) bool {
 	case valuesChangeable:
 		return true
 	case valuesDefault:
-		return f.state == stateWCE && !lu.opts.WriteThrough || f.state == stateDSense && lu.opts.DescriptorSense
+		return f.state == stateWCE && *lu.opts.WriteCache || f.state == stateDSense && lu.opts.DescriptorSense
 	}
 	return lu.has(f.state)
 }

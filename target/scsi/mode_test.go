@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
 	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
@@ -191,7 +192,7 @@ func TestConfiguredModePages(t *testing.T) {
 }
 
 func TestWriteProtection(t *testing.T) {
-	h, lu := newHost(t, scsi.LogicalUnitOptions{ReadOnly: true})
+	h, lu := newHost(t, scsi.LogicalUnitOptions{BlockOptions: storage.BlockOptions{ReadOnly: true}})
 	compare, both := compareAndWrite(0, fill(0, 1), fill(1, 1))
 	refused := func(want string) {
 		t.Helper()

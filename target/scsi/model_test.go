@@ -112,7 +112,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 func TestDiskAgreesWithModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h, _ := newHost(t, scsi.LogicalUnitOptions{
-			Store: storagetest.NewRAM(modelBlocks * 512), WriteThrough: rapid.Bool().Draw(t, "cache"),
+			Store: storagetest.NewRAM(modelBlocks * 512), UnitOptions: scsi.UnitOptions{WriteCache: new(rapid.Bool().Draw(t, "cache"))},
 		})
 		m := &model{host: h, want: make([]byte, modelBlocks*512)}
 		t.Repeat(m.actions())

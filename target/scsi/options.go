@@ -35,6 +35,10 @@ type UnitOptions struct {
 	Offline         bool `yaml:"offline,omitempty"`          // every command that needs the medium ends with NOT READY
 	DescriptorSense bool `yaml:"descriptor-sense,omitempty"` // sense data in descriptor format (D_SENSE) from the start
 
+	// WriteCache lets a write be answered before it is on stable storage (WCE); default true. What an initiator
+	// asks for by a flush or FUA it gets either way.
+	WriteCache *bool `yaml:"write-cache,omitempty"`
+
 	// Geometry that READ CAPACITY (16) and the Block Limits page report. Zero
 	// or nil: what the store says.
 	PhysicalBlockExponent      *int   `yaml:"physical-block-exponent,omitempty"`      // 2^n logical blocks are a physical one, 0 to 15
@@ -62,8 +66,11 @@ const (
 	maxRotation = 0xfffe
 )
 
-// SetDefaults fills in the names of vendor, product and revision.
+// SetDefaults fills in what has a default.
 func (o *UnitOptions) SetDefaults() {
+	if o.WriteCache == nil {
+		o.WriteCache = new(true)
+	}
 	o.Vendor = cmp.Or(o.Vendor, defaultVendor)
 	o.Product = cmp.Or(o.Product, "VIRTUAL-DISK")
 	o.Revision = cmp.Or(o.Revision, "0001")

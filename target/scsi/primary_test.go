@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
 	"github.com/gotgtd/gotgtd/target/storage/storagetest"
 )
 
@@ -130,7 +131,7 @@ func TestIdentityIsStableAndOverridable(t *testing.T) {
 		"exponent": {UnitOptions: scsi.UnitOptions{PhysicalBlockExponent: new(16)}},
 		"aligned":  {UnitOptions: scsi.UnitOptions{LowestAlignedLBA: 0x4000}},
 		"rotation": {UnitOptions: scsi.UnitOptions{RotationRate: new(2)}},
-		"block":    {BlockSize: 1024},
+		"block":    {BlockOptions: storage.BlockOptions{BlockSize: 1024}},
 		"page":     {UnitOptions: scsi.UnitOptions{ModePages: []scsi.ModePage{{Page: 0x3f, Data: []byte{1}}}}},
 		"no page":  {UnitOptions: scsi.UnitOptions{ModePages: []scsi.ModePage{{Page: 2}}}},
 		"twice":    {UnitOptions: scsi.UnitOptions{ModePages: []scsi.ModePage{{Page: 2, Data: []byte{1}}, {Page: 2, Data: []byte{2}}}}},
@@ -269,7 +270,7 @@ func TestNoSuchLogicalUnit(t *testing.T) {
 }
 
 func TestInvalidOpcodes(t *testing.T) {
-	h, _ := newHost(t, scsi.LogicalUnitOptions{FullyProvisioned: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{BlockOptions: storage.BlockOptions{Thin: new(false)}})
 	h.want("5/20/00", []byte{0xff, 15: 0}, nil, 0)
 	h.want("5/20/00", []byte{0x42, 9: 0}, nil, 0)          // not thin
 	h.want("5/24/00", []byte{0xa3, 0x1f, 11: 0}, nil, 0)   // no such service action

@@ -38,7 +38,7 @@ func TestReadReturnsWhatWasWritten(t *testing.T) {
 		for _, cache := range []bool{false, true} {
 			for i, l := range layouts {
 				t.Run(fmt.Sprintf("%d/%t/%d", size, cache, i), func(t *testing.T) {
-					h, _ := newHost(t, scsi.LogicalUnitOptions{BlockSize: size, WriteThrough: !cache})
+					h, _ := newHost(t, scsi.LogicalUnitOptions{BlockOptions: storage.BlockOptions{BlockSize: size}, UnitOptions: scsi.UnitOptions{WriteCache: &cache}})
 					data := bytes.Repeat([]byte{0xa5, byte(i)}, size) // two blocks
 					h.want(good, l.cdb(l.write, 3, 2), data, 0)
 					if got := h.want(good, l.cdb(l.read, 3, 2), nil, len(data)).data; !bytes.Equal(got, data) {
@@ -137,7 +137,7 @@ func TestFUAAndTheCacheBitDecideDurability(t *testing.T) {
 		{false, 0, storagetest.WriteDurable},
 		{false, 8, storagetest.WriteDurable},
 	} {
-		h, _, store := faulty(t, scsi.LogicalUnitOptions{WriteThrough: !c.cache})
+		h, _, store := faulty(t, scsi.LogicalUnitOptions{UnitOptions: scsi.UnitOptions{WriteCache: &c.cache}})
 		h.want(good, rw10(0x2a, c.fua, 0, 1), fill(1, 1), 0)
 		if calls := store.Calls(storagetest.Write, storagetest.WriteDurable); len(calls) != 1 || calls[0].Op != c.want {
 			t.Errorf("cache %t, FUA %d: %v", c.cache, c.fua, calls)
@@ -158,7 +158,7 @@ type bare struct{ storage.Store }
 
 func TestStoreWithoutAbilities(t *testing.T) {
 	under := storagetest.NewFaultStore(storagetest.NewRAM(1 << 20))
-	h, _ := newHost(t, scsi.LogicalUnitOptions{Store: bare{under}, WriteThrough: true})
+	h, _ := newHost(t, scsi.LogicalUnitOptions{Store: bare{under}, UnitOptions: scsi.UnitOptions{WriteCache: new(false)}})
 	h.want(good, rw10(0x2a, 0, 0, 1), fill(1, 1), 0)
 	if calls := under.Calls(storagetest.Write, storagetest.Flush); len(calls) != 2 || calls[1].Op != storagetest.Flush {
 		t.Errorf("durable write without a DurableWriter: %v", calls)
@@ -191,7 +191,7 @@ func TestReadCapacity(t *testing.T) {
 		{3 * tib, 512, 1<<32 - 1, 3*tib/512 - 1},
 		{1<<20 + 100, 512, 2047, 2047},
 	} {
-		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(int64(c.size)), BlockSize: c.block,
+		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(int64(c.size)), BlockOptions: storage.BlockOptions{BlockSize: c.block},
 			UnitOptions: scsi.UnitOptions{PhysicalBlockExponent: new(3), LowestAlignedLBA: 5}})
 		b := h.want(good, []byte{0x25, 9: 0}, nil, 8).data
 		if last, n := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]); last != c.last10 || int(n) != c.block {

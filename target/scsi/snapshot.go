@@ -120,7 +120,7 @@ func (lu *LogicalUnit) snapshot(n uint16) UnitState {
 		BlockSize:         lu.blockSize,
 		Blocks:            lu.blocks.Load(),
 		WriteCache:        lu.has(stateWCE),
-		WriteCacheDefault: !lu.opts.WriteThrough,
+		WriteCacheDefault: *lu.opts.WriteCache,
 		DescriptorSense:   lu.has(stateDSense),
 		WriteProtect:      lu.has(stateSWP),
 		Ejected:           lu.has(stateEjected),

@@ -132,7 +132,7 @@ func TestHandoffToAnotherConfiguration(t *testing.T) {
 	build := func(size int64, cache bool, luns ...uint16) *scsi.Device {
 		d := newDevice(t, scsi.DeviceOptions{})
 		for _, n := range luns {
-			attach(t, d, n, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(size), WriteThrough: !cache})
+			attach(t, d, n, scsi.LogicalUnitOptions{Store: storagetest.NewRAM(size), UnitOptions: scsi.UnitOptions{WriteCache: &cache}})
 		}
 		return d
 	}

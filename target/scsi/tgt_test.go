@@ -63,11 +63,11 @@ func TestToldOtherwise(t *testing.T) {
 		want   []string
 	}{
 		{"the same", nil, nil, false, nil},
-		{"thick", func(o *scsi.LogicalUnitOptions) { o.FullyProvisioned = true }, nil, false, []string{inquiryData, capacity}},
+		{"thick", func(o *scsi.LogicalUnitOptions) { o.Thin = new(false) }, nil, false, []string{inquiryData, capacity}},
 		{"another rotation rate", nil, func(o *scsi.LogicalUnitOptions) { o.RotationRate = new(7200) }, false, []string{inquiryData}},
 		{"other physical blocks", nil, func(o *scsi.LogicalUnitOptions) { o.PhysicalBlockExponent = nil }, false, []string{capacity}},
 		{"another revision", nil, func(o *scsi.LogicalUnitOptions) { o.Revision = "2" }, false, []string{inquiryData}},
-		{"removable, thick", func(o *scsi.LogicalUnitOptions) { o.FullyProvisioned, o.Removable = true, true }, func(o *scsi.LogicalUnitOptions) { o.Removable = true }, false, nil},
+		{"removable, thick", func(o *scsi.LogicalUnitOptions) { o.Thin, o.Removable = new(false), true }, func(o *scsi.LogicalUnitOptions) { o.Removable = true }, false, nil},
 		{"tgt's layout", func(o *scsi.LogicalUnitOptions) { o.TgtIdentification = false }, nil, false, []string{inquiryData}},
 		{"tgt's layout, after a process without it", func(o *scsi.LogicalUnitOptions) { o.TgtIdentification = false }, nil, true, []string{inquiryData, capacity}},
 		{"not tgt's, after a process that does not tell", func(o *scsi.LogicalUnitOptions) { o.TgtIdentification = false }, func(o *scsi.LogicalUnitOptions) { o.TgtIdentification = false }, true, nil},

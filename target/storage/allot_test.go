@@ -66,12 +66,12 @@ func TestSizeIsTheLeastForReaders(t *testing.T) {
 	s, path := create(t, 1<<20)
 	s.Close()
 	for _, size := range []int64{512, 1 << 20} {
-		s := open(t, storage.Options{Path: path, Size: size, ReadOnly: true, Create: true})
+		s := open(t, storage.Options{Path: path, Size: size, BlockOptions: storage.BlockOptions{ReadOnly: true}, Create: true})
 		if s.Info().Size != 1<<20 {
 			t.Errorf("with size %d it has %d bytes", size, s.Info().Size)
 		}
 	}
-	s, err := storage.OpenFile(storage.Options{Path: path, Size: 1<<20 + 512, ReadOnly: true})
+	s, err := storage.OpenFile(storage.Options{Path: path, Size: 1<<20 + 512, BlockOptions: storage.BlockOptions{ReadOnly: true}})
 	if err == nil {
 		s.Close()
 		t.Fatal("a file that is too short is served")
@@ -81,7 +81,7 @@ func TestSizeIsTheLeastForReaders(t *testing.T) {
 			t.Errorf("no %q in %q", part, err)
 		}
 	}
-	if again := storage.Check(storage.Options{Path: path, Size: 1<<20 + 512, ReadOnly: true}); again == nil || again.Error() != err.Error() {
+	if again := storage.Check(storage.Options{Path: path, Size: 1<<20 + 512, BlockOptions: storage.BlockOptions{ReadOnly: true}}); again == nil || again.Error() != err.Error() {
 		t.Errorf("Check says %v, opening %v", again, err)
 	}
 	if size, _ := stat(t, path); size != 1<<20 {

@@ -16,18 +16,18 @@ import (
 )
 
 func TestDirectConforms(t *testing.T) {
-	storagetest.TestStore(t, opener(t, storage.Options{Size: 2 << 20, Direct: true, BlockSize: 512}))
+	storagetest.TestStore(t, opener(t, storage.Options{Size: 2 << 20, Direct: true, BlockOptions: storage.BlockOptions{BlockSize: 512}}))
 }
 
 func TestDirectWithLargeBlocksConforms(t *testing.T) {
 	// With 4096 byte blocks every smaller request of the suite is unaligned.
-	storagetest.TestStore(t, opener(t, storage.Options{Size: 2<<20 + 4096 + 512, Direct: true, BlockSize: 4096}))
+	storagetest.TestStore(t, opener(t, storage.Options{Size: 2<<20 + 4096 + 512, Direct: true, BlockOptions: storage.BlockOptions{BlockSize: 4096}}))
 }
 
 // TestDirectMergesKeepNeighbours has unaligned writes race for the parts of one
 // aligned unit: none may bring back what another has replaced.
 func TestDirectMergesKeepNeighbours(t *testing.T) {
-	s := open(t, storage.Options{Path: newPath(t), Size: 1 << 20, Create: true, Direct: true, BlockSize: 4096})
+	s := open(t, storage.Options{Path: newPath(t), Size: 1 << 20, Create: true, Direct: true, BlockOptions: storage.BlockOptions{BlockSize: 4096}})
 	var wg sync.WaitGroup
 	for w := range 8 {
 		wg.Go(func() {

@@ -45,8 +45,8 @@ func TestFileConforms(t *testing.T) {
 	}
 	storagetest.TestDriver(t, "file", storage.Options{Path: path})
 	storagetest.TestDriver(t, "file", storage.Options{Path: path, Size: 8192})
-	storagetest.TestDriver(t, "file", storage.Options{Path: path, Size: 9000, BlockSize: 4096}) // one that grows
-	storagetest.TestDriver(t, "file", storage.Options{Path: path, BlockSize: 4096, ReadOnly: true})
+	storagetest.TestDriver(t, "file", storage.Options{Path: path, Size: 9000, BlockOptions: storage.BlockOptions{BlockSize: 4096}}) // one that grows
+	storagetest.TestDriver(t, "file", storage.Options{Path: path, BlockOptions: storage.BlockOptions{BlockSize: 4096, ReadOnly: true}})
 	storagetest.TestDriver(t, "file", storage.Options{Path: path, Direct: true})
 }
 
@@ -137,14 +137,14 @@ func TestOpenErrors(t *testing.T) {
 		want string
 	}{
 		{"missing", storage.Options{Path: missing, Size: 1 << 20}, "can't open backing store"},
-		{"read-only can't create", storage.Options{Path: missing, Size: 1 << 20, Create: true, ReadOnly: true}, "no such file"},
+		{"read-only can't create", storage.Options{Path: missing, Size: 1 << 20, Create: true, BlockOptions: storage.BlockOptions{ReadOnly: true}}, "no such file"},
 		{"inherited can't create", storage.Options{Path: missing, Size: 1 << 20, Create: true, InheritLock: true}, "no such file"},
 		{"no size", storage.Options{Path: missing, Create: true}, "can't create backing store"},
-		{"less than a block", storage.Options{Path: missing, Create: true, Size: 4095, BlockSize: 4096}, "less than one block"},
-		{"no whole block", storage.Options{Path: small, BlockSize: 4096}, "no block of 4096 bytes"},
-		{"block size", storage.Options{Path: small, BlockSize: 1024}, "block size 1024"},
-		{"directory", storage.Options{Path: dir, ReadOnly: true}, "neither a regular file nor a block device"},
-		{"fifo", storage.Options{Path: fifo, ReadOnly: true}, "neither a regular file nor a block device"},
+		{"less than a block", storage.Options{Path: missing, Create: true, Size: 4095, BlockOptions: storage.BlockOptions{BlockSize: 4096}}, "less than one block"},
+		{"no whole block", storage.Options{Path: small, BlockOptions: storage.BlockOptions{BlockSize: 4096}}, "no block of 4096 bytes"},
+		{"block size", storage.Options{Path: small, BlockOptions: storage.BlockOptions{BlockSize: 1024}}, "block-size: 1024"},
+		{"directory", storage.Options{Path: dir, BlockOptions: storage.BlockOptions{ReadOnly: true}}, "neither a regular file nor a block device"},
+		{"fifo", storage.Options{Path: fifo, BlockOptions: storage.BlockOptions{ReadOnly: true}}, "neither a regular file nor a block device"},
 		{"character device", storage.Options{Path: os.DevNull}, "neither a regular file nor a block device"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -163,7 +163,7 @@ func TestOpenErrors(t *testing.T) {
 func TestReadOnly(t *testing.T) {
 	s, path := create(t, 1<<20)
 	s.Close()
-	s = open(t, storage.Options{Path: path, ReadOnly: true})
+	s = open(t, storage.Options{Path: path, BlockOptions: storage.BlockOptions{ReadOnly: true}})
 	if info := s.Info(); !info.ReadOnly || info.Granularity != 0 {
 		t.Errorf("Info is %+v", info)
 	}

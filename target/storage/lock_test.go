@@ -18,7 +18,7 @@ import (
 
 // lockByPath opens the store at a path and succeeds if it may.
 func lockByPath(args []string) error {
-	s, err := storage.OpenFile(storage.Options{Path: args[0], ReadOnly: args[1] == "shared"})
+	s, err := storage.OpenFile(storage.Options{Path: args[0], BlockOptions: storage.BlockOptions{ReadOnly: args[1] == "shared"}})
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func TestLockOfADeadProcess(t *testing.T) {
 func TestReadersShare(t *testing.T) {
 	s, path := create(t, 1<<20)
 	s.Close()
-	open(t, storage.Options{Path: path, ReadOnly: true})
+	open(t, storage.Options{Path: path, BlockOptions: storage.BlockOptions{ReadOnly: true}})
 	if out, err := helper(t, "lock", path, "shared").CombinedOutput(); err != nil {
 		t.Errorf("a second reader: %v, %s", err, out)
 	}
@@ -144,7 +144,7 @@ func TestLockGoesToSuccessor(t *testing.T) {
 
 func TestAbandonedHandoffKeepsLock(t *testing.T) {
 	s, path := create(t, 1<<20)
-	next, err := storage.OpenFile(storage.Options{Path: path, ReadOnly: true, InheritLock: true})
+	next, err := storage.OpenFile(storage.Options{Path: path, BlockOptions: storage.BlockOptions{ReadOnly: true}, InheritLock: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestAbandonedHandoffKeepsLock(t *testing.T) {
 func TestAdoptTightensLock(t *testing.T) {
 	s, path := create(t, 1<<20)
 	s.Close()
-	reader := open(t, storage.Options{Path: path, ReadOnly: true})
+	reader := open(t, storage.Options{Path: path, BlockOptions: storage.BlockOptions{ReadOnly: true}})
 	writer := open(t, storage.Options{Path: path, InheritLock: true})
 	if err := writer.(storage.Locked).AdoptLock(dup(t, lockFile(reader))); err != nil {
 		t.Fatal(err)
@@ -179,8 +179,8 @@ func TestAdoptTightensLock(t *testing.T) {
 func TestAdoptCantTightenBesideReaders(t *testing.T) {
 	s, path := create(t, 1<<20)
 	s.Close()
-	reader := open(t, storage.Options{Path: path, ReadOnly: true})
-	other := open(t, storage.Options{Path: path, ReadOnly: true})
+	reader := open(t, storage.Options{Path: path, BlockOptions: storage.BlockOptions{ReadOnly: true}})
+	other := open(t, storage.Options{Path: path, BlockOptions: storage.BlockOptions{ReadOnly: true}})
 	writer := open(t, storage.Options{Path: path, InheritLock: true})
 	if err := writer.(storage.Locked).AdoptLock(dup(t, lockFile(reader))); !errors.Is(err, storage.ErrLocked) {
 		t.Errorf("AdoptLock beside another reader: %v, want ErrLocked", err)

@@ -3,26 +3,26 @@
 package storage
 
 import (
+	"cmp"
 	"errors"
-	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/internal/check"
 )
 
-// Options say what [OpenFile], or another [Driver], opens and how.
+// Options say what [OpenFile], or another [Driver], opens and how. The keys are those of a
+// configuration; a field without one is the program's.
 type Options struct {
-	// Path names a regular file or a block device.
-	Path string
+	// Path is what the driver opens: for "file" a regular file or a block device.
+	Path string `yaml:"path,omitempty"`
 
 	// Size is the size in bytes of a regular file: of one that Create makes, and
 	// one that is shorter grows to it, durably. One that is longer is an error,
 	// since a file is never shrunk. With ReadOnly, and of a device, which do not grow, it
 	// is the least that there must be: a store is never served short. 0: a file keeps its size.
-	Size int64
-
-	// Preallocate takes the whole space of a file that is made or grown.
-	Preallocate bool
+	Size int64 `yaml:"size,omitempty,size"`
 
 	// Progress, if set, is told before, while and after space is taken how many bytes
 	// of how many there are. Its error ends that; what is taken by then the next
@@ -34,35 +34,29 @@ type Options struct {
 	// earlier creation may have left. It has no effect with ReadOnly (there is
 	// nothing to be read in a new file) or InheritLock (the file that another
 	// process serves is there).
-	Create bool
+	Create bool `yaml:"create,omitempty"`
 
-	// ReadOnly opens for reading alone, under a shared lock.
-	ReadOnly bool
+	// Parameters are a driver's own, by name.
+	Parameters map[string]string `yaml:"options,omitempty"`
 
-	// BlockSize is the logical block size, 512 or 4096; 0 means 512. The
-	// store's size is rounded down to whole blocks.
-	BlockSize int
+	BlockOptions `yaml:",inline"`
 
 	// Direct bypasses the page cache (O_DIRECT).
-	Direct bool
+	Direct bool `yaml:"direct,omitempty"`
+
+	// AllowInUse opens a device that the system uses, as one that is mounted, or a file that
+	// another program has open for writing.
+	AllowInUse bool `yaml:"allow-in-use,omitempty"`
+
+	// Preallocate takes the whole space of a file that is made or grown.
+	Preallocate bool `yaml:"preallocate,omitempty"`
+
+	// Format is [FormatRaw], or empty: then a file in another format is refused.
+	Format string `yaml:"format,omitempty"`
 
 	// InheritLock opens without locking: the lock will come from the process
 	// that serves the file now, by AdoptLock.
 	InheritLock bool
-
-	// AllowInUse opens a device that the system uses, or a file that another
-	// program has open for writing.
-	AllowInUse bool
-
-	// Thin asks a store that does not do so anyway to free space when it is told to
-	// discard. A file does, where its file system can.
-	Thin bool
-
-	// Parameters are a driver's own, by name.
-	Parameters map[string]string
-
-	// Format is [FormatRaw], or empty: then a file in another format is refused.
-	Format string
 
 	// Known, if set, tells whether the file was served as raw before. Then its
 	// format is not looked at: a guest can write whatever it likes to the first
@@ -70,13 +64,48 @@ type Options struct {
 	Known func(path string) bool
 }
 
-// blockSize returns BlockSize with its default.
-func (o *Options) blockSize() int64 {
-	if o.BlockSize == 0 {
-		return 512
-	}
-	return int64(o.BlockSize)
+// BlockOptions are what a store and the logical unit over it have in common.
+type BlockOptions struct {
+	// ReadOnly refuses every write. A file is opened for reading alone then, under a shared lock.
+	ReadOnly bool `yaml:"read-only,omitempty"`
+
+	// BlockSize is the logical block size in bytes, 512 or 4096; 0 means 512. The
+	// store's size is rounded down to whole blocks.
+	BlockSize int `yaml:"block-size,omitempty"`
+
+	// Thin says whether space is freed when an initiator says that it does not need it (UNMAP). nil: where
+	// the store does so anyway, as a file does whose file system can. True asks a store that does not.
+	Thin *bool `yaml:"thin,omitempty"`
 }
+
+// SetDefaults replaces a zero by its default.
+func (o *BlockOptions) SetDefaults() { o.BlockSize = cmp.Or(o.BlockSize, 512) }
+
+// Check tells of what is impossible, once the defaults are there.
+func (o *BlockOptions) Check(fail check.Fail) {
+	if !o.valid() {
+		fail.Errorf("block-size", "%d is neither 512 nor 4096", o.BlockSize)
+	}
+}
+
+func (o *BlockOptions) valid() bool { return o.BlockSize == 512 || o.BlockSize == 4096 }
+
+// Whole returns n bytes but for those beyond the last whole block.
+func (o *BlockOptions) Whole(n int64) int64 {
+	if !o.valid() {
+		return n
+	}
+	return n - n%int64(o.BlockSize)
+}
+
+// AsksThin reports whether Thin is set to true.
+func (o *BlockOptions) AsksThin() bool { return o.Thin != nil && *o.Thin }
+
+// FullyProvisioned reports whether Thin is set to false.
+func (o *BlockOptions) FullyProvisioned() bool { return o.Thin != nil && !*o.Thin }
+
+// blockSize returns BlockSize with its default.
+func (o *BlockOptions) blockSize() int64 { return int64(cmp.Or(o.BlockSize, 512)) }
 
 // OpenFile opens a regular file or a block device as a store and locks it
 // against other daemons. Every error is an [*Error]; it wraps [ErrLocked] when
@@ -86,8 +115,9 @@ func (o *Options) blockSize() int64 {
 // system or device can't do is done by writing zeros; whether discards free
 // anything is in Info's Granularity.
 func OpenFile(o Options) (Store, error) {
-	if bs := o.blockSize(); bs != 512 && bs != 4096 {
-		return nil, &Error{Op: "open", Path: o.Path, Err: fmt.Errorf("block size %d is neither 512 nor 4096", bs)}
+	o.SetDefaults()
+	if err := check.Errors(o.BlockOptions.Check); err != nil {
+		return nil, &Error{Op: "open", Path: o.Path, Err: err}
 	}
 	if err := Check(o); err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ func TestCeph(t *testing.T) {
 		"image":      "invalid device path string:image",
 		"pool/image": `can't open backing store "ceph-rbd:pool/image": rados`,
 	} {
-		if _, err := Open(Options{Name: name, Path: path}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Open(Options{Name: name, Options: storage.Options{Path: path}}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("opening %q: %v, want %q", path, err, want)
 		}
 	}

@@ -27,7 +27,7 @@ func suite(t *testing.T, make func() (storage.Store, error)) {
 }
 
 func TestMemoryPluginConforms(t *testing.T) {
-	for _, o := range []Options{{}, {Thin: true}, {BlockSize: 4096}} {
+	for _, o := range []Options{{}, {Options: storage.Options{BlockOptions: storage.BlockOptions{Thin: new(true)}}}, {Options: storage.Options{BlockOptions: storage.BlockOptions{BlockSize: 4096}}}} {
 		suite(t, func() (storage.Store, error) {
 			o.Name = newMemory(storagetest.MinSize + 512).register(t)
 			return Open(o)
@@ -41,7 +41,7 @@ func TestIdleUnmapConforms(t *testing.T) {
 	suite(t, func() (storage.Store, error) {
 		m := newMemory(storagetest.MinSize)
 		m.onUnmap = func([]api.UnmapBlockDescriptor) error { return nil }
-		return Open(Options{Name: m.register(t), Thin: true})
+		return Open(Options{Name: m.register(t), Options: storage.Options{BlockOptions: storage.BlockOptions{Thin: new(true)}}})
 	})
 }
 
@@ -58,7 +58,7 @@ func newDisk(t *testing.T) string {
 func TestGotgtFileConforms(t *testing.T) {
 	storagetest.TestDriver(t, "gotgt:file", storage.Options{Path: newDisk(t)})
 	suite(t, func() (storage.Store, error) {
-		return Open(Options{Name: "file", Path: newDisk(t), Thin: true})
+		return Open(Options{Name: "file", Options: storage.Options{Path: newDisk(t), BlockOptions: storage.BlockOptions{Thin: new(true)}}})
 	})
 }
 
@@ -70,7 +70,7 @@ func openMapped(bs api.BackingStore, path string) (storage.Store, error) {
 	}
 	lu.Size = bs.Size(lu)
 	lu.Attrs.ThinProvisioning = true
-	return Wrap(lu, Options{Name: "mapped", Path: path})
+	return Wrap(lu, Options{Name: "mapped", Options: storage.Options{Path: path}})
 }
 
 func TestWrappedPluginConforms(t *testing.T) {
@@ -94,13 +94,13 @@ func TestOwnStoresConformAsPlugins(t *testing.T) {
 			return nil, err
 		}
 		scsi.RegisterBackingStore(t.Name(), func() (api.BackingStore, error) { return thereAndBack{bs}, nil })
-		return Open(Options{Name: t.Name(), Path: newDisk(t), Thin: true})
+		return Open(Options{Name: t.Name(), Options: storage.Options{Path: newDisk(t), BlockOptions: storage.BlockOptions{Thin: new(true)}}})
 	})
 }
 
 func TestOwnStoresAreRecognised(t *testing.T) {
 	scsi.RegisterBackingStore(t.Name(), BackingStore(openFile))
-	opened, err := Open(Options{Name: t.Name(), Path: newDisk(t)})
+	opened, err := Open(Options{Name: t.Name(), Options: storage.Options{Path: newDisk(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,34 +43,20 @@ import (
 	"github.com/gotgtd/gotgtd/target/storage"
 )
 
-// Options say which plug-in to open and how to treat it.
+// Options say which plug-in to open and how to treat it. Of a store's options those count that are not about
+// a file: Path is what the plug-in opens, Size that of a store whose plug-in says 0, and Parameters are passed to
+// the plug-in's Init, as tgt passes its bsopts: "name=value", joined by semicolons, sorted by name. The block
+// size may be any power of two.
+//
+// Thin lets the store discard, by the plug-in's Unmap. What does not read as zeros after an Unmap is overwritten
+// with zeros. The plug-ins that come with gotgt v0.2.2 ignore Unmap, so Thin has no effect on them.
 type Options struct {
 	Name string // as registered with gotgt's scsi.RegisterBackingStore
-	Path string // what the plug-in opens
-
-	// BlockSize is the logical block size in bytes, a power of two; 0 means
-	// 512. The store's size is rounded down to whole blocks.
-	BlockSize int
-
-	// Size is the size in bytes of a store whose plug-in says 0.
-	Size int64
-
-	// ReadOnly refuses writes.
-	ReadOnly bool
-
-	// Thin lets the store discard, by the plug-in's Unmap. What
-	// does not read as zeros after an Unmap is overwritten with zeros. The
-	// plug-ins that come with gotgt v0.2.2 ignore Unmap, so Thin has no effect
-	// on them.
-	Thin bool
+	storage.Options
 
 	// PadReads fills up short reads with zeros, as gotgt does. It is always so
 	// with gotgt's null store, all of which is missing.
 	PadReads bool
-
-	// Parameters are passed to the plug-in's Init, as tgt passes its bsopts:
-	// "name=value", joined by semicolons, sorted by name.
-	Parameters map[string]string
 }
 
 // Registered returns an error if no plug-in is registered under name, or if
@@ -108,7 +94,7 @@ func Open(o Options) (storage.Store, error) {
 	s := newStore(bs, &api.SCSILu{Path: o.Path, Storage: bs}, &o)
 	s.lu.BlockShift = uint(bits.TrailingZeros64(uint64(s.block)))
 	s.lu.Attrs = api.SCSILuPhyAttribute{
-		DeviceType: api.TYPE_DISK, Online: true, Readonly: o.ReadOnly, ThinProvisioning: o.Thin,
+		DeviceType: api.TYPE_DISK, Online: true, Readonly: o.ReadOnly, ThinProvisioning: o.AsksThin(),
 	}
 	s.owned = true
 	if err := s.open(o.Parameters); err != nil {
@@ -158,7 +144,7 @@ func Wrap(lu *api.SCSILu, o Options) (storage.Store, error) {
 		return own.opened()
 	}
 	o.ReadOnly = lu.Attrs.Readonly || lu.Attrs.SWP
-	o.Thin = lu.Attrs.ThinProvisioning
+	o.Thin = &lu.Attrs.ThinProvisioning
 	o.BlockSize = 0
 	if lu.BlockShift != 0 {
 		o.BlockSize = 1 << min(lu.BlockShift, 30)

@@ -26,10 +26,7 @@ func identity(name, path string) string { return name + ":" + path }
 
 // openDriver opens a store of the plug-in that is registered with gotgt as name.
 func openDriver(_ context.Context, name string, o storage.Options) (storage.Store, error) {
-	return Open(Options{
-		Name: name, Path: o.Path, BlockSize: o.BlockSize, Size: o.Size, ReadOnly: o.ReadOnly,
-		Thin: o.Thin, Parameters: o.Parameters,
-	})
+	return Open(Options{Name: name, Options: o})
 }
 
 // fileOf says that gotgt's own plug-in "file" serves the file of its path.

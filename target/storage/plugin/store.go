@@ -65,7 +65,7 @@ func newStore(bs api.BackingStore, lu *api.SCSILu, o *Options) *store {
 	if _, null := bs.(*backingstore.NullBackingStore); null {
 		s.pad = true
 	}
-	s.thin = o.Thin && !s.builtIn && !s.readOnly
+	s.thin = o.AsksThin() && !s.builtIn && !s.readOnly
 	return s
 }
 

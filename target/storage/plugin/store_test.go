@@ -30,7 +30,7 @@ func TestOpenTellsWhatIsWrong(t *testing.T) {
 		"open fails":  {func(m *memory) { m.onOpen = func() error { return syscall.ENOENT } }, Options{}, `can't open backing store "NAME:vol": no such file`},
 		"open panics": {func(m *memory) { m.onOpen = func() error { panic("lost") } }, Options{}, `can't open backing store "NAME:vol": the plug-in panicked: lost (plugin.`},
 		"no size":     {func(m *memory) { m.size = 0 }, Options{}, "does not say its size"},
-		"small":       {func(m *memory) { m.size = 4095 }, Options{BlockSize: 4096}, "has 4095 bytes, which is no block of 4096"},
+		"small":       {func(m *memory) { m.size = 4095 }, Options{Options: storage.Options{BlockOptions: storage.BlockOptions{BlockSize: 4096}}}, "has 4095 bytes, which is no block of 4096"},
 		"huge":        {func(m *memory) { m.size = 1 << 63 }, Options{}, "9223372036854775808 bytes"},
 		"size panics": {func(m *memory) { m.onSize = func() uint64 { panic(io.EOF) } }, Options{}, "the plug-in panicked: EOF"},
 	} {
@@ -67,7 +67,7 @@ func TestOpenTellsWhatIsWrong(t *testing.T) {
 
 func TestParametersReachInit(t *testing.T) {
 	m := newMemory(mib)
-	o := Options{Name: m.register(t), Path: "pool/disk", Parameters: map[string]string{"id": "admin", "conf": "/etc/x"}}
+	o := Options{Name: m.register(t), Options: storage.Options{Path: "pool/disk", Parameters: map[string]string{"id": "admin", "conf": "/etc/x"}}}
 	s, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
@@ -186,10 +186,10 @@ func TestWhatIsAdvertised(t *testing.T) {
 		thin bool
 	}{
 		{Options{Name: name}, false},
-		{Options{Name: name, Thin: true, BlockSize: 4096}, true},
-		{Options{Name: name, Thin: true, ReadOnly: true}, false},
-		{Options{Name: "file", Path: newDisk(t), Thin: true}, false},
-		{Options{Name: "null", Size: mib, Thin: true}, false},
+		{Options{Name: name, Options: storage.Options{BlockOptions: storage.BlockOptions{Thin: new(true), BlockSize: 4096}}}, true},
+		{Options{Name: name, Options: storage.Options{BlockOptions: storage.BlockOptions{Thin: new(true), ReadOnly: true}}}, false},
+		{Options{Name: "file", Options: storage.Options{Path: newDisk(t), BlockOptions: storage.BlockOptions{Thin: new(true)}}}, false},
+		{Options{Name: "null", Options: storage.Options{Size: mib, BlockOptions: storage.BlockOptions{Thin: new(true)}}}, false},
 	} {
 		s := open(t, test.o)
 		discards := storage.Can(s).Discarder != nil
@@ -206,7 +206,7 @@ func TestWhatIsAdvertised(t *testing.T) {
 }
 
 func TestNullIsZeros(t *testing.T) {
-	s := open(t, Options{Name: "null", Size: mib})
+	s := open(t, Options{Name: "null", Options: storage.Options{Size: mib}})
 	p := bytes.Repeat([]byte{1}, 4096)
 	if _, err := s.WriteAt(t.Context(), p, mib-4096); err != nil {
 		t.Fatal(err)
@@ -220,7 +220,7 @@ func TestLongRangesAreUnmappedInParts(t *testing.T) {
 	m := newMemory(1 << 32)
 	zeros := make([]byte, pieceSize)
 	m.onRead = func(_, n int64) ([]byte, error) { return zeros[:n], nil }
-	s := open(t, Options{Name: m.register(t), Thin: true})
+	s := open(t, Options{Name: m.register(t), Options: storage.Options{BlockOptions: storage.BlockOptions{Thin: new(true)}}})
 	if err := storage.Can(s).Discarder.Discard(t.Context(), 512, maxUnmap+1024); err != nil {
 		t.Fatal(err)
 	}

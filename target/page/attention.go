@@ -50,6 +50,10 @@ func (v *view) attendUnit(t *target.TargetStatus, l *target.LUNStatus) {
 		v.attention(key+"s", what, cell{Text: "errors", Mark: bad},
 			count(l.Counters.Errors)+" commands have failed in the backing store. The kernel's log and gotgtd's have the device and the error.")
 	}
+	if s := l.Space; s != nil && s.Allocated < l.Size && s.Free < s.Total/10 && s.Free < l.Size-s.Allocated {
+		v.attention(key+"a", what, cell{Text: "little space", Mark: warn}, "The disk is thin, and the file system below it has "+size(float64(s.Free))+
+			" left: its writes will fail. Make room, enlarge the file system, or let the initiator give space back (fstrim).")
+	}
 	if l.Lost != "" {
 		v.attention(key+"l", what, cell{Text: "reservations lost", Mark: bad}, l.Lost)
 	}

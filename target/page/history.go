@@ -30,6 +30,7 @@ type Past struct {
 	Waits  map[string][]byte        `json:"waits"`  // latency in µs, likewise
 	Bases  map[string]scsi.Counters `json:"bases"`  // counters at the last sample
 	Works  map[string][]byte        `json:"works"`  // and durations, see work
+	Noted  map[string]noted         `json:"noted"`  // failures, and when each was last seen to rise
 }
 
 // totals are what all logical units did in a second: bytes read and written, commands that read
@@ -84,7 +85,8 @@ type history struct {
 	loads  map[string][]byte // as long as at, each
 	waits  map[string][]byte // likewise, of the same logical units
 	last   sample
-	rates  map[string]rate // at the last sample; none is known of what was not there before
+	rates  map[string]rate  // at the last sample; none is known of what was not there before
+	noted  map[string]noted // nil before the first sample
 }
 
 // restore goes on from what a predecessor has told. What does not fit is left out: it is
@@ -115,12 +117,15 @@ func (h *history) restore(p *Past) {
 			h.last.works[key] = w
 		}
 	}
+	if len(p.Noted) <= maxRows {
+		h.noted = p.Noted
+	}
 	h.trim(steps)
 }
 
 // past is what restore takes. It shares nothing that add changes.
 func (h *history) past() *Past {
-	p := &Past{At: append([]int64{}, h.at...), Totals: append([]totals{}, h.totals...), Bases: h.last.counters, Works: make(map[string][]byte)}
+	p := &Past{At: append([]int64{}, h.at...), Totals: append([]totals{}, h.totals...), Bases: h.last.counters, Works: make(map[string][]byte), Noted: h.noted}
 	p.Loads, p.Waits = maps.Clone(h.loads), maps.Clone(h.waits)
 	for key := range p.Loads {
 		p.Loads[key], p.Waits[key] = append([]byte{}, h.loads[key]...), append([]byte{}, h.waits[key]...)
@@ -144,6 +149,8 @@ func (h *history) trim(n int) {
 		h.waits[key] = append(h.waits[key][:0], h.waits[key][over:]...)
 	}
 }
+
+func ms(t int64) time.Time { return time.UnixMilli(t) }
 
 // unitKey and sessionKey are what rows and rates are found by.
 func unitKey(tid int, lun uint16) string { return strconv.Itoa(tid) + "/" + strconv.Itoa(int(lun)) }
@@ -191,6 +198,7 @@ func (h *history) add(now time.Time, st *control.Status) {
 	h.at = append(h.at, now.UnixMilli())
 	h.totals = append(h.totals, sum)
 	h.draw(st)
+	h.note(now.UnixMilli(), failures(st))
 }
 
 // rate notes the counters of one, and what that did in a second since the sample before, which it returns

@@ -20,8 +20,10 @@
 
 	// Texts.
 
-	function age(seconds) {
-		const s = Math.max(0, Math.floor(seconds));
+	// age is the time since something that was so many seconds after 1970; below zero: nobody knows.
+	function age(since) {
+		if (since < 0) return "–";
+		const s = Math.max(0, Math.floor(now / 1000 - since));
 		if (s < 60) return `${s} s`;
 		if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
 		if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
@@ -139,11 +141,11 @@
 			for (const column of table.ages) {
 				for (const row of table.rows.values()) {
 					const cell = row.cells[column];
-					setText(cell, age(now / 1000 - cell.dataset.value));
+					setText(cell, age(cell.dataset.value));
 				}
 			}
 		}
-		for (const fact of facts) if (fact.dataset.kind === "age") setText(fact, age(now / 1000 - fact.dataset.value));
+		for (const fact of facts) if (fact.dataset.kind === "age") setText(fact, age(fact.dataset.value));
 	}
 
 	// Order and choice of rows. A row stays where it is while its figures change.

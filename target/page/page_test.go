@@ -22,7 +22,9 @@ import (
 	"github.com/gotgtd/gotgtd/target"
 	"github.com/gotgtd/gotgtd/target/control"
 	"github.com/gotgtd/gotgtd/target/handoff"
+	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 	"github.com/gotgtd/gotgtd/target/scsi"
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -358,6 +360,7 @@ func TestAttention(t *testing.T) {
 	l := w.st.Targets[0].LUNs
 	l[1].FlushFailed, l[1].Lost, l[1].Counters.Errors = true, "reservations are damaged", 2
 	l[2].Online = false
+	l[2].Space = &storage.Space{Allocated: 1 << 20, Free: 1 << 20, Total: 1 << 30}
 	st := w.status()
 	var h history
 	h.restore(nil)
@@ -370,9 +373,59 @@ func TestAttention(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"1/1f": "flush failed", "1/1s": "errors", "1/1l": "reservations lost", "1/2o": "offline", "upgrade": "failed", "memory": "short", "t2": "offline", "r0": "rejected",
+		"1/1f": "flush failed", "1/1s": "errors", "1/1l": "reservations lost", "1/2o": "offline", "1/2a": "little space", "upgrade": "failed", "memory": "short", "t2": "offline", "r0": "rejected",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestFailures: each is shown with its reason, how often it was and when last, which an upgrade does not change.
+func TestFailures(t *testing.T) {
+	w := newWorld()
+	w.st.Totals = tally.Totals{
+		Logins:       []tally.Login{{Target: "iqn.2026-11.test:a", Count: 9}, {Target: "iqn.2026-11.test:a", Reason: "authentication_failed", Count: 2}},
+		Closed:       map[string]uint64{tally.LoggedOut: 7, tally.NOPTimeout: 1},
+		DigestErrors: map[string]uint64{"data": 3},
+		Management:   map[string]uint64{"abort_task": 4},
+	}
+	w.st.Targets[0].LUNs[1].Activity.Failures = map[string]uint64{"medium_error": 5, "unit_attention": 6}
+	start := time.Now().Truncate(time.Second)
+	var h history
+	h.restore(nil)
+	shown := func(at time.Time) map[string]string {
+		st := w.status()
+		h.add(at, &st)
+		rows := make(map[string]string)
+		for _, r := range newView(&st, &h).tables[failureTable] {
+			rows[r.Cells[0].Text+": "+r.Cells[1].Text+", "+r.Cells[2].Text] = r.Cells[3].Text + ", " + r.Cells[4].Text
+		}
+		return rows
+	}
+	want := map[string]string{
+		"login: authentication failed, iqn.2026-11.test:a":   "2, –",
+		"connection: nop timeout, –":                         "1, –",
+		"digest: data, –":                                    "3, –",
+		"task management: abort task, –":                     "4, –",
+		"command: medium error, LUN 1 of iqn.2026-11.test:a": "5, –",
+	}
+	if diff := cmp.Diff(want, shown(start)); diff != "" {
+		t.Errorf("at first: %s", diff)
+	}
+	w.st.Totals.Closed = map[string]uint64{tally.NOPTimeout: 2, tally.HeaderDigest: 1}
+	shown(start.Add(10 * time.Second))
+	text, err := json.Marshal(h.past())
+	if err != nil {
+		t.Fatal(err)
+	}
+	past := new(Past)
+	if err := json.Unmarshal(text, past); err != nil {
+		t.Fatal(err)
+	}
+	h = history{}
+	h.restore(past)
+	want["connection: nop timeout, –"], want["connection: header digest, –"] = "2, 20 s", "1, 20 s"
+	if diff := cmp.Diff(want, shown(start.Add(30*time.Second))); diff != "" {
+		t.Errorf("after an upgrade: %s", diff)
 	}
 }

@@ -39,6 +39,7 @@ const (
 	attentionTable = iota
 	unitTable
 	sessionTable
+	failureTable
 	targetTable
 	reservationTable
 	upgradeTable
@@ -50,7 +51,7 @@ var tables = []table{
 	}},
 	unitTable: {"luns", "Logical units", "There are no logical units.", []column{
 		{Title: "LUN", Kind: kindNumber, Head: true}, {Title: "Target", Kind: kindName}, {Title: "Backing store", Kind: kindName, Wide: true},
-		{Title: "State", Kind: kindState}, {Title: "Size", Kind: kindNumber},
+		{Title: "State", Kind: kindState}, {Title: "Size", Kind: kindNumber}, {Title: "Allocated", Kind: kindNumber, Extra: true},
 		{Title: "Read", Kind: kindNumber}, {Title: "Written", Kind: kindNumber}, {Title: "IOPS", Kind: kindNumber},
 		{Title: "Load, 5 min", Kind: kindLoads}, {Title: "Queue", Kind: kindNumber}, {Title: "Latency", Kind: kindNumber},
 		{Title: "99 % in store", Kind: kindNumber, Extra: true}, {Title: "Latency, 5 min", Kind: kindWaits}, {Title: "Errors", Kind: kindNumber, Wide: true},
@@ -60,6 +61,9 @@ var tables = []table{
 		{Title: "Address", Kind: kindName}, {Title: "Target", Kind: kindName, Wide: true}, {Title: "Age", Kind: kindAge}, {Title: "Queue", Kind: kindNumber},
 		{Title: "Read", Kind: kindNumber}, {Title: "Written", Kind: kindNumber}, {Title: "IOPS", Kind: kindNumber},
 		{Title: "Read in all", Kind: kindNumber, Extra: true}, {Title: "Written in all", Kind: kindNumber, Extra: true},
+	}},
+	failureTable: {"failures", "Failures", "Nothing has failed.", []column{
+		{Title: "What", Kind: kindText}, {Title: "Reason", Kind: kindText, Head: true}, {Title: "Where", Kind: kindName}, {Title: "Times", Kind: kindNumber}, {Title: "Last", Kind: kindAge},
 	}},
 	targetTable: {"targets", "Targets", "There are no targets.", []column{
 		{Title: "TID", Kind: kindNumber}, {Title: "Target", Kind: kindName, Head: true}, {Title: "Alias", Kind: kindName, Wide: true}, {Title: "State", Kind: kindState},
@@ -110,7 +114,7 @@ type view struct {
 // newView makes a view of a status, and of the rates at that time.
 func newView(st *control.Status, h *history) *view {
 	n := len(h.at) - 1
-	v := &view{at: time.UnixMilli(h.at[n]), tables: make([][]row, len(tables)), left: make([]int, len(tables)), totals: h.totals[n], levels: make(map[string][2]byte)}
+	v := &view{at: ms(h.at[n]), tables: make([][]row, len(tables)), left: make([]int, len(tables)), totals: h.totals[n], levels: make(map[string][2]byte)}
 	v.facts = v.factCells(st, h)
 	for i := range st.Targets {
 		v.target(&st.Targets[i])
@@ -118,6 +122,10 @@ func newView(st *control.Status, h *history) *view {
 	disks(st, func(t *target.TargetStatus, l *target.LUNStatus) { v.unit(t, l, h) })
 	for i := range st.Sessions {
 		v.session(&st.Sessions[i], h)
+	}
+	list := failures(st)
+	for i := range list {
+		v.failed(&list[i], h.noted[list[i].key])
 	}
 	for i := len(st.Upgrades) - 1; i >= 0; i-- {
 		v.upgrade(&st.Upgrades[i])
@@ -187,7 +195,7 @@ func (v *view) unit(t *target.TargetStatus, l *target.LUNStatus, h *history) {
 	if l.Counters.Errors > 0 {
 		errors.Mark = bad
 	}
-	v.add(unitTable, key, cell{Text: strconv.Itoa(int(l.LUN)), Value: float64(l.LUN)}, text(t.Name), backing(l), unitState(l), sizeCell(l.Size),
+	v.add(unitTable, key, cell{Text: strconv.Itoa(int(l.LUN)), Value: float64(l.LUN)}, text(t.Name), backing(l), unitState(l), sizeCell(l.Size), allocated(l),
 		r[0], r[1], r[2], cell{}, countCell(l.Inflight), tookCell(rated.took.mean()), tookCell(rated.took.device.Quantile(0.99)), cell{}, errors)
 	if loads, n := h.loads[key], len(h.at)-1; loads != nil && len(v.tables[unitTable]) <= maxRows {
 		v.levels[key] = [2]byte{loads[n], h.waits[key][n]}
@@ -210,6 +218,14 @@ func backing(l *target.LUNStatus) cell {
 		return cell{Text: printable(l.StoreType), Mark: dim}
 	}
 	return text(l.StorePath)
+}
+
+// allocated is the space that the blocks take.
+func allocated(l *target.LUNStatus) cell {
+	if l.Space == nil {
+		return unknown()
+	}
+	return sizeCell(l.Space.Allocated)
 }
 
 // unitState is what is most important of a logical unit.

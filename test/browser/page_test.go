@@ -152,6 +152,19 @@ func TestShowsWhatTheAPISays(t *testing.T) {
 		}
 		return nil
 	})
+	for range 2 {
+		if _, err := initiator.Dial(t.Context(), initiator.Options{Address: d.portal, TargetName: "iqn.2026-11.test:none"}); err == nil {
+			t.Fatal("a login to a target that is not there")
+		}
+	}
+	until(t, func() error {
+		for _, r := range b.rows("failures") {
+			if r.Text["Reason"] == "target not found" && r.Text["Times"] == "2" && strings.HasSuffix(r.Text["Last"], " s") {
+				return nil
+			}
+		}
+		return fmt.Errorf("two logins have failed, and the page shows %+v", b.rows("failures"))
+	})
 	attention := b.rows("attention")
 	if r := attention["1/3e"]; len(attention) != 1 || r.Text["State"] != "not ready" || !strings.Contains(r.Text["Why, and what to do"], "missing.img") {
 		t.Errorf("what needs attention: %+v", attention)
@@ -194,7 +207,12 @@ func TestGoesOnThroughUpgrades(t *testing.T) {
 		// Each generation is seen before the next one follows.
 		b.waitFor(fmt.Sprintf("document.getElementById('fact-generation').textContent === '%d'", n+2))
 	}
-	b.waitFor(`document.querySelector("#luns tbody td:nth-child(7)").dataset.value > 0`) // it is written
+	until(t, func() error {
+		if r := b.rows("luns")["1/1"]; !(r.Value["Written"] > 0) {
+			return fmt.Errorf("nothing is shown to be written: %+v", r)
+		}
+		return nil
+	})
 	if got := value[string](b, "window.marker || 'none'"); got != "here" {
 		t.Error("the page was loaded again")
 	}

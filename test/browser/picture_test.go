@@ -29,7 +29,7 @@ var pictures = []struct {
 	scheme string
 	top    string // what is at the top
 }{
-	{"page-light.png", 1280, "light", "main"}, {"page-dark.png", 1280, "dark", "targets-title"}, {"page-phone.png", 400, "light", "main"},
+	{"page-light.png", 1280, "light", "main"}, {"page-dark.png", 1280, "dark", "failures-title"}, {"page-phone.png", 400, "light", "main"},
 }
 
 // TestPictures looks at the pictures of docs/page.md; with -update it takes them.
@@ -104,6 +104,11 @@ func takePictures(t *testing.T) {
 	work("vm", "kvm2", 2, 60, 100)
 	b := open(t, d.page)
 	b.live()
+	for range 3 {
+		if _, err := initiator.Dial(t.Context(), initiator.Options{Address: d.portal, TargetName: "iqn.2026-11.com.example:old"}); err == nil {
+			t.Fatal("a login to a target that is not there")
+		}
+	}
 	for range 4 {
 		time.Sleep(25 * time.Second) // for the graphs
 		d.upgrade(t)

@@ -63,7 +63,7 @@ func (a *Arena) Claim(offset int64, n int, charged *account.Account) (*Buffer, e
 	if b.account = charged; charged == nil {
 		a.stock.used.Add(k.size)
 	}
-	b.lent()
+	b.guard.lent(b)
 	b.B = b.whole()[:n]
 	return b, nil
 }

@@ -23,22 +23,22 @@ const guarded = 64 << 10
 
 var pattern = bytes.Repeat([]byte{0xdb}, guarded)
 
-func (b *Buffer) lent() {
-	if b.onLoan.Swap(true) {
+func (g *guard) lent(b *Buffer) {
+	if g.onLoan.Swap(true) {
 		panic("mem: a buffer is lent twice")
 	}
-	if p := b.whole(); b.filled && !bytes.Equal(p[:min(len(p), guarded)], pattern[:min(len(p), guarded)]) {
+	if p := b.whole(); g.filled && !bytes.Equal(p[:min(len(p), guarded)], pattern[:min(len(p), guarded)]) {
 		panic(fmt.Sprintf("mem: a buffer of %d bytes was written after its release", len(p)))
 	}
 }
 
-func (b *Buffer) released() {
-	if !b.onLoan.Swap(false) {
+func (g *guard) released(b *Buffer) {
+	if !g.onLoan.Swap(false) {
 		panic("mem: buffer released twice")
 	}
 	copy(b.whole(), pattern)
-	b.filled = true
+	g.filled = true
 }
 
-// forgetting says that the block's pages are given back.
-func (b *Buffer) forgetting() { b.filled = false }
+// forgotten says that the block's pages are given back.
+func (g *guard) forgotten() { g.filled = false }

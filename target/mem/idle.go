@@ -194,7 +194,7 @@ func (a *Arena) punchRun(k *kind, run []*Buffer) int64 {
 	}
 	a.resident.Add(-n)
 	for _, b := range run {
-		b.forgetting()
+		b.guard.forgotten()
 		to.push(k, b)
 	}
 	return n

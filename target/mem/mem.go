@@ -54,7 +54,7 @@ func (b *Buffer) Release() {
 	if b.B == nil {
 		panic("mem: buffer released twice")
 	}
-	b.released()
+	b.guard.released(b)
 	s, a, n := b.stock, b.account, b.size()
 	b.B, b.account = nil, nil
 	if a == nil {
@@ -147,7 +147,7 @@ func (s *stock) lend(a *account.Account, class, n int) *Buffer {
 	if b.account = a; a == nil {
 		s.used.Add(b.size())
 	}
-	b.lent()
+	b.guard.lent(b)
 	b.B = b.whole()[:n]
 	return b
 }

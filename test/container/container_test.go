@@ -47,15 +47,14 @@ func folders(t *testing.T) (config, state string) {
 
 // work is a session with a Verifier that goes on until it is told to end.
 type work struct {
-	t        *testing.T
-	session  *initiator.Session
-	verifier *initiator.Verifier
-	stop     context.CancelFunc
-	done     chan error
+	t       *testing.T
+	session *initiator.Session
+	stop    context.CancelFunc
+	done    chan error
 }
 
-// logIn logs in, and does I/O on a region whose contents v knows from before.
-func logIn(t *testing.T, portal string, v *initiator.Verifier) *work {
+// dial logs in.
+func dial(t *testing.T, portal string) *initiator.Session {
 	t.Helper()
 	s, err := initiator.Dial(t.Context(), initiator.Options{Address: portal, TargetName: peer.IQN})
 	if err == nil {
@@ -65,9 +64,15 @@ func logIn(t *testing.T, portal string, v *initiator.Verifier) *work {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	v.Session = s
+	return s
+}
+
+// logIn logs in, and does I/O on a region whose contents v knows.
+func logIn(t *testing.T, portal string, v *initiator.Verifier) *work {
+	t.Helper()
+	v.Session = dial(t, portal)
 	ctx, stop := context.WithCancel(context.Background())
-	w := &work{t: t, session: s, verifier: v, stop: stop, done: make(chan error, 1)}
+	w := &work{t: t, session: v.Session, stop: stop, done: make(chan error, 1)}
 	go func() {
 		r, err := v.Run(ctx)
 		if err == nil && r.BlocksChecked == 0 {
@@ -75,7 +80,7 @@ func logIn(t *testing.T, portal string, v *initiator.Verifier) *work {
 		}
 		w.done <- err
 	}()
-	t.Cleanup(func() { w.stop() })
+	t.Cleanup(w.stop)
 	return w
 }
 
@@ -144,7 +149,10 @@ func TestImage(t *testing.T) {
 	p.run("rm", "gotgtd")
 	p.start("gotgtd", "v2", portal, config, state)
 	p.says("gotgtd", "v2", 1)
-	logIn(t, portal, v).end() // what was written is there
+	v.Session = dial(t, portal)
+	if r, err := v.CheckAll(t.Context()); err != nil || r.BlocksChecked == 0 {
+		t.Errorf("what was written, after the container was replaced: %+v, %v", r, err)
+	}
 }
 
 // wantClosed wants a container without a shell, whose processes are not root's and can

@@ -82,7 +82,7 @@ func (s *session) finish() {
 	s.mu.Lock()
 	s.moveLocked(sessionEnding)
 	first := s.moveLocked(sessionGone)
-	s.newTextLocked(pdu.ReservedTag)
+	s.text.begin(pdu.ReservedTag)
 	s.mu.Unlock()
 	if !first {
 		return

@@ -227,7 +227,7 @@ func TestTextIsAskedOnce(t *testing.T) {
 	rejected("an exchange that was ended", ask(11, second.TargetTransferTag, ""))
 	s := r.node.sessionList()[0]
 	s.mu.Lock()
-	held := s.textHeld
+	held := s.text.held
 	s.mu.Unlock()
 	if held != 0 {
 		t.Errorf("%d bytes of text are on the account still", held)

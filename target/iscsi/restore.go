@@ -99,9 +99,8 @@ func (n *Node) restoreSession(st *SessionState, target func(string) *Target) err
 	}
 	s.openAccount()
 	s.tasks.arrivals = st.Arrivals
-	s.text, s.resetting = st.Text, st.Resetting
-	s.textHeld = int64(len(s.text.In) + len(s.text.Out))
-	s.memory.Charge(s.textHeld)
+	s.resetting = st.Resetting
+	s.text.restore(st.Text)
 	if st.Leave != 0 {
 		s.leave = stampOf(st.LeaveStamp, st.Leave)
 	}

@@ -53,10 +53,9 @@ type session struct {
 	window    sequence.Window[*request] // but for its Numbers, which anyone may ask for
 	conns     map[uint16]*transport     // by CID
 	tasks     taskSet
-	starved   []*task      // that wait for memory
-	gathered  int64        // bytes of Data-Out so far
-	text      textExchange // the text negotiation under way
-	textHeld  int64        // bytes of it that are on the account
+	starved   []*task  // that wait for memory
+	gathered  int64    // bytes of Data-Out so far
+	text      exchange // the text negotiation under way
 	phase     sessionPhase
 	endReason error          // why it is ending
 	resetting bool           // ends soon, because of TARGET COLD RESET
@@ -144,6 +143,7 @@ func (s *session) openAccount() {
 	s.memory = e.memory.Open("initiator " + s.initiator + " " + s.account)
 	s.pool = e.pool.For(s.memory)
 	s.free = &e.tasks
+	s.text.account = s.memory
 	if s.target != nil {
 		s.device = s.target.Device
 	}
@@ -226,20 +226,4 @@ func (s *session) connections() []*transport {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.connsLocked()
-}
-
-// newTextLocked forgets the exchange under way.
-func (s *session) newTextLocked(itt uint32) {
-	s.text = textExchange{ITT: itt}
-	s.memory.Release(s.textHeld)
-	s.textHeld = 0
-}
-
-// holdTextLocked puts n bytes more of the exchange on the session's account.
-func (s *session) holdTextLocked(n int) bool {
-	ok := s.memory.Admit(int64(n))
-	if ok {
-		s.textHeld += int64(n)
-	}
-	return ok
 }

@@ -66,7 +66,7 @@ func (s *session) snapshot() SessionState {
 	defer s.mu.Unlock()
 	st := SessionState{
 		TSIH: s.tsih, ISID: s.isid, Initiator: s.initiator, Alias: s.alias, Target: s.targetName(), Group: s.group,
-		Params: s.params, Started: s.started.UnixNano(), StartedStamp: s.born, LastTTT: s.window.LastTag(), Arrivals: s.tasks.arrivals, Text: s.text, Ending: s.phase >= sessionEnding, Resetting: s.resetting,
+		Params: s.params, Started: s.started.UnixNano(), StartedStamp: s.born, LastTTT: s.window.LastTag(), Arrivals: s.tasks.arrivals, Text: s.text.textExchange, Ending: s.phase >= sessionEnding, Resetting: s.resetting,
 		Account: []byte(s.account),
 	}
 	if s.leave != 0 {

@@ -117,6 +117,8 @@ type Config struct {
 	// Watchdog is the time after which a service that has sent no WATCHDOG=1
 	// is killed and restarted; 0 means never.
 	Watchdog time.Duration
+	// Metrics is a TCP address at which Prometheus can ask; empty means none.
+	Metrics string
 	// Version is what status shows as the supervisor's version.
 	Version string
 	// Log is where events go; nil means none.
@@ -133,6 +135,11 @@ func (c *Config) check() error {
 	}
 	if len(notifyPath(c.Control)) > maxUnixPath {
 		return fmt.Errorf("control socket %q: the path has more than %d bytes", c.Control, maxUnixPath-len(notifySuffix))
+	}
+	if c.Metrics != "" {
+		if _, _, err := net.SplitHostPort(c.Metrics); err != nil {
+			return fmt.Errorf("can't serve metrics on %q: %w", c.Metrics, err)
+		}
 	}
 	if c.Strategy == "" {
 		c.Strategy = Handoff

@@ -88,6 +88,7 @@ func (s *Service) serveControl() {
 			}
 		})
 	}
+	mux.HandleFunc("GET /metrics", s.answerMetrics())
 	server := unixhttp.Serve(s.control, mux, unixhttp.Options{ReadTimeout: 5 * time.Second, MaxHeader: 8 << 10, OneRequest: true})
 	s.helpers.Go(func() {
 		if err := server.Wait(); err != nil {

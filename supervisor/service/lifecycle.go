@@ -122,6 +122,7 @@ func (s *Service) reload() {
 		if err != nil {
 			err = fmt.Errorf("the new generation did not start: %w", err)
 			s.failed(err)
+			s.countReload(err)
 			s.answerAsked(err) // and nothing has changed
 			return
 		}

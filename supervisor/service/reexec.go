@@ -55,6 +55,8 @@ type savedState struct {
 	Restarts int                `json:"restarts"`
 	Reexecs  int                `json:"reexecs"`
 	Failure  Failure            `json:"failure"`
+	Reloads  Reloads            `json:"reloads,omitzero"`
+	Metrics  int                `json:"metrics,omitempty"` // 0: there is none
 }
 
 type savedGeneration struct {
@@ -105,7 +107,10 @@ func (s *Service) save(dup func(syscall.Conn) int) *savedState {
 	st := &savedState{
 		Magic: stateMagic, Version: stateVersion, Began: s.began, State: s.state, Number: s.number,
 		StartAt: s.startAt, Deaths: s.deaths, Restarts: s.restarts, Reexecs: s.reexecs + 1, Failure: s.failure,
-		Control: dup(s.control),
+		Control: dup(s.control), Reloads: s.reloads,
+	}
+	if s.metrics != nil {
+		st.Metrics = dup(s.metrics)
 	}
 	if f, err := s.notify.File(); err == nil {
 		st.Notify = dup(f)
@@ -293,6 +298,7 @@ func (s *Service) resume(f *os.File) error {
 	}
 	s.began, s.number, s.state = st.Began, st.Number, st.State
 	s.startAt, s.deaths, s.restarts, s.reexecs, s.failure = st.StartAt, st.Deaths, st.Restarts, st.Reexecs, st.Failure
+	s.reloads = st.Reloads
 	if err := s.resumeFiles(st); err != nil {
 		return err
 	}
@@ -355,6 +361,9 @@ func (s *Service) resumeFiles(st *savedState) error {
 	}
 	unixListener.SetUnlinkOnClose(false)
 	s.control = unixListener
+	if err := s.resumeMetrics(st.Metrics, take); err != nil {
+		s.log.Error("metrics are not served any more: restart the unit when it suits", "error", err)
+	}
 	notifications := take(st.Notify, "notify")
 	defer notifications.Close()
 	s.notify, err = notify.Resume(notifications)

@@ -48,6 +48,7 @@ type Service struct {
 	store   *fdStore
 	notify  *notify.Server
 	control *net.UnixListener
+	metrics *net.TCPListener // nil without Config.Metrics
 	began   time.Time
 
 	state    State
@@ -67,6 +68,7 @@ type Service struct {
 	deaths   int // in a row, for the delay
 	restarts int
 	reexecs  int
+	reloads  Reloads
 	failure  Failure
 }
 
@@ -108,6 +110,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	s.serveControl()
+	s.serveMetrics()
 	s.helpers.Go(s.receive)
 	s.loop(ctx, signals)
 	s.shut()
@@ -120,7 +123,10 @@ func (s *Service) open() error {
 	if state := inheritedState(); state != nil {
 		return s.resume(state)
 	}
-	var err error
+	err := s.listenMetrics()
+	if err != nil {
+		return err
+	}
 	if s.control, err = listenControl(s.cfg.Control); err != nil {
 		return err
 	}
@@ -177,6 +183,9 @@ func (s *Service) shut() {
 	if s.control != nil {
 		_ = s.control.Close()
 		_ = os.Remove(s.cfg.Control)
+	}
+	if s.metrics != nil {
+		_ = s.metrics.Close()
 	}
 	for _, g := range s.tracked() {
 		g.release()

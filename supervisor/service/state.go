@@ -62,6 +62,9 @@ func (s *Service) busy() bool {
 // settle makes the transition to a state in which the service stays, and
 // answers those who wait for it.
 func (s *Service) settle(state State, err error) {
+	if s.state == Reloading {
+		s.countReload(err)
+	}
 	s.move(state)
 	s.deadline = time.Time{}
 	s.known, s.orphans = nil, nil

@@ -24,8 +24,18 @@ type Status struct {
 	Sockets    []SocketInfo     `json:"sockets"`
 	Stored     map[string]int   `json:"stored"` // number of descriptors by name
 	Restarts   int              `json:"restarts"`
+	Reloads    Reloads          `json:"reloads"`
 	Failure    *Failure         `json:"last_failure,omitempty"`
 	Supervisor SupervisorInfo   `json:"supervisor"`
+}
+
+// Reloads is what reloads have come to since the supervisor was started. A reload that is a
+// restart, by its strategy, is none.
+type Reloads struct {
+	Succeeded int       `json:"succeeded"`
+	Failed    int       `json:"failed"`
+	Last      time.Time `json:"last,omitzero"`         // when the last one ended
+	LastGood  time.Time `json:"last_success,omitzero"` // and the last one that has succeeded
 }
 
 // GenerationInfo describes one process of the service.
@@ -63,7 +73,7 @@ func (s *Service) status() Status {
 	st := Status{
 		State: s.state, Strategy: s.cfg.Strategy, Command: s.cfg.Command,
 		Main: s.main.info(), Next: s.next.info(),
-		Sockets: []SocketInfo{}, Stored: map[string]int{}, Restarts: s.restarts,
+		Sockets: []SocketInfo{}, Stored: map[string]int{}, Restarts: s.restarts, Reloads: s.reloads,
 		Supervisor: SupervisorInfo{os.Getpid(), s.cfg.Version, s.began, s.reexecs},
 	}
 	for _, g := range s.retiring {

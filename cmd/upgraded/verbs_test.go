@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"maps"
 	"os"
@@ -65,11 +66,50 @@ func TestVerbs(t *testing.T) {
 	}
 }
 
+// TestLogFormat has upgraded log JSON.
+func TestLogFormat(t *testing.T) {
+	p := buildPrograms(t)
+	var out bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), p.upgraded, "run", "--control", p.control, "--ready", "exec", "--strategy", "restart", "--log-format", "json", "--", "sleep", "1000")
+	log, err := cmd.StderrPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.untilServing(0)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.ReadFrom(log); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	started := false
+	for line := range strings.Lines(out.String()) {
+		var entry struct {
+			Level, Msg string
+			Generation int
+		}
+		if err := json.Unmarshal([]byte(line), &entry); err != nil || entry.Level == "" {
+			t.Errorf("%s: %v", line, err)
+		}
+		started = started || entry.Msg == "generation started" && entry.Generation == 1
+	}
+	if !started {
+		t.Errorf("no generation was started:\n%s", &out)
+	}
+}
+
 // What can't be is said before anything is started.
 func TestBadCommandLines(t *testing.T) {
 	for line, want := range map[string]string{
 		"run":                                                     "requires at least 1 arg",
 		"run --strategy faith -- true":                            `strategy "faith" is none of handoff, overlap, restart`,
+		"run --log-format xml -- true":                            `--log-format "xml" is none of auto, text, json`,
 		"run --ready never -- true":                               `readiness "never" is neither notify nor exec`,
 		"run --ready exec -- true":                                "strategy handoff needs a service that notifies",
 		"run --listen web -- true":                                `can't listen on "web": it is not NAME=ADDRESS`,

@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/gotgtd/gotgtd/target/config"
-	"github.com/gotgtd/gotgtd/target/page"
 	"github.com/gotgtd/gotgtd/target/plan"
 )
 
@@ -28,8 +27,8 @@ type briefing struct {
 	// LogLevel is the least level to log, if a command has asked for one.
 	LogLevel string `json:"log_level,omitempty"`
 
-	// Page are the last minutes, for graphs.
-	Page *page.Past `json:"page,omitempty"`
+	// Page are the last minutes, for graphs; see package page.
+	Page json.RawMessage `json:"page,omitempty"`
 }
 
 // parseBriefing reads what the predecessor has left: nothing, if there is none

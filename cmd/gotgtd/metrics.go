@@ -84,7 +84,7 @@ func (d *daemon) listenMetrics(ctx context.Context, m config.Metrics) (*heldList
 }
 
 // serveMetrics answers on l. past is what the predecessor's page has told.
-func (d *daemon) serveMetrics(l *heldListener, m config.Metrics, past *page.Past) *metricsServer {
+func (d *daemon) serveMetrics(l *heldListener, m config.Metrics, past []byte) *metricsServer {
 	shown := page.New(page.Options{Status: d.Status, Past: past})
 	mux := http.NewServeMux()
 	mux.Handle("/", shown.Handler())
@@ -106,7 +106,7 @@ func (d *daemon) serveMetrics(l *heldListener, m config.Metrics, past *page.Past
 }
 
 // past is what a successor's page goes on from.
-func (s *metricsServer) past() *page.Past {
+func (s *metricsServer) past() []byte {
 	if s == nil {
 		return nil
 	}

@@ -33,7 +33,6 @@ import (
 	"github.com/gotgtd/gotgtd/target/handoff"
 	"github.com/gotgtd/gotgtd/target/iscsi"
 	"github.com/gotgtd/gotgtd/target/overlay"
-	"github.com/gotgtd/gotgtd/target/page"
 	"github.com/gotgtd/gotgtd/target/plan"
 	"github.com/gotgtd/gotgtd/target/storage"
 )
@@ -88,7 +87,7 @@ type daemon struct {
 	control    *control.Server
 	scraped    *heldListener  // for metrics; nil: none is configured
 	metrics    *metricsServer // nil as long as it does not serve
-	past       *page.Past     // what the predecessor's page has told
+	past       []byte         // what the predecessor's page has told
 	generation *generation.Generation
 	moved      chan struct{}   // closed when a successor has taken over
 	life       context.Context // ends when the daemon stops, and with it an upgrade under way

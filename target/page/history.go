@@ -3,6 +3,7 @@
 package page
 
 import (
+	"encoding/json"
 	"maps"
 	"math"
 	"strconv"
@@ -22,8 +23,8 @@ const (
 	maxBases = 8192 // logical units and sessions that have rates
 )
 
-// Past is what a Page tells its successor. Fields are only ever added.
-type Past struct {
+// past is what a Page tells its successor, in JSON. Fields are only ever added.
+type past struct {
 	At     []int64                  `json:"at"`     // when each sample was taken, ms since 1970, oldest first
 	Totals []totals                 `json:"totals"` // of each sample
 	Loads  map[string][]byte        `json:"loads"`  // bytes per second of each sample, by logical unit; see level
@@ -31,6 +32,15 @@ type Past struct {
 	Bases  map[string]scsi.Counters `json:"bases"`  // counters at the last sample
 	Works  map[string][]byte        `json:"works"`  // and durations, see work
 	Noted  map[string]noted         `json:"noted"`  // failures, and when each was last seen to rise
+}
+
+// readPast reads what a predecessor has told, as far as it can be read.
+func readPast(text []byte) *past {
+	p := new(past)
+	if text == nil || json.Unmarshal(text, p) != nil {
+		return nil
+	}
+	return p
 }
 
 // totals are what all logical units did in a second: bytes read and written, commands that read
@@ -91,7 +101,7 @@ type history struct {
 
 // restore goes on from what a predecessor has told. What does not fit is left out: it is
 // for graphs alone.
-func (h *history) restore(p *Past) {
+func (h *history) restore(p *past) {
 	h.loads, h.waits, h.rates, h.last = make(map[string][]byte), make(map[string][]byte), make(map[string]rate), newSample()
 	if p == nil || len(p.At) == 0 || len(p.At) != len(p.Totals) {
 		return
@@ -124,8 +134,8 @@ func (h *history) restore(p *Past) {
 }
 
 // past is what restore takes. It shares nothing that add changes.
-func (h *history) past() *Past {
-	p := &Past{At: append([]int64{}, h.at...), Totals: append([]totals{}, h.totals...), Bases: h.last.counters, Works: make(map[string][]byte), Noted: h.noted}
+func (h *history) past() *past {
+	p := &past{At: append([]int64{}, h.at...), Totals: append([]totals{}, h.totals...), Bases: h.last.counters, Works: make(map[string][]byte), Noted: h.noted}
 	p.Loads, p.Waits = maps.Clone(h.loads), maps.Clone(h.waits)
 	for key := range p.Loads {
 		p.Loads[key], p.Waits[key] = append([]byte{}, h.loads[key]...), append([]byte{}, h.waits[key]...)

@@ -65,12 +65,8 @@ func TestRates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	past := new(Past)
-	if err := json.Unmarshal(text, past); err != nil {
-		t.Fatal(err)
-	}
 	h = history{}
-	h.restore(past)
+	h.restore(readPast(text))
 	st = w.status()
 	did(&st, 1400)
 	st.Sessions = append(st.Sessions, st.Sessions[0], st.Sessions[0])
@@ -132,12 +128,13 @@ func TestSamplesAreBounded(t *testing.T) {
 // TestStrangePast: what does not fit is left out, whoever has told it.
 func TestStrangePast(t *testing.T) {
 	good := map[string][]byte{"1/1": {1}}
-	for name, p := range map[string]*Past{
+	for name, p := range map[string]*past{
 		"lengths": {At: []int64{1, 2}, Totals: []totals{{}}},
 		"loads":   {At: []int64{1}, Totals: []totals{{}}, Loads: map[string][]byte{"1/1": {1, 2}}, Waits: good},
 		"waits":   {At: []int64{1}, Totals: []totals{{}}, Loads: good},
 		"works":   {At: []int64{1}, Totals: []totals{{}}, Works: map[string][]byte{"1/1": {0xff}}},
 		"nothing": {},
+		"text":    readPast([]byte(`{"at": [1], "totals": "none"}`)),
 	} {
 		var h history
 		h.restore(p)

@@ -9,6 +9,7 @@
 package page
 
 import (
+	"encoding/json"
 	"sync"
 	"time"
 
@@ -22,8 +23,9 @@ type Options struct {
 	Status func() control.Status
 	// Interval is the time between two samples; zero: 2 s.
 	Interval time.Duration
-	// Past is what the predecessor's Page has told of its samples; nil for none.
-	Past *Past
+	// Past is what the predecessor's Page has told of its samples; nil for none. What can't be
+	// read is left out: it is for graphs alone.
+	Past []byte
 }
 
 const defaultInterval = 2 * time.Second
@@ -59,7 +61,7 @@ func New(o Options) *Page {
 	if p.interval <= 0 {
 		p.interval = defaultInterval
 	}
-	p.history.restore(o.Past)
+	p.history.restore(readPast(o.Past))
 	p.sample()
 	go p.run()
 	return p
@@ -86,11 +88,16 @@ func (p *Page) Close() {
 	<-p.ended
 }
 
-// Past is what a successor's Page goes on from, so that its graphs do not begin anew.
-func (p *Page) Past() *Past {
+// Past is what a successor's Page goes on from, so that its graphs do not begin anew: JSON.
+func (p *Page) Past() []byte {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.history.past()
+	told := p.history.past()
+	p.mu.Unlock()
+	text, err := json.Marshal(told)
+	if err != nil {
+		return nil // its graphs begin anew
+	}
+	return text
 }
 
 // sample asks for the state and tells the streams.

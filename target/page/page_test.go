@@ -76,7 +76,7 @@ func newWorld() *world {
 const quiet = time.Hour
 
 // serve answers with a page, by a server with short times for requests, until the test ends.
-func serve(t *testing.T, w *world, interval time.Duration, past *Past) (*Page, string) {
+func serve(t *testing.T, w *world, interval time.Duration, past []byte) (*Page, string) {
 	t.Helper()
 	p := New(Options{Status: w.status, Interval: interval, Past: past})
 	s := httptest.NewUnstartedServer(p.Handler())
@@ -265,6 +265,13 @@ func TestBounds(t *testing.T) {
 	if resp := listen(t, url, "Sec-Fetch-Site", "cross-site").resp; resp.StatusCode != http.StatusForbidden {
 		t.Errorf("another site's page: %s", resp.Status)
 	}
+	head, err := http.Head(url + "/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if head.Body.Close(); head.Header.Get("Content-Type") != "text/event-stream" {
+		t.Errorf("HEAD: %v", head.Header)
+	}
 	for range maxStreams {
 		listen(t, url).must()
 	}
@@ -418,12 +425,8 @@ func TestFailures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	past := new(Past)
-	if err := json.Unmarshal(text, past); err != nil {
-		t.Fatal(err)
-	}
 	h = history{}
-	h.restore(past)
+	h.restore(readPast(text))
 	want["connection: nop timeout, –"], want["connection: header digest, –"] = "2, 20 s", "1, 20 s"
 	if diff := cmp.Diff(want, shown(start.Add(30*time.Second))); diff != "" {
 		t.Errorf("after an upgrade: %s", diff)

@@ -36,6 +36,9 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // nginx would keep it back
+	if r.Method == http.MethodHead {
+		return
+	}
 	c := http.NewResponseController(w)
 	if err := p.send(w, c, "retry: %d\n\n", retry); err != nil || p.closed() {
 		return

@@ -70,23 +70,47 @@ func runCompareAndWrite(c *Command) {
 }
 
 // runOrWrite is ORWRITE (16) (SBC-3 5.6): blocks become what they were OR
-// data-out.
+// data-out. To the others it is one step, so it does not yield; it goes piece by piece
+// since everybody waits for it, and little memory is in the processor's cache.
 func runOrWrite(c *Command) {
-	lu, data := c.exec.at.lu, c.wholeBlocks()
-	if len(data) == 0 {
-		c.good()
-		return
+	data := c.wholeBlocks()
+	piece := scratchBytes
+	if c.exec.fua || !c.exec.at.lu.has(stateWCE) {
+		piece = durableBytes
 	}
-	scratch := c.Pool.Get(len(data))
+	scratch := c.Pool.Get(min(piece, len(data)))
 	defer scratch.Release()
-	if n, err := lu.store.ReadAt(c.exec.ctx, scratch.B, int64(c.exec.lba<<lu.shift)); err != nil {
-		c.failStorage(reading, c.exec.lba+uint64(n)>>lu.shift, err)
-		return
+	first := c.exec.lba << c.exec.at.lu.shift
+	for at := 0; at < len(data); at += piece {
+		part := data[at:min(at+piece, len(data))]
+		if !c.orPiece(scratch.B[:len(part)], part, first+uint64(at)) {
+			return
+		}
 	}
-	for i, b := range data {
-		scratch.B[i] |= b
+	c.written(len(data), 0, nil)
+	c.good()
+}
+
+// orPiece does a piece of ORWRITE at an offset of the store. It reports whether that was done; if not, the
+// command has failed.
+func (c *Command) orPiece(scratch, data []byte, off uint64) bool {
+	lu := c.exec.at.lu
+	if n, err := lu.store.ReadAt(c.exec.ctx, scratch, int64(off)); err != nil {
+		c.failStorage(reading, (off+uint64(n))>>lu.shift, err)
+		return false
 	}
-	if c.writeBlocks(scratch.B) {
-		c.good()
+	or(scratch, data)
+	if n, err := lu.write(c.exec.ctx, scratch, int64(off), c.exec.fua); err != nil {
+		c.failStorage(writing, (off+uint64(n))>>lu.shift, err)
+		return false
+	}
+	return true
+}
+
+// or makes p what it is OR data, which is as long. Both are whole blocks.
+func or(p, data []byte) {
+	le := binary.LittleEndian
+	for i := 0; i+8 <= len(p); i += 8 {
+		le.PutUint64(p[i:], le.Uint64(p[i:])|le.Uint64(data[i:]))
 	}
 }

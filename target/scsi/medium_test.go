@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/gotgtd/gotgtd/target/scsi"
@@ -260,4 +261,32 @@ func TestGetLBAStatus(t *testing.T) {
 	}
 	h.want("5/21/00", rw16(0x9e, 0x12, 2048, 24), nil, 24)
 	h.want("5/21/00", rw16(0x9e, 0x12, 1<<64-1, 24), nil, 24)
+}
+
+// TestOrWriteInPieces: an ORWRITE that takes several pieces is one to who looks, and one that fails says at which
+// block.
+func TestOrWriteInPieces(t *testing.T) {
+	const blocks = 2<<20/512 + 3
+	for _, cache := range []bool{true, false} {
+		store := storagetest.NewFaultStore(storagetest.NewRAM(4 << 20))
+		h, _ := newHost(t, scsi.LogicalUnitOptions{Store: store, UnitOptions: scsi.UnitOptions{WriteCache: &cache}})
+		before, data, want := make([]byte, blocks*512), make([]byte, blocks*512), make([]byte, blocks*512)
+		for i := range before {
+			before[i], data[i] = byte(i*7)^byte(i>>9), byte(i*13)^byte(i>>11)
+			want[i] = before[i] | data[i]
+		}
+		h.want(good, rw16(0x8a, 0, 1, blocks), before, 0)
+		h.want(good, rw16(0x8b, 0, 1, blocks), data, 0)
+		if got := h.read(1, blocks); !bytes.Equal(got, want) {
+			t.Errorf("cache %v: the blocks are not what they were or data-out", cache)
+		}
+		for _, op := range []storagetest.Op{storagetest.Read, storagetest.Write} {
+			store.Inject(storagetest.Fault{Op: op, Off: 2 << 20, Len: 512, Err: syscall.EIO})
+			r := h.do(rw16(0x8b, 0, 1, blocks), data, 0)
+			if lba, valid := r.info(); !valid || lba < 2048 || lba > 4096 {
+				t.Errorf("cache %v, %s: %v at block %d", cache, op, r, lba)
+			}
+			store.Heal()
+		}
+	}
 }

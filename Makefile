@@ -4,7 +4,8 @@ PREFIX  ?= /usr
 DESTDIR ?=
 GO      ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GOFLAGS_BUILD := -trimpath -ldflags '$(LDFLAGS) -X main.version=$(VERSION)'
+# What is built depends neither on where, nor on how the source came there; main.version has the commit.
+GOFLAGS_BUILD := -trimpath -buildvcs=false -ldflags '$(LDFLAGS) -X main.version=$(VERSION)'
 
 # Where the programs are built.
 BIN ?= bin
@@ -52,7 +53,7 @@ test: ## every check, unit tests with the race detector, real initiators; 13 min
 	@test/scripts/deps.sh test
 	@$(GO) run ./test/cmd/gate test
 
-gate: ## the rest: fuzzing, conformance by every path, torture, as root the lab; 35 minutes
+gate: ## the rest: fuzzing, conformance by every path, torture, as root the lab; about 40 minutes
 	@test/scripts/deps.sh test
 	@if [ "$$(id -u)" -eq 0 ]; then test/scripts/deps.sh lab; fi
 	@$(GO) run ./test/cmd/gate long

@@ -32,7 +32,8 @@ packaging/build.sh "$version" "$files" >/dev/null
 packaging/image.sh "$version" "$files" >/dev/null
 git archive --format=tar --prefix="gotgtd-$number/" "$version" | gzip -9n >"$files/gotgtd-$number.tar.gz"
 arch=$(go env GOARCH)
-GOOS='' GOARCH='' go build -modfile=packaging/go.mod -o "$work/sbom" github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+# -trimpath: an SBOM has the checksum of the program that made it.
+GOOS='' GOARCH='' go build -trimpath -buildvcs=false -modfile=packaging/go.mod -o "$work/sbom" github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 for program in gotgtd upgraded; do
 	# From what the linker has noted in the program: what is in it, and nothing else.
 	"$work/sbom" bin -json -std -noserial -notimestamp -version "$version" \

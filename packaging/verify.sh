@@ -33,7 +33,9 @@ refused "is not vX.Y.Z" # v1.2.3-dirty
 commit "1.2.3"
 here tag -f -a -m v1.2.3 v1.2.3 >/dev/null
 release one || { cat "$work/said" >&2; exit 1; }
-(umask 077 && TZ=Asia/Kathmandu release two) || { cat "$work/said" >&2; exit 1; }
+# Another folder, and another environment.
+mv "$copy" "$work/elsewhere" && copy=$work/elsewhere
+(umask 077 && TZ=Asia/Kathmandu GOFLAGS=-buildvcs=auto release two) || { cat "$work/said" >&2; exit 1; }
 diff -r "$work/one" "$work/two" || { echo "two builds of one commit differ" >&2; exit 1; }
 (cd "$work/one" && sha256sum --quiet --check SHA256SUMS)
 listed=$(ls "$work/one" | tr '\n' ' ')

@@ -35,8 +35,8 @@ func (r *record[T]) found(what string, v T) error {
 	return nil
 }
 
-// reservation is that of the LUN for it: the key of the one registration, and the type of the
-// reservation that it holds, 0 for none.
+// reservation is what is there of the LUN for it after a power cut: the key of the one registration, and
+// the type of the reservation that it holds, 0 for none. It is zero if APTPL was not set.
 type reservation struct {
 	key  uint64
 	kind uint8
@@ -53,28 +53,32 @@ const (
 	reservationHeader = 8
 )
 
-// reserve changes the reservation again and again, with APTPL, until the session ends.
+// reserve changes the reservation again and again, mostly with APTPL, until the session ends.
 func (s *scene) reserve(ctx context.Context, random *rand.Rand) error {
 	lun := initiator.LUN(reserving)
 	for ctx.Err() == nil {
 		now := s.reservation.acked
-		next, cmd := now, new(initiator.Command)
-		switch n := random.IntN(4); {
-		case n < 2 || now.key == 0:
-			next.key = random.Uint64() | 1
+		next, cmd, held := now, new(initiator.Command), s.held
+		switch n := random.IntN(8); {
+		case n == 0 && now.key != 0:
+			next = reservation{}
+			cmd.ReserveOut(lun, actionRegister, 0, 0, random.Uint64()|1, 0)
+		case n < 4 || now.key == 0:
+			next = reservation{random.Uint64() | 1, s.held}
 			cmd.ReserveOut(lun, actionRegister, 0, 0, next.key, aptpl)
 		case now.kind == 0:
-			next.kind = writeExclusive
+			next.kind, held = writeExclusive, writeExclusive
 			cmd.ReserveOut(lun, actionReserve, writeExclusive, now.key, 0, 0)
 		default:
-			next.kind = 0
+			next.kind, held = 0, 0
 			cmd.ReserveOut(lun, actionRelease, writeExclusive, now.key, 0, 0)
 		}
 		s.reservation.ask(next)
 		switch err := s.ask(ctx, cmd); {
 		case err == nil:
 			s.reservation.ack()
-			s.counts.add("PERSISTENT RESERVE OUT with APTPL")
+			s.held = held
+			s.counts.add("PERSISTENT RESERVE OUT")
 		case s.registrar.Err() != nil && s.off.Load():
 			return nil
 		default:
@@ -111,6 +115,7 @@ func (s *scene) checkReservation(ctx context.Context) error {
 	if binary.BigEndian.Uint32(holder[4:]) > 0 {
 		found.kind = holder[reservationHeader+13] & 0x0f
 	}
+	s.held = found.kind
 	return s.reservation.found("the reservation", found)
 }
 
@@ -222,12 +227,12 @@ func (s *scene) identity(what, is string) error {
 	return nil
 }
 
-// checkFolder looks at the files in which gotgtd keeps its state, before it runs: none is cut short.
-// What each of them says is seen when gotgtd serves.
+// checkFolder looks at the files in which gotgtd keeps its state, before it runs: none is empty but
+// one that was being written aside. What each of them says is seen when gotgtd serves.
 func (s *scene) checkFolder(ctx context.Context) error {
-	out, err := s.machine.run(ctx, "find /mnt/state -type f -size 0; cat "+configFile)
-	if err == nil && strings.Contains(out, "/mnt/state/") && strings.HasPrefix(out, "/mnt/state/") {
-		err = fmt.Errorf("a file is empty: %s", strings.SplitN(out, "\n", 2)[0])
+	out, err := s.machine.run(ctx, "find /mnt/state -type f -size 0 ! -name '*.new' ! -name '*.tmp'")
+	if out = strings.TrimSpace(out); err == nil && out != "" {
+		err = &brokenPromise{fmt.Errorf("files are empty: %s", out)}
 	}
 	return err
 }

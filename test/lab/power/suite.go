@@ -116,6 +116,7 @@ type scene struct {
 
 	units       []*unit
 	reservation record[reservation]
+	held        uint8 // type of the reservation that the registrar has just now
 	settings    record[settings]
 	identities  map[string]string
 	changes     int // of the alias
@@ -179,6 +180,11 @@ func (e *brokenPromise) Unwrap() error { return e.err }
 // cycle is from one power cut to the next.
 func (s *scene) cycle(ctx context.Context, first bool) error {
 	start := time.Now()
+	if !first && s.random.IntN(4) == 0 {
+		if err := s.interrupt(ctx); err != nil {
+			return err
+		}
+	}
 	if err := s.up(ctx, first); err != nil {
 		return err
 	}
@@ -230,6 +236,25 @@ func (s *scene) up(ctx context.Context, first bool) error {
 	return s.complaints(ctx)
 }
 
+// interrupt switches the machine on, and off again while gotgtd starts.
+func (s *scene) interrupt(ctx context.Context) error {
+	if err := s.machine.on(ctx); err != nil {
+		return err
+	}
+	if err := errors.Join(s.checkDisks(ctx), s.start(ctx)); err != nil {
+		return err
+	}
+	time.Sleep(time.Duration(s.random.IntN(int(3 * time.Second))))
+	s.cut()
+	s.lab.Mark("power cut while gotgtd starts")
+	return nil
+}
+
+// cut is a power cut after which the disks have none, some or all of what was not flushed.
+func (s *scene) cut() {
+	s.sectors += s.machine.cut(s.random, []int{0, 20, 50, 80, 100}[s.random.IntN(5)])
+}
+
 // compare compares all with what was promised: after a power cut, or else after gotgtd was killed.
 func (s *scene) compare(ctx context.Context, cut bool) error {
 	if err := errors.Join(s.checkReservation(ctx), s.checkConfiguration(ctx)); err != nil {
@@ -279,7 +304,7 @@ func (s *scene) load(ctx context.Context) error {
 	}
 	return s.work(ctx, func() error {
 		s.off.Store(true)
-		s.sectors += s.machine.cut(s.random, []int{0, 20, 50, 80, 100}[s.random.IntN(5)])
+		s.cut()
 		s.endSessions() // nobody has told them
 		return nil
 	}, true)

@@ -140,15 +140,20 @@ func (s *scene) checkDisks(ctx context.Context) error {
 	return nil
 }
 
-// serve starts gotgtd under upgraded, as a boot does, and logs in.
+// serve starts gotgtd and logs in.
 func (s *scene) serve(ctx context.Context) error {
-	_, err := s.machine.run(ctx, fmt.Sprintf(
-		"setsid %[1]supgraded run --control %[2]s --listen portal=0.0.0.0:3260 -- %[1]s%[3]s serve --config %[4]s --control %[5]s --state-dir %[6]s </dev/null >%[7]s 2>&1 &",
-		programs, superviser, s.program, configFile, controlFile, stateFolder, logFile))
-	if err != nil {
+	if err := s.start(ctx); err != nil {
 		return err
 	}
 	return s.login(ctx)
+}
+
+// start starts gotgtd under upgraded, as a boot does.
+func (s *scene) start(ctx context.Context) error {
+	_, err := s.machine.run(ctx, fmt.Sprintf(
+		"setsid %[1]supgraded run --control %[2]s --listen portal=0.0.0.0:3260 -- %[1]s%[3]s serve --config %[4]s --control %[5]s --state-dir %[6]s </dev/null >%[7]s 2>&1 &",
+		programs, superviser, s.program, configFile, controlFile, stateFolder, logFile))
+	return err
 }
 
 // login opens the sessions: one for I/O, one for reservations, which is known by its ISID.

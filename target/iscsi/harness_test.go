@@ -95,7 +95,7 @@ func newRigOf(t *testing.T, limits Limits, auth Auth, sys system, buffer int, o 
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	o.Arena = withArena
+	o.Arena = o.Arena || withArena
 	r := &rig{t: t, node: NewNode(o), done: make(chan struct{}), buffer: buffer}
 	r.node.sys = sys
 	r.accepts.Store(r.node)

@@ -3,10 +3,13 @@
 package iscsi
 
 import (
+	"bytes"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
@@ -235,4 +238,16 @@ func TestTextIsAskedOnce(t *testing.T) {
 	if p, ok := ask(12, pdu.ReservedTag, "SendTargets=\x00").(*pdu.TextResponse); !ok || !p.Final {
 		t.Errorf("%v, want an answer", p)
 	}
+}
+
+// TestWithoutArena: a Node that gets no arena says so, and serves nevertheless.
+func TestWithoutArena(t *testing.T) {
+	var said bytes.Buffer
+	r := newRigOf(t, Limits{}, Auth{}, realSystem, 0, Options{
+		Arena: true, Limits: NodeLimits{Memory: 1 << 50}, Log: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if !strings.Contains(said.String(), "no arena for buffers") {
+		t.Errorf("nothing is said of an arena of 1 PiB: %s", said.String())
+	}
+	r.dial(initiator.Options{})
 }

@@ -82,10 +82,10 @@ const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
 // NewArena returns an Arena that [Arena.Close] ends.
 func NewArena(o ArenaOptions) (*Arena, error) {
-	part := (max(o.Size, 1) + MaxSize - 1) / MaxSize * MaxSize
-	if part > maxPart {
+	if o.Size > maxPart {
 		return nil, fmt.Errorf("mem: an arena can't have %d bytes, %d at most", o.Size, int64(maxPart))
 	}
+	part := (max(o.Size, 1) + MaxSize - 1) / MaxSize * MaxSize
 	file, err := memoryFile(part * classes)
 	if err != nil {
 		return nil, fmt.Errorf("mem: can't make a memory file of %d bytes for buffers: %w", part*classes, err)

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -300,6 +301,29 @@ func TestAdoptRefuses(t *testing.T) {
 				t.Errorf("an unsealed file of %d bytes is adopted: %s", size, f.Name())
 			}
 		}
+	}
+}
+
+// What the system has no room for is refused, and the reason names what is short. Otherwise the kernel
+// would end the process.
+func TestArenaRefused(t *testing.T) {
+	if _, err := NewArena(ArenaOptions{Size: 1 << 62}); err == nil {
+		t.Error("an arena of 4 EiB is made")
+	}
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1 << 30, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := NewArena(ArenaOptions{Size: 1 << 30}); err == nil || !strings.Contains(err.Error(), "RLIMIT_FSIZE") {
+		t.Errorf("beyond the limit of the size of files: %v", err)
 	}
 }
 

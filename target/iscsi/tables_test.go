@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/gotgtd/gotgtd/internal/boottime"
+	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 )
 
 // TestConnTable has connections come, log in and go, by their addresses.
@@ -51,7 +52,7 @@ func TestSessionTable(t *testing.T) {
 	table := sessionTable{sessions(), 1<<16 - 2}
 	come := func(name, account, ip, refused string) *session {
 		t.Helper()
-		s := &session{target: &Target{Name: testTarget}, initiator: name, account: account, address: netip.MustParseAddr(ip)}
+		s := &session{target: &Target{Name: testTarget}, initiator: name, account: account, address: netip.MustParseAddr(ip), isid: pdu.ISID{5: byte(len(table.byTSIH))}}
 		err := table.admitSession(s, &limits)
 		if (err == nil) != (refused == "") || err != nil && !strings.Contains(err.Error(), refused) {
 			t.Fatalf("%s: %v, want %q", name, err, refused)
@@ -71,9 +72,9 @@ func TestSessionTable(t *testing.T) {
 	if first.tsih != 1<<16-1 || second.tsih != 1 || table.byTSIH[1] != second {
 		t.Errorf("handles %d and %d, want the last one and 1", first.tsih, second.tsih)
 	}
-	same := &session{target: &Target{Name: testTarget}, initiator: "a"}
-	if o := table.find(same); o != first && o != second {
-		t.Errorf("the session of the same nexus is %v", o)
+	same := &session{target: &Target{Name: testTarget}, initiator: "a", isid: second.isid}
+	if table.find(same) != second {
+		t.Error("the session of the same nexus was not found")
 	}
 	if same.isid[0] = 1; table.find(same) != nil {
 		t.Error("a session of another nexus was found")

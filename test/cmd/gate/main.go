@@ -9,7 +9,7 @@
 //	gate test    the checks, unit tests with the race detector, the units, real peers
 //	gate fuzz    fuzzing alone, for as long as -fuzztime says
 //	gate long    fuzzing, the order of locks, long tests with real peers, hostile initiators, torture,
-//	             packages, the image, the lab
+//	             packages, the page in a browser, the image, the lab
 //
 // Several are run one after the other, with one sum at the end. It runs at the module's
 // root. Its exit status is 0 when nothing failed.

@@ -80,6 +80,9 @@ func long(fuzzTime time.Duration) []step {
 		}},
 		{"torture", torture},
 		program("packages", false, "packaging/verify.sh"),
+		{"the page in a browser", func(ctx context.Context, w io.Writer) count {
+			return goTest(ctx, w, []string{"./" + browserTests}, "-count=1", "-timeout=10m")
+		}},
 		{"container image", func(ctx context.Context, w io.Writer) count {
 			return goTest(ctx, w, []string{"./" + imageTests}, "-count=1", "-timeout=10m")
 		}},

@@ -225,6 +225,29 @@ func again(t testing.TB, a *Arena) *os.File {
 	return f
 }
 
+// Who has looked at the topmost block of a stack, and would take the one below for the next, notices if
+// the topmost one was taken and put back meanwhile, without the other.
+func TestStackNoticesChanges(t *testing.T) {
+	a := newArena(t, ArenaOptions{Size: 1 << 20})
+	k, s := &a.kinds[0], new(stack)
+	for range 3 {
+		s.pushDeep(k, a.takeCold(k))
+	}
+	seen := s.head.Load()
+	top, below := s.popDeep(k), s.popDeep(k)
+	s.pushDeep(k, top)
+	if s.head.Load() == seen {
+		t.Error("the stack looks as before, and is not")
+	}
+	if n := s.len(k); n != 2 {
+		t.Errorf("of two blocks there are %d", n)
+	}
+	s.pushDeep(k, below)
+	for b := s.pop(k); b != nil; b = s.pop(k) {
+		a.put(b)
+	}
+}
+
 // What can't be a block on loan is refused, and says why.
 func TestClaim(t *testing.T) {
 	first := newArena(t, ArenaOptions{Size: 32 << 20})

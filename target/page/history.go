@@ -192,7 +192,8 @@ func (h *history) add(now time.Time, st *control.Status) {
 	var took work
 	disks(st, func(t *target.TargetStatus, l *target.LUNStatus) {
 		key := unitKey(t.TID, l.LUN)
-		for i, n := range h.rate(next, key, l.Counters, workOf(&l.Activity), time.Time{}, seconds) {
+		w := workOf(&l.Activity)
+		for i, n := range h.rate(next, key, l.Counters, &w, time.Time{}, seconds) {
 			sum[i] += n
 		}
 		r := h.rates[key]
@@ -201,7 +202,7 @@ func (h *history) add(now time.Time, st *control.Status) {
 	sum[4] = uint64(took.mean().Microseconds())
 	for i := range st.Sessions {
 		s := &st.Sessions[i]
-		h.rate(next, sessionKey(s.TSIH), s.Counters, work{}, s.Started, seconds)
+		h.rate(next, sessionKey(s.TSIH), s.Counters, nil, s.Started, seconds)
 	}
 	h.last = next
 	h.trim(steps - 1)
@@ -212,12 +213,15 @@ func (h *history) add(now time.Time, st *control.Status) {
 }
 
 // rate notes the counters of one, and what that did in a second since the sample before, which it returns
-// in whole numbers. What has begun since then began at zero.
-func (h *history) rate(next sample, key string, c scsi.Counters, w work, started time.Time, seconds float64) (did totals) {
+// in whole numbers. What has begun since then began at zero. w is nil where durations are not known.
+func (h *history) rate(next sample, key string, c scsi.Counters, w *work, started time.Time, seconds float64) (did totals) {
 	if len(next.counters) >= maxBases {
 		return did
 	}
-	next.counters[key], next.works[key] = c, w
+	next.counters[key] = c
+	if w != nil {
+		next.works[key] = *w
+	}
 	b, known := h.last.counters[key]
 	if n := len(h.at); n > 0 && started.UnixMilli() > h.at[n-1] {
 		b, known = scsi.Counters{}, true
@@ -227,7 +231,7 @@ func (h *history) rate(next sample, key string, c scsi.Counters, w work, started
 	}
 	per := func(n, m uint64) float64 { return float64(n-m) / seconds }
 	r := rate{read: per(c.ReadBytes, b.ReadBytes), written: per(c.WrittenBytes, b.WrittenBytes), commands: per(c.Reads, b.Reads) + per(c.Writes, b.Writes)}
-	if before, ok := h.last.works[key]; ok {
+	if before, ok := h.last.works[key]; ok && w != nil {
 		r.took = work{w.queue.Since(&before.queue), w.device.Since(&before.device)}
 	}
 	h.rates[key] = r

@@ -111,7 +111,7 @@ func (t *Target) Upgrade(ctx context.Context) (time.Duration, error) {
 		t.lab.Mark("upgrade")
 		t.upgrades++
 		pause, err := t.reload(ctx)
-		if err == nil || !strings.Contains(err.Error(), reachedLimit) {
+		if err == nil || !RolledBack(err.Error()) {
 			return pause, err
 		}
 		t.lab.Mark("upgrade rolled back")
@@ -120,6 +120,10 @@ func (t *Target) Upgrade(ctx context.Context) (time.Duration, error) {
 		}
 	}
 }
+
+// RolledBack reports whether what a program says is that an upgrade was given up because its pause
+// reached its limit. The old generation serves on then, and the upgrade can be tried again.
+func RolledBack(text string) bool { return strings.Contains(text, reachedLimit) }
 
 // mayRollBack is how many of the upgrades so far may have been rolled back: one, and
 // one in a hundred.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
+	"github.com/gotgtd/gotgtd/test/lab"
 	"github.com/gotgtd/gotgtd/test/peer"
 )
 
@@ -143,7 +144,7 @@ func (s *scene) configure(ctx context.Context, random *rand.Rand) error {
 		}
 		next, command := s.change(random)
 		s.settings.ask(next)
-		out, err := s.machine.run(context.WithoutCancel(ctx), programs+"gotgtd "+command+" --control "+controlFile)
+		out, err := s.upgrading(ctx, programs+"gotgtd "+command+" --control "+controlFile)
 		switch {
 		case err == nil:
 			s.settings.ack()
@@ -155,6 +156,22 @@ func (s *scene) configure(ctx context.Context, random *rand.Rand) error {
 		}
 	}
 }
+
+// upgrading runs a command that upgrades gotgtd, and runs it again if the upgrade was rolled back: under
+// emulation, and with all this I/O, its pause may reach the limit.
+func (s *scene) upgrading(ctx context.Context, command string) (out string, err error) {
+	for range 1 + maxRolledBack {
+		out, err = s.machine.run(context.WithoutCancel(ctx), command)
+		if err == nil || !lab.RolledBack(out) {
+			break
+		}
+		s.lab.Mark("upgrade rolled back")
+	}
+	return out, err
+}
+
+// maxRolledBack is how many times in a row an upgrade may be rolled back.
+const maxRolledBack = 3
 
 // change chooses what is changed next, and the command for it.
 func (s *scene) change(random *rand.Rand) (next settings, command string) {

@@ -313,7 +313,7 @@ func (s *scene) load(ctx context.Context) error {
 // disturb upgrades or kills gotgtd.
 func (s *scene) disturb(ctx context.Context, event int) error {
 	if event == upgrade {
-		_, err := s.machine.run(ctx, programs+"upgraded reload --control "+superviser)
+		_, err := s.upgrading(ctx, programs+"upgraded reload --control "+superviser)
 		s.lab.Mark("upgrade under load")
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/gotgtd/gotgtd/target/storage"
 )
 
 // There is no cluster here: the plug-in is built in, and says what it lacks.

@@ -90,11 +90,9 @@ func (d *daemon) serveMetrics(l *heldListener, m config.Metrics, past []byte) *m
 	mux.Handle("/", shown.Handler())
 	mux.Handle("GET /metrics", promhttp.HandlerFor(exporter.New(d.Status), promhttp.HandlerOpts{MaxRequestsInFlight: metricsAtOnce}))
 	s := &metricsServer{page: shown, done: make(chan error, 1), http: &http.Server{
-		Handler: mux, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, MaxHeaderBytes: metricsHeader,
+		Handler: closeHTTP1(mux), ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, MaxHeaderBytes: metricsHeader,
 	}}
 	quiet := slog.New(slog.DiscardHandler) // it tells of each start what the configuration says
-	// Each scrape has a connection of its own, so that it reaches who serves by then.
-	s.http.SetKeepAlivesEnabled(false)
 	go func() {
 		err := web.Serve(netutil.LimitListener(l, metricsConns), s.http, &web.FlagConfig{WebConfigFile: &m.WebConfig}, quiet)
 		if !errors.Is(err, http.ErrServerClosed) {
@@ -103,6 +101,18 @@ func (d *daemon) serveMetrics(l *heldListener, m config.Metrics, past []byte) *m
 		s.done <- err
 	}()
 	return s
+}
+
+// closeHTTP1 gives each request of HTTP/1 a connection of its own, so that it reaches who serves by then. A connection
+// of HTTP/2 carries all that a page is made of, and ends with GOAWAY when the server is shut down: closed
+// after the first answer, as SetKeepAlivesEnabled(false) has it, it would take the other requests with it.
+func closeHTTP1(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // past is what a successor's page goes on from.

@@ -6,7 +6,8 @@ set -eu
 
 # Each entry is PROGRAM:PACKAGE; a PROGRAM with a slash is a file that must exist.
 run='mke2fs:e2fsprogs busybox:busybox-static'
-quick='iscsi-test-cu:libiscsi-bin tmux:tmux /lib/systemd/systemd-journald:systemd'
+quick='iscsi-test-cu:libiscsi-bin tmux:tmux /lib/systemd/systemd-journald:systemd
+	man:man-db qemu-io:qemu-utils'
 bench='iscsi-perf:libiscsi-bin qemu-img:qemu-utils tgtd:tgt istgt:istgt
 	/usr/share/doc/qemu-block-extra:qemu-block-extra'
 tests="$run

@@ -36,11 +36,8 @@ const (
 	codeWriteVerify16  = 0x8e
 	codeWriteSame10    = 0x41
 	codeWriteSame16    = 0x93
-	codeCompareWrite   = 0x89
 	codeOrWrite        = 0x8b
 	codeModeSelect6    = 0x15
-	codeRead16         = 0x88
-	codeReserveOut     = 0x5f
 	flagUnmap          = 0x08 // of WRITE SAME
 	senseUnitAttention = 6
 	senseMiscompare    = 0xe

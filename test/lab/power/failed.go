@@ -38,7 +38,7 @@ func (r *runner) failedFlush(ctx context.Context) error {
 		if err := s.disturb(ctx, upgrade); err != nil {
 			return err
 		}
-		cmd := cdb10(u.lun, codeSynchronize10, 0, 0, 0, nil)
+		cmd := new(initiator.Command).Flush(initiator.LUN(u.lun))
 		err := u.do(ctx, cmd)
 		if err == nil {
 			return fmt.Errorf("generation %d: SYNCHRONIZE CACHE is GOOD, and what was written is lost", generation)

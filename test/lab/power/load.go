@@ -306,9 +306,7 @@ func (w *worker) read(ctx context.Context) error {
 	want := make([]byte, blocks*w.blockSize)
 	w.copyNow(want, lba*w.scale())
 	got := make([]byte, len(want))
-	cmd := cdb16(w.lun, codeRead16, 0, lba, blocks, nil)
-	cmd.In = got
-	if err := w.do(ctx, cmd); err != nil {
+	if err := w.do(ctx, new(initiator.Command).Read16(initiator.LUN(w.lun), uint64(lba), uint32(blocks), got, 0)); err != nil {
 		return err
 	}
 	for at, n := 0, w.model.blockSize; at < len(got); at += n {
@@ -341,9 +339,7 @@ func (u *unit) readAll(ctx context.Context, cut bool) (verdict, error) {
 	for lba := 0; lba < u.blocks(); lba += most {
 		blocks := min(most, u.blocks()-lba)
 		in := make([]byte, blocks*u.blockSize)
-		cmd := cdb16(u.lun, codeRead16, 0, lba, blocks, nil)
-		cmd.In = in
-		if err := u.do(ctx, cmd); err != nil {
+		if err := u.do(ctx, new(initiator.Command).Read16(initiator.LUN(u.lun), uint64(lba), uint32(blocks), in, 0)); err != nil {
 			return v, fmt.Errorf("LUN %d can't be read: %w", u.lun, err)
 		}
 		u.compare(&v, in, lba*u.scale(), cut)

@@ -45,11 +45,12 @@ func newModel(lun uint16, blockSize int, bytes int64) *model {
 	return m
 }
 
-// grow adds blocks of zeros, durably.
+// grow adds blocks of zeros, durably, if bytes is more than there is: of two sizes that were
+// asked for, a power cut may leave the lesser one.
 func (m *model) grow(bytes int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.now = append(m.now, make([]byte, bytes-int64(len(m.now)))...)
+	m.now = append(m.now, make([]byte, max(bytes-int64(len(m.now)), 0))...)
 	zeros := content{sum: sum(make([]byte, m.blockSize)), answered: 1}
 	for len(m.blocks) < len(m.now)/m.blockSize {
 		m.blocks = append(m.blocks, history{zeros})

@@ -229,9 +229,12 @@ func (s *scene) checkConfiguration(ctx context.Context) error {
 		}
 	}
 	errs = append(errs, s.settings.found("the configuration", found))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	i := slices.IndexFunc(s.units, func(u *unit) bool { return u.lun == growing })
 	s.units[i].grow(found.size)
-	return errors.Join(errs...)
+	return nil
 }
 
 // identity checks that what something is known by is what it was.

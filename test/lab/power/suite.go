@@ -66,7 +66,7 @@ func run(ctx context.Context, l *lab.Lab) (err error) {
 		if state == ext4 {
 			n = cuts - n
 		}
-		r.pass(ctx, fmt.Sprintf("%d cuts, the state folder on %s", n, state.name), state, n)
+		r.pass(ctx, state, n)
 	}
 	if err := l.Step(ctx, "without a flush, writes were lost", r.lostSome); err != nil {
 		return err
@@ -74,12 +74,12 @@ func run(ctx context.Context, l *lab.Lab) (err error) {
 	if err := l.Step(ctx, "a flush that has failed is not forgotten by the next generations", r.failedFlush); err != nil {
 		return err
 	}
+	r.figures() // of gotgtd alone: the controls' programs lose what was promised
 	for _, c := range []struct{ tag, what string }{
 		{withoutSync, "the flush of a disk's file"}, {withoutFolderSync, "the flush of the state folder"},
 	} {
 		r.control(ctx, fmt.Sprintf("control: without %s the comparison fails", c.what), c.tag)
 	}
-	r.figures()
 	return nil
 }
 
@@ -135,18 +135,28 @@ func (r *runner) scene(program string, state fileSystem) *scene {
 	return s
 }
 
-// pass does n power cuts, in steps of ten.
-func (r *runner) pass(ctx context.Context, name string, state fileSystem, n int) {
+// pass does n power cuts, in steps of ten, for a step has its time.
+func (r *runner) pass(ctx context.Context, state fileSystem, n int) {
 	s := r.scene("gotgtd", state)
 	defer s.logout()
-	r.lab.Step(ctx, name, func(ctx context.Context) error {
-		for i := range n {
-			if err := s.cycle(ctx, i == 0); err != nil {
-				return fmt.Errorf("before cut %d: %w%s", i+1, err, s.tail(ctx))
+	for first := 0; first < n; first += 10 {
+		end := min(first+10, n)
+		name := fmt.Sprintf("cuts %d to %d, the state folder on %s", first+1, end, state.name)
+		err := r.lab.Step(ctx, name, func(ctx context.Context) error {
+			for i := first; i < end; i++ {
+				if err := s.cycle(ctx, i == 0); err != nil {
+					return fmt.Errorf("before cut %d: %w%s", i+1, err, s.tail(ctx))
+				}
 			}
+			if end < n {
+				return nil
+			}
+			return s.last(ctx)
+		})
+		if err != nil {
+			return
 		}
-		return s.last(ctx)
-	})
+	}
 }
 
 // control does power cuts until the comparison fails, which it has to: the program leaves something out.
@@ -164,8 +174,11 @@ func (r *runner) control(ctx context.Context, name, tag string) {
 				return err
 			}
 		}
-		if err := s.last(ctx); errors.As(err, new(*brokenPromise)) {
+		switch err := s.last(ctx); {
+		case errors.As(err, new(*brokenPromise)):
 			return nil
+		case err != nil:
+			return err
 		}
 		return fmt.Errorf("%d power cuts, and nothing that was promised is lost: the check finds nothing", controlCuts)
 	})
@@ -341,12 +354,20 @@ func (s *scene) work(ctx context.Context, end func() error, sessionsEnd bool) er
 	group.Go(func() error {
 		defer stop()
 		pause(working)
-		err := end()
-		if sessionsEnd {
-			<-s.session.Done()
-			<-s.registrar.Done()
+		if ctx.Err() != nil { // something has failed: the machine is left as it is, for tail
+			return context.Cause(ctx)
 		}
-		return err
+		if err := end(); err != nil || !sessionsEnd {
+			return err
+		}
+		for _, session := range []*initiator.Session{s.session, s.registrar} {
+			select {
+			case <-session.Done():
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return nil
 	})
 	return group.Wait()
 }

@@ -110,22 +110,23 @@ func (s *Server) sample() {
 // measureInterval is how old the figures of the space of backing stores get.
 const measureInterval = 10 * time.Second
 
-// measure asks backing stores what space they have, until the Server closes. That is done here and
-// not when somebody looks, since a file system that hangs must keep nobody from looking.
+// measure asks backing stores what space they have, at once, so that an upgrade leaves no gap, and then until the
+// Server closes. That is done here and not when somebody looks, since a file system that hangs must keep nobody
+// from looking.
 func (s *Server) measure() {
 	defer s.background.Done()
 	tick := time.NewTicker(measureInterval)
 	defer tick.Stop()
 	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-tick.C:
-		}
 		for _, t := range s.targetList() {
 			for _, u := range t.device.LogicalUnits() {
 				_ = u.Unit.MeasureSpace(s.ctx) // what is not known is left out
 			}
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
 		}
 	}
 }

@@ -57,7 +57,7 @@ func (c *Command) Changes() bool { return c.exec.op != nil && c.exec.op.flags&op
 // Kept reports whether the command keeps the blocks that it changes.
 func (c *Command) Kept() bool { return c.exec.kept }
 
-// ReleaseRange ends what KeepRange has begun; without one of
+// ReleaseRange ends what KeepRange or KeepRangeForRepeat has begun; without one of
 // them it does nothing.
 func (c *Command) ReleaseRange() {
 	if !c.exec.kept {

@@ -80,19 +80,28 @@ func (s *support) collectStatus(ctx context.Context) (string, error) {
 	return b.String(), err
 }
 
-// collectConfig also learns the secrets that must be nowhere.
+// collectConfig also learns the secrets that must be nowhere. What the daemon does not tell is read from its file.
 func (s *support) collectConfig(ctx context.Context) (string, error) {
 	path := s.configFile()
 	s.secrets.addFile(path)
-	if s.silent != nil {
-		conf, loadErr := config.LoadToPlan(path, nil, nil)
-		if loadErr != nil {
-			return "", fmt.Errorf("the daemon does not tell, and %w", loadErr)
+	var err error
+	if s.silent == nil {
+		var text string
+		if text, err = s.collectRunningConfig(ctx); text != "" {
+			return text, err
 		}
-		s.secrets.addConfig(conf)
-		text, err := conf.YAML(false)
-		return fmt.Sprintf("# %s, not what runs: the daemon does not answer\n%s", path, text), err
 	}
+	conf, loadErr := config.LoadToPlan(path, nil, nil)
+	if loadErr != nil {
+		return "", errors.Join(err, fmt.Errorf("the daemon does not tell, and %w", loadErr))
+	}
+	s.secrets.addConfig(conf)
+	text, textErr := conf.YAML(false)
+	return fmt.Sprintf("# %s, not what runs: the daemon does not answer\n%s", path, text), errors.Join(err, textErr)
+}
+
+// collectRunningConfig is what runs; "" if the daemon does not tell.
+func (s *support) collectRunningConfig(ctx context.Context) (string, error) {
 	running, err := s.client.Running(ctx)
 	if err == nil && running.Overlay != nil {
 		for _, op := range running.Overlay.Operations {

@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/target/control"
 	"github.com/gotgtd/gotgtd/target/overlay"
+	"github.com/gotgtd/gotgtd/test/peer"
 )
 
 // supportSecrets are secrets of every kind, with letters that texts escape.
@@ -207,7 +209,18 @@ func TestSupportHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = d.cmd.Process.Signal(unix.SIGCONT) }()
-	members, missing := collectSupport(t, &support{client: control.NewClient(d.socket), socket: d.socket, file: file, answer: 300 * time.Millisecond})
+	err := peer.Until(t.Context(), func() error { // the signal takes its time
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+		if err == nil && !strings.Contains(string(text), "State:\tT (stopped)") {
+			err = errors.New("the daemon has not stopped")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hung := &support{client: control.NewClient(d.socket), socket: d.socket, file: file, answer: 300 * time.Millisecond}
+	members, missing := collectSupport(t, hung)
 	checkSecrets(t, members)
 	wantIn(t, members, map[string][]string{
 		"contents.txt": {"the daemon has not answered for 300ms"},
@@ -217,6 +230,13 @@ func TestSupportHangs(t *testing.T) {
 	})
 	if members["status.json"] != "" || !slices.ContainsFunc(missing, func(m string) bool { return strings.HasPrefix(m, "status.json: ") }) {
 		t.Errorf("missing: %q", missing)
+	}
+	// It may also hang since it has told its status.
+	hung.silent = nil
+	ctx, cancel := context.WithTimeout(t.Context(), hung.answer)
+	defer cancel()
+	if text, err := hung.collectConfig(ctx); !strings.Contains(text, "iqn.2026-11.test:a") || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the configuration of a daemon that hangs since: %q, %v", text, err)
 	}
 }
 

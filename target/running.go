@@ -87,46 +87,40 @@ func Look(l *config.LUN, fit bool) (id string, size int64, err error) {
 // sampleInterval is how exact the times of the last reads and writes are.
 const sampleInterval = 5 * time.Second
 
-// sample notes when blocks were moved, until the Server closes.
-func (s *Server) sample() {
+// every does something at once, and then after each interval, until the Server closes.
+func (s *Server) every(interval time.Duration, do func()) {
 	defer s.background.Done()
-	tick := time.NewTicker(sampleInterval)
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
+		do()
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-tick.C:
-			for _, t := range s.targetList() {
-				for _, u := range t.device.LogicalUnits() {
-					u.Unit.LastIO()
-				}
-			}
-			s.node.SampleIO()
 		}
 	}
+}
+
+// sample notes when blocks were moved.
+func (s *Server) sample() {
+	for _, t := range s.targetList() {
+		for _, u := range t.device.LogicalUnits() {
+			u.Unit.LastIO()
+		}
+	}
+	s.node.SampleIO()
 }
 
 // measureInterval is how old the figures of the space of backing stores get.
 const measureInterval = 10 * time.Second
 
-// measure asks backing stores what space they have, at once, so that an upgrade leaves no gap, and then until the
-// Server closes. That is done here and not when somebody looks, since a file system that hangs must keep nobody
-// from looking.
+// measure asks backing stores what space they have: the first time at once, so that an upgrade leaves no gap. It is not
+// done when somebody looks, since a file system that hangs must keep nobody from looking.
 func (s *Server) measure() {
-	defer s.background.Done()
-	tick := time.NewTicker(measureInterval)
-	defer tick.Stop()
-	for {
-		for _, t := range s.targetList() {
-			for _, u := range t.device.LogicalUnits() {
-				_ = u.Unit.MeasureSpace(s.ctx) // what is not known is left out
-			}
-		}
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-tick.C:
+	for _, t := range s.targetList() {
+		for _, u := range t.device.LogicalUnits() {
+			_ = u.Unit.MeasureSpace(s.ctx) // what is not known is left out
 		}
 	}
 }

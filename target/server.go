@@ -220,8 +220,8 @@ func New(o Options) (*Server, error) {
 	s.openings = nil
 	s.publish()
 	s.background.Add(2)
-	go s.sample()
-	go s.measure()
+	go s.every(sampleInterval, s.sample)
+	go s.every(measureInterval, s.measure)
 	return s, nil
 }
 

@@ -208,3 +208,24 @@ func TestRestoreWaitsForTimers(t *testing.T) {
 		t.Error("the sessions are restored while a timer is at them")
 	}
 }
+
+// TestSampleWaitsForNothing: samples of the sessions are left out in a freeze, and while sessions are restored.
+func TestSampleWaitsForNothing(t *testing.T) {
+	n := NewNode(Options{})
+	defer n.Close()
+	never := func() { t.Error("a sample is taken while the sessions stand still, or are another process's") }
+	if err := n.Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.freeze.outsideNow(never)
+	n.Thaw()
+	taken := false
+	n.freeze.outsideNow(func() { taken = true })
+	if !taken {
+		t.Error("no sample is taken after the freeze")
+	}
+	if err := n.Restore(new(NodeState), nil, func(string) *Target { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	n.freeze.outsideNow(never)
+}

@@ -85,3 +85,14 @@ func (f *freezer) outside(do func()) {
 		do()
 	}
 }
+
+// outsideNow is outside, but for what can be left out during a freeze: it waits for nothing.
+func (f *freezer) outsideNow(do func()) {
+	if !f.still.TryRLock() {
+		return
+	}
+	defer f.still.RUnlock()
+	if !f.is(nodeForeign) {
+		do()
+	}
+}

@@ -17,16 +17,19 @@ func (n *Node) Sessions() []SessionInfo {
 	return list
 }
 
-// SampleIO notes when each session has last read or written.
+// SampleIO notes when each session has last read or written. It does nothing in a freeze, and while
+// sessions are restored.
 func (n *Node) SampleIO() {
-	for _, s := range n.sessionList() {
-		s.mu.Lock()
-		nexus := s.nexus
-		s.mu.Unlock()
-		if nexus != nil {
-			nexus.LastIO()
+	n.freeze.outsideNow(func() {
+		for _, s := range n.sessionList() {
+			s.mu.Lock()
+			nexus := s.nexus
+			s.mu.Unlock()
+			if nexus != nil {
+				nexus.LastIO()
+			}
 		}
-	}
+	})
 }
 
 // Initiators returns the remote addresses of all connections, those that have

@@ -33,10 +33,9 @@ type counters struct {
 // lastIO returns when blocks were last moved, 0 for never, as exactly as it is
 // called often: the hot path takes no time.
 func (c *counters) lastIO() boottime.Stamp {
-	now := c.reads.Load() + c.writes.Load()
 	c.sampling.Lock()
 	defer c.sampling.Unlock()
-	if now != c.seen {
+	if now := c.reads.Load() + c.writes.Load(); now != c.seen {
 		c.seen, c.moved = now, boottime.Of(c.now())
 	}
 	return c.moved

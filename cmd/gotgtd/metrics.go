@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 	"golang.org/x/net/netutil"
 
+	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/internal/unixhttp"
 	"github.com/gotgtd/gotgtd/target/config"
 	"github.com/gotgtd/gotgtd/target/exporter"
@@ -91,6 +93,7 @@ func (d *daemon) serveMetrics(l *heldListener, m config.Metrics, past []byte) *m
 	mux.Handle("GET /metrics", promhttp.HandlerFor(exporter.New(d.Status), promhttp.HandlerOpts{MaxRequestsInFlight: metricsAtOnce}))
 	s := &metricsServer{page: shown, done: make(chan error, 1), http: &http.Server{
 		Handler: closeHTTP1(mux), ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, MaxHeaderBytes: metricsHeader,
+		ErrorLog: stdlog.New(connLog{limit.Logger(d.log)}, "", 0),
 	}}
 	quiet := slog.New(slog.DiscardHandler) // it tells of each start what the configuration says
 	go func() {
@@ -101,6 +104,16 @@ func (d *daemon) serveMetrics(l *heldListener, m config.Metrics, past []byte) *m
 		s.done <- err
 	}()
 	return s
+}
+
+// connLog logs what becomes of connections that are no HTTP or no TLS. Anybody can cause such lines: the
+// logger is a limited one.
+type connLog struct{ log *slog.Logger }
+
+// Write logs a line.
+func (c connLog) Write(line []byte) (int, error) {
+	c.log.Info("a connection for metrics has failed", "reason", strings.TrimSpace(string(line)))
+	return len(line), nil
 }
 
 // closeHTTP1 gives each request of HTTP/1 a connection of its own, so that it reaches who serves by then. A connection

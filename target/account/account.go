@@ -59,6 +59,7 @@ type Account struct {
 	process   *Process
 	key       string
 	initiator *initiator
+	reserve   int64        // bytes
 	used      atomic.Int64 // bytes
 	waiting   atomic.Bool  // somebody waits for what it has of its own
 }
@@ -79,7 +80,19 @@ func New(limit int64, accounts int) *Process {
 }
 
 // Open opens an account of the initiator that key names.
-func (p *Process) Open(key string) *Account {
+func (p *Process) Open(key string) *Account { return p.open(key, p.reserve) }
+
+// Spare returns an account for n bytes that its owner can do without, which are never in the way of
+// what the reserve of a is for. It is a itself if the reserve has room for both, and one of
+// the same initiator without a reserve otherwise. Closing a does not close that one.
+func (a *Account) Spare(n int64) *Account {
+	if a == nil || n <= a.reserve-MinReserve {
+		return a
+	}
+	return a.process.open(a.key, 0)
+}
+
+func (p *Process) open(key string, reserve int64) *Account {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := p.initiators[key]
@@ -88,7 +101,7 @@ func (p *Process) Open(key string) *Account {
 		p.initiators[key] = i
 	}
 	i.accounts++
-	a := &Account{process: p, key: key, initiator: i}
+	a := &Account{process: p, key: key, initiator: i, reserve: reserve}
 	p.accounts[a] = struct{}{}
 	return a
 }
@@ -187,7 +200,7 @@ func (p *Process) enough() bool {
 }
 
 // beyond is the part of used that the reserve does not cover.
-func (a *Account) beyond(used int64) int64 { return max(used-a.process.reserve, 0) }
+func (a *Account) beyond(used int64) int64 { return max(used-a.reserve, 0) }
 
 // Admit puts n bytes on the account, and reports false, with nothing changed, if it may not
 // have them now. One that is refused never stands in another's way, not even for a moment: who waits
@@ -198,7 +211,7 @@ func (a *Account) Admit(n int64) bool {
 	}
 	for {
 		used := a.used.Load()
-		if used+n > a.process.reserve {
+		if used+n > a.reserve {
 			return a.admitShared(n)
 		}
 		if a.used.CompareAndSwap(used, used+n) {

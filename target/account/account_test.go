@@ -286,3 +286,37 @@ func BenchmarkAdmit(b *testing.B) {
 		a.Release(8 << 10)
 	}
 }
+
+// TestSpare has accounts take what they can do without while there is enough: their reserves are there for
+// the rest, whatever others have taken since.
+func TestSpare(t *testing.T) {
+	const n = 64 << 10
+	for _, limit := range []int64{1 << 20, 64 << 20} {
+		p := New(limit, 4)
+		a := p.Open("a")
+		s := a.Spare(n)
+		if (s == a) != (p.reserve >= n+MinReserve) {
+			t.Errorf("reserves of %d bytes: an account of its own is %v", p.reserve, s != a)
+		}
+		if !s.Admit(n) {
+			t.Error("nothing to spare")
+		}
+		b := p.Open("b")
+		b.Charge(limit)
+		if !a.Admit(MinReserve) || a.Admit(maxReserve) || s != a && s.Admit(1) {
+			t.Error("an account does not have its reserve, all of it and no more")
+		}
+		b.Release(limit)
+		s.Release(n)
+		a.Release(MinReserve)
+		for _, a := range []*Account{a, s, b} {
+			a.Close()
+		}
+		if p.Used() != 0 || p.Len() != 0 || len(p.initiators) != 0 {
+			t.Error("something is left of closed accounts")
+		}
+	}
+	if (*Account)(nil).Spare(n) != nil {
+		t.Error("no account has a spare one")
+	}
+}

@@ -75,7 +75,7 @@ func newBench(tb testing.TB) *bench {
 		tb.Fatal(err)
 	}
 	b := &bench{node: n, c: c, cmdSN: 1}
-	c.in.Init(&reader{c, n}, b, c.pool)
+	c.in.Init(&reader{c, n}, b, c.pool, c.pool)
 	c.out.Init((*writer)(c), b, rankOutput)
 	tb.Cleanup(b.close)
 	b.put(loginPDU())

@@ -9,6 +9,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
+	"github.com/gotgtd/gotgtd/target/iscsi/stream"
 )
 
 // conn is one connection of an initiator, with what its login and its session are. Its fields belong
@@ -18,6 +19,7 @@ type conn struct {
 	engine *engine
 
 	memory    *account.Account // of the login; closed when that is over
+	spare     *account.Account // beside it, see [account.Account.Spare]
 	loginHeld int64            // bytes of text of the login that are on it
 	login     *login.Login     // nil in full feature phase
 	sess      *session         // nil during login
@@ -39,6 +41,7 @@ func newConn(e *engine, sock *socket.Socket, group uint16) *conn {
 	}
 	c.memory = e.memory.Open("address " + c.origin().String())
 	c.pool = e.pool.For(c.memory)
+	c.spare = c.memory.Spare(stream.ChunkSize)
 	c.out.Init((*writer)(c), writes{sock, &e.sys}, rankOutput)
 	c.out.SetAccount(c.memory)
 	c.agree(login.Agreed{SendLimit: login.DefaultSegment, ReceiveLimit: login.DefaultSegment})
@@ -48,7 +51,7 @@ func newConn(e *engine, sock *socket.Socket, group uint16) *conn {
 // chargeSession makes the session pay for the connection from now on.
 func (c *conn) chargeSession() {
 	c.pool = c.sess.pool
-	c.in.SetPool(c.pool)
+	c.in.SetPools(c.pool, c.sess.chunks)
 	c.out.SetAccount(c.sess.memory)
 	c.closeAccount()
 }
@@ -58,6 +61,7 @@ func (c *conn) closeAccount() {
 	c.memory.Release(c.loginHeld)
 	c.loginHeld = 0
 	c.memory.Close()
+	c.spare.Close()
 }
 
 // writer is the connection as its output sees it; it is a [stream.Owner].

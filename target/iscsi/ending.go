@@ -91,6 +91,7 @@ func (s *session) finish() {
 		s.nexus.Close()
 	}
 	s.memory.Close()
+	s.spare.Close()
 	s.table.removeSession(s)
 	if ended := s.engine.opt.Ended; ended != nil && s.target != nil {
 		ended(s.info(), s.reason())

@@ -101,7 +101,7 @@ func (b *fuzzed) open(t *testing.T, r *feed) *conn {
 		t.Fatal(err)
 	}
 	c := b.node.newConn(sock, 1)
-	c.in.Init(&reader{c, b.node}, r, c.pool)
+	c.in.Init(&reader{c, b.node}, r, c.pool, c.pool)
 	c.agree(login.Agreed{SendLimit: login.DefaultSegment, ReceiveLimit: login.DefaultSegment})
 	if err := b.node.addConn(c); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/initiator"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/iscsi/stream"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
@@ -250,4 +251,34 @@ func TestWithoutArena(t *testing.T) {
 		t.Errorf("nothing is said of an arena of 1 PiB: %s", said.String())
 	}
 	r.dial(initiator.Options{})
+}
+
+// TestInputLeavesReserve has all shared memory be taken while a long input buffer is on loan: the session's
+// reserve is there for its command all the same.
+func TestInputLeavesReserve(t *testing.T) {
+	r := newRigOf(t, Limits{}, Auth{}, realSystem, 0, Options{Limits: NodeLimits{Memory: 64 << 20}})
+	c := r.raw()
+	c.login("ImmediateData=Yes")
+	holds := func(chunk bool) {
+		for (r.node.MemoryUsed() >= stream.ChunkSize) != chunk {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	holds(false) // any more
+	data := pattern(4<<10, 1)
+	command := encode(write10(10, 2, 0, 8, len(data)), data)
+	half := pdu.BHSLen / 2
+	send := func(b []byte) {
+		if _, err := c.c.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(command[:half])
+	holds(true)
+	defer r.starve()()
+	send(command[half:])
+	if p, _ := c.receive(); p.(*pdu.SCSIResponse).Status != uint8(scsi.Good) {
+		t.Errorf("%v, want GOOD", p)
+	}
+	r.stored(0, data)
 }

@@ -62,7 +62,7 @@ func (n *Node) Serve(nc *net.TCPConn, group uint16) error {
 // newConn returns a connection that takes sock over, and whose PDUs the Node handles.
 func (n *Node) newConn(sock *socket.Socket, group uint16) *conn {
 	c := newConn(&n.engine, sock, group)
-	c.in.Init(&reader{c, n}, sock, c.pool)
+	c.in.Init(&reader{c, n}, sock, c.pool, n.pool.For(c.spare))
 	return c
 }
 

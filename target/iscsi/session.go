@@ -10,9 +10,12 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/boottime"
 	"github.com/gotgtd/gotgtd/internal/ranked"
+	"github.com/gotgtd/gotgtd/target/account"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 	"github.com/gotgtd/gotgtd/target/iscsi/schedule"
 	"github.com/gotgtd/gotgtd/target/iscsi/sequence"
+	"github.com/gotgtd/gotgtd/target/iscsi/stream"
+	"github.com/gotgtd/gotgtd/target/mem"
 	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
@@ -32,12 +35,14 @@ type registry interface {
 type session struct {
 	engine    *engine
 	table     registry
-	terms                 // memory, pool and device are set with nexus
-	target    *Target     // nil in a discovery session
-	nexus     *scsi.Nexus // nil in a discovery session
-	initiator string      // iSCSI name
-	account   string      // CHAP name; "" for none, or unknown from an older process
-	address   netip.Addr  // that the first connection came from
+	terms                      // memory, pool and device are set with nexus
+	spare     *account.Account // beside memory, see [account.Account.Spare]
+	chunks    *mem.Pool        // of spare
+	target    *Target          // nil in a discovery session
+	nexus     *scsi.Nexus      // nil in a discovery session
+	initiator string           // iSCSI name
+	account   string           // CHAP name; "" for none, or unknown from an older process
+	address   netip.Addr       // that the first connection came from
 	alias     string
 	isid      pdu.ISID
 	tsih      uint16
@@ -142,6 +147,8 @@ func (s *session) openAccount() {
 	e := s.engine
 	s.memory = e.memory.Open("initiator " + s.initiator + " " + s.account)
 	s.pool = e.pool.For(s.memory)
+	s.spare = s.memory.Spare(stream.ChunkSize)
+	s.chunks = e.pool.For(s.spare)
 	s.free = &e.tasks
 	s.text.account = s.memory
 	if s.target != nil {

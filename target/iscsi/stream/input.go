@@ -82,6 +82,7 @@ type Input struct {
 	handler Handler
 	reader  Reader
 	pool    *mem.Pool
+	spare   *mem.Pool          // of the chunk, which may be small as well
 	readFn  func(uintptr) bool // read, bound once
 
 	headerDigest, dataDigest bool
@@ -107,9 +108,10 @@ type bulk struct {
 	placed bool // the handler gave the place
 }
 
-// Init makes an Input ready for use.
-func (in *Input) Init(h Handler, r Reader, pool *mem.Pool) {
-	in.handler, in.reader, in.pool = h, r, pool
+// Init makes an Input ready for use. Buffers are of pool, and those that can be smaller of
+// spare while that has them.
+func (in *Input) Init(h Handler, r Reader, pool, spare *mem.Pool) {
+	in.handler, in.reader, in.pool, in.spare = h, r, pool, spare
 	in.readFn = in.read
 }
 
@@ -119,8 +121,8 @@ func (in *Input) SetDigests(header, data bool) { in.headerDigest, in.dataDigest 
 // SetLimit says how many bytes a data segment may have from now on.
 func (in *Input) SetLimit(n int) { in.limit = n }
 
-// SetPool says where buffers come from, from now on.
-func (in *Input) SetPool(p *mem.Pool) { in.pool = p }
+// SetPools says where buffers come from, from now on; see [Input.Init].
+func (in *Input) SetPools(pool, spare *mem.Pool) { in.pool, in.spare = pool, spare }
 
 // Release gives back what is buffered.
 func (in *Input) Release() {
@@ -247,7 +249,7 @@ func (in *Input) read(uintptr) bool {
 // space returns room for the next bytes behind those in the chunk.
 func (in *Input) space() []byte {
 	if in.chunk == nil {
-		if in.chunk = in.pool.TryGet(ChunkSize); in.chunk == nil {
+		if in.chunk = in.spare.TryGet(ChunkSize); in.chunk == nil {
 			in.chunk = in.pool.Get(shortChunk) // of the reserve
 		}
 		in.r, in.w = 0, 0

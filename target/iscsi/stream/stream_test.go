@@ -308,7 +308,7 @@ func (s *seen) Unplace() { s.placed = false }
 
 func newInput(pool *mem.Pool, r Reader, digests bool, direct int) *seen {
 	s := &seen{in: new(Input), direct: direct}
-	s.in.Init(s, r, pool)
+	s.in.Init(s, r, pool, pool)
 	s.in.SetDigests(digests, digests)
 	s.in.SetLimit(200 << 10)
 	return s

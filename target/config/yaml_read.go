@@ -272,11 +272,11 @@ func (r *reader) integer(n ast.Node, text string, v reflect.Value, path string) 
 	if v.CanUint() {
 		u, err := strconv.ParseUint(text, 10, v.Type().Bits())
 		if err != nil {
-			limit, ok := rangeOf(path)
-			if !ok {
-				limit.most = math.MaxInt64 >> (63 - v.Type().Bits())
+			if limit, ok := rangeOf(path); ok {
+				r.errorf(n, path, "%s is not in the range from %d to %d", text, limit.least, limit.most)
+			} else {
+				r.errorf(n, path, "%s is not in the range from 0 to %d", text, uint64(math.MaxUint64)>>(64-v.Type().Bits()))
 			}
-			r.errorf(n, path, "%s is not in the range from %d to %d", text, limit.least, limit.most)
 			return
 		}
 		v.SetUint(u)

@@ -127,6 +127,7 @@ var (
 	// initiators, paths from the file system, and the encoder writes them as they are.
 	decoding = must(cbor.DecOptions{
 		MaxArrayElements: 1 << 24, MaxMapPairs: 1 << 20, MaxNestedLevels: 32, UTF8: cbor.UTF8DecodeInvalid,
+		TagsMd: cbor.TagsForbidden, // none are written, and with wrong content one could be read and not be written
 	}.DecMode())
 )
 

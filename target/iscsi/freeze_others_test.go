@@ -9,7 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // ping sends a NOP-Out and expects its answer.
@@ -228,4 +232,38 @@ func TestSampleWaitsForNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.freeze.outsideNow(never)
+}
+
+// TestDataBeyondTheCommand has a write of no blocks come ahead of its turn with data, which is kept, and then
+// wait for another command: nobody needs the data any more, and it does not move.
+func TestDataBeyondTheCommand(t *testing.T) {
+	r := newRig(t, Limits{}, Auth{})
+	c := r.raw()
+	c.login("ImmediateData=Yes", "InitialR2T=Yes")
+	data := pattern(512, 1)
+	late := write10(11, 3, 0, 1, len(data))
+	transfer10(late, 0x2a, 0, 0)
+	late.Attribute = pdu.Ordered
+	c.send(late, data)
+	c.send(write10(10, 2, 8, 1, 0), nil)
+	p, _ := c.receive()
+	ask, ok := p.(*pdu.R2T)
+	if !ok {
+		t.Fatalf("%v, want an R2T", p)
+	}
+	state, socks := r.freeze(t)
+	tasks := state.Sessions[0].Tasks
+	if len(tasks) != 2 || tasks[1].Received != 512 || len(tasks[1].Data) > 0 {
+		t.Fatalf("%+v", tasks)
+	}
+	r.move(t, state, socks)
+	if again, _ := r.freeze(t); !cmp.Equal(again.Sessions[0].Tasks, tasks, cmpopts.EquateEmpty()) {
+		t.Errorf("the tasks are others after a move: %s", cmp.Diff(again.Sessions[0].Tasks, tasks))
+	}
+	r.node.Thaw()
+	c.send(&pdu.DataOut{Final: true, LUN: lun1, InitiatorTaskTag: 10, TargetTransferTag: ask.TargetTransferTag, DataLength: 512}, data)
+	if got := c.statuses(2); got[10] != uint8(scsi.Good) || got[11] != uint8(scsi.Good) {
+		t.Errorf("ended with %v", got)
+	}
+	r.stored(8, data)
 }

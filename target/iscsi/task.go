@@ -236,7 +236,11 @@ func (t *task) arrived() []byte {
 	if t.buf == nil || t.broken != 0 || t.cmd.Done() {
 		return nil
 	}
-	return t.buf.B[:min(int(t.data.Received()), len(t.buf.B))]
+	n := min(int(t.data.Received()), len(t.buf.B))
+	if t.phase != taskEarly {
+		n = min(n, int(t.data.Want())) // it has been kept before that was known
+	}
+	return t.buf.B[:n]
 }
 
 // conditions are what a command fails with because of the data that has come for it.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/gotgtd/gotgtd/internal/headroom"
 )
@@ -48,9 +49,11 @@ func (t *taker) dropRest() {
 func (s *Server) follow(rest *os.File) {
 	s.background.Add(1)
 	s.rested = make(chan struct{})
+	began := time.Now()
 	go func() {
 		defer s.background.Done()
 		defer close(s.rested)
+		defer func() { s.restTook = time.Since(began) }()
 		stop := context.AfterFunc(s.ctx, func() { rest.Close() })
 		err := s.node.Follow(rest)
 		if stop() {
@@ -60,6 +63,20 @@ func (s *Server) follow(rest *os.File) {
 			s.log.Error("sessions are lost that held much data while they moved here; their initiators log in again", "error", err)
 		}
 	}()
+}
+
+// RestTook returns how long data took that followed after an upgrade to this process. It reports false if none did, and as
+// long as it is on its way.
+func (s *Server) RestTook() (time.Duration, bool) {
+	if s.rested == nil {
+		return 0, false
+	}
+	select {
+	case <-s.rested:
+		return s.restTook, true
+	default:
+		return 0, false
+	}
 }
 
 // followed waits until all data that follows has come.

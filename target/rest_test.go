@@ -3,6 +3,7 @@
 package target
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,5 +86,27 @@ func TestNoRoom(t *testing.T) {
 	available = func() headroom.Memory { return headroom.Memory{Bytes: roomBeside} }
 	if err := g.Room(true); err != nil {
 		t.Errorf("with room: %v", err)
+	}
+}
+
+// TestRestTook: how long data takes that follows is known when it is there.
+func TestRestTook(t *testing.T) {
+	s := embed(t, Options{})
+	if took, ok := s.RestTook(); ok {
+		t.Errorf("nothing has followed, and took %v", took)
+	}
+	theirs, ours, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.follow(theirs)
+	if took, ok := s.RestTook(); ok {
+		t.Errorf("what is on its way has taken %v", took)
+	}
+	if err := errors.Join(ours.Close(), s.followed(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if took, ok := s.RestTook(); !ok || took <= 0 {
+		t.Errorf("what is there has taken %v, %v", took, ok)
 	}
 }

@@ -164,6 +164,7 @@ type Server struct {
 	background sync.WaitGroup
 	shares     scsi.ShareLimit // of all devices
 	rested     chan struct{}   // closed when all data has come that followed TakeOver; nil if none did
+	restTook   time.Duration   // how long that took; may be read once rested is closed
 	ctx        context.Context // until Close
 	cancel     context.CancelFunc
 }

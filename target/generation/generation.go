@@ -63,6 +63,7 @@ type Generation struct {
 
 	mu      sync.Mutex // protects what follows
 	history []handoff.Report
+	rested  bool // the history has how long data took that followed
 	moved   bool
 }
 
@@ -158,6 +159,10 @@ func (g *Generation) History() []handoff.Report {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if took, ok := g.server.RestTook(); ok && !g.rested {
+		g.rested = true
+		g.history = handoff.WithPhase(g.history, handoff.Phase{Name: "rest", Duration: took})
+	}
 	return g.history
 }
 

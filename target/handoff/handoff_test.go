@@ -167,7 +167,21 @@ func TestHandoff(t *testing.T) {
 		t.Errorf("calls:\n%s", diff)
 	}
 	if r.Pause <= 0 || len(got) != 1 || got[0].Pause != r.Pause || r.NewVersion != "new" || r.OldVersion != "old" || r.Bytes == 0 {
-		t.Errorf("report %+v, the successor's %+v", r, got)
+		t.Fatalf("report %+v, the successor's %+v", r, got)
+	}
+	var names []string
+	var sum time.Duration
+	for i, p := range got[0].Phases {
+		names = append(names, p.Name)
+		if i > 0 {
+			sum += p.Duration
+		}
+	}
+	if diff := cmp.Diff([]string{"start", "freeze", "snapshot", "send", "prepare", "commit", "resume"}, names); diff != "" {
+		t.Errorf("phases that the successor knows:\n%s", diff)
+	}
+	if sum != r.Pause {
+		t.Errorf("phases of the pause come to %v, and the pause is %v: %v", sum, r.Pause, got[0].Phases)
 	}
 }
 

@@ -85,6 +85,9 @@ func Take(ctx context.Context, c *net.UnixConn, t Taker, hello Hello) ([]Report,
 	at("new.committed")
 	_ = w.send(&message{Kind: kindTaken})
 	at("new.taken")
+	if m.Report != nil {
+		m.Report.lap("commit", s.paused())
+	}
 	return w.serve(t, s, m.Report), nil
 }
 
@@ -94,9 +97,26 @@ func (w wire) serve(t Taker, s *Snapshot, r *Report) []Report {
 	if r == nil {
 		r = new(Report)
 	}
-	r.Pause = time.Duration(monotonic() - s.Frozen)
+	r.Pause = s.paused()
+	if len(r.Phases) > 0 { // else the predecessor has died, and its phases are not known
+		r.lap("resume", r.Pause)
+	}
 	_ = w.send(&message{Kind: kindServing, Report: &Report{Pause: r.Pause}})
 	return Remember(s.History, *r)
+}
+
+// paused is how long nothing has been served so far.
+func (s *Snapshot) paused() time.Duration { return time.Duration(monotonic() - s.Frozen) }
+
+// lap adds the phase that ends at this time of the pause. The predecessor's report was sent before it could
+// know that phase.
+func (r *Report) lap(name string, paused time.Duration) {
+	for _, p := range r.Phases {
+		if p.Name != "start" { // which is before the pause
+			paused -= p.Duration
+		}
+	}
+	r.Phases = append(r.Phases, Phase{name, max(paused, 0)})
 }
 
 // Decline tells the predecessor at the other end of c why this process will

@@ -4,6 +4,7 @@ package handoff
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/gotgtd/gotgtd/target/scsi/latency"
 )
@@ -29,11 +30,35 @@ func (t UpgradeTotals) with(r *Report) UpgradeTotals {
 		t.Phases = make(map[string]latency.Counts)
 	}
 	for _, p := range r.Phases {
-		c := t.Phases[p.Name]
-		c.Record(p.Duration)
-		t.Phases[p.Name] = c
+		t.count(p)
 	}
 	return t
+}
+
+// count counts a phase, in a map that is t's own.
+func (t *UpgradeTotals) count(p Phase) {
+	c := t.Phases[p.Name]
+	c.Record(p.Duration)
+	t.Phases[p.Name] = c
+}
+
+// WithPhase adds a phase to the last upgrade of a history that has succeeded: one that has ended since.
+func WithPhase(history []Report, p Phase) []Report {
+	history = slices.Clone(history)
+	for i := len(history) - 1; i >= 0; i-- {
+		if r := &history[i]; r.Error == "" {
+			all := TotalsOf(history)
+			all.Phases = maps.Clone(all.Phases)
+			if all.Phases == nil {
+				all.Phases = make(map[string]latency.Counts)
+			}
+			all.count(p)
+			history[len(history)-1].Totals = &all
+			r.Phases = append(slices.Clip(r.Phases), p)
+			break
+		}
+	}
+	return history
 }
 
 // TotalsOf returns the totals of a history. One that comes from a process that told none has

@@ -53,3 +53,25 @@ func TestTotals(t *testing.T) {
 		t.Errorf("%+v has become %+v", before, after)
 	}
 }
+
+// TestWithPhase: what ends after an upgrade is the upgrade's, whatever has failed since, and is counted.
+func TestWithPhase(t *testing.T) {
+	good := Report{Generation: 2, Phases: []Phase{{"freeze", time.Millisecond}}}
+	history := Remember(Remember(Remember(nil, good), good), Report{Generation: 3, Error: "no"})
+	before := TotalsOf(history)
+	after := WithPhase(history, Phase{"rest", time.Second})
+	if p := after[1].Phases; len(p) != 2 || p[1] != (Phase{"rest", time.Second}) || len(after[0].Phases) != 1 || len(after[2].Phases) != 0 {
+		t.Errorf("the history has become %+v", after)
+	}
+	all := TotalsOf(after)
+	rest := all.Phases["rest"]
+	if rest.Count() != 1 || rest.Sum != time.Second || all.Phases["freeze"] != before.Phases["freeze"] || all.Succeeded != 2 || all.Failed != 1 {
+		t.Errorf("the totals have become %+v", all)
+	}
+	if _, ok := before.Phases["rest"]; ok || len(history[1].Phases) != 1 || len(TotalsOf(history).Phases) != 1 {
+		t.Errorf("who looks at the history before sees a change: %+v", history)
+	}
+	if none := WithPhase(nil, Phase{"rest", 1}); len(none) != 0 {
+		t.Errorf("without any upgrade: %+v", none)
+	}
+}

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # verify.sh: a release is made of a tag and of nothing else, and can be repeated bit by bit; lintian has nothing
-# to say of the Debian package, both packages have the same files, and a version becomes one that sorts as it should.
+# to say of the Debian package, both packages have the same files, rpm installs and removes its own, and a version becomes one that sorts as it should.
 set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -66,6 +66,7 @@ version() { dpkg-deb -f "$deb" Version; }
 build 0a1b2c3-dirty commit
 [ "$(dpkg-deb -f "$work"/commit/*.deb Version)" = 0~0a1b2c3+dirty ] || { echo "a commit without a tag: $(ls "$work/commit")" >&2; exit 1; }
 build v1.2.3-4-gabc after
+packaging/verify-rpm.sh "$rpm" "$(echo "$work"/after/*.rpm)"
 for newer in "1.2.3 0~0a1b2c3+dirty" "$(dpkg-deb -f "$work"/after/*.deb Version) 1.2.3" "1.2.4 $(dpkg-deb -f "$work"/after/*.deb Version)"; do
 	dpkg --compare-versions "${newer% *}" gt "${newer#* }" || { echo "$newer: the first is not the newer one" >&2; exit 1; }
 done

@@ -218,13 +218,24 @@ func (e *echo) talk(s supervisor.Successor) error {
 
 func (e *echo) sendConns(to *net.UnixConn, conns []*net.TCPConn) error {
 	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
+	}()
 	for _, c := range conns {
-		f, err := c.File()
+		// File and Fd would make the connection blocking for all who hold it.
+		raw, err := c.SyscallConn()
 		if err != nil {
 			return err
 		}
-		defer f.Close()
-		fds = append(fds, int(f.Fd()))
+		var dup int
+		var dupErr error
+		err = raw.Control(func(fd uintptr) { dup, dupErr = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+		if err = errors.Join(err, dupErr); err != nil {
+			return err
+		}
+		fds = append(fds, dup)
 	}
 	_, _, err := to.WriteMsgUnix([]byte("snapshot"), unix.UnixRights(fds...), nil)
 	return err

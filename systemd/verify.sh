@@ -50,6 +50,8 @@ for unit in *; do
 	fi
 done
 for unit in *.service; do
+	# Without it the death of one generation by the OOM killer ends the others as well.
+	grep -qx 'OOMPolicy=continue' "$unit" || { echo "$unit: OOMPolicy=continue is missing" >&2; exit 1; }
 	level=$(systemd-analyze security --offline=true "$units/$unit" 2>&1 | awk '/Overall exposure level/ { print $(NF-2) }')
 	echo "$unit: exposure level $level, at most $limit"
 	awk -v level="$level" -v limit="$limit" 'BEGIN { exit !(level != "" && level <= limit) }' || {

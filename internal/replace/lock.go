@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/internal/descriptor"
 	"github.com/gotgtd/gotgtd/internal/proc"
 )
 
@@ -32,7 +33,7 @@ func (e *LockedError) Unwrap() error { return e.Err }
 // lock locks the folder of the file at path, and waits for that until ctx ends.
 func lock(ctx context.Context, dir *os.File, path string) error {
 	for {
-		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(descriptor.Number(dir), unix.LOCK_EX|unix.LOCK_NB)
 		if err != unix.EWOULDBLOCK && err != unix.EINTR {
 			if err != nil {
 				return fmt.Errorf("can't lock %s: %w", dir.Name(), err)

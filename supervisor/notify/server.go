@@ -150,16 +150,55 @@ func newServer(conn *net.UnixConn) (*Server, error) {
 	}, nil
 }
 
-// File returns a duplicate of the socket.
-func (s *Server) File() (*os.File, error) { return kernel.DupFile(s.conn, "notify") }
+// Duplicate returns a duplicate of the socket.
+func (s *Server) Duplicate() (*os.File, error) { return kernel.DupFile(s.conn, "notify") }
 
 // Close ends Receive. The path is left to the caller.
 func (s *Server) Close() error { return s.conn.Close() }
 
+// Wait waits until a message can be received, or the socket can't be used any more.
+func (s *Server) Wait() error {
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		return err == nil && n > 0
+	})
+}
+
 // Receive waits for the next message. It returns a *BadMessage for one that
 // can't be used, and any other error when the socket can't.
 func (s *Server) Receive() (*Message, error) {
-	n, oobn, flags, _, err := s.conn.ReadMsgUnix(s.buf, s.oob)
+	for {
+		if err := s.Wait(); err != nil {
+			return nil, err
+		}
+		m, err := s.TryReceive()
+		if m != nil || err != nil {
+			return m, err
+		}
+	}
+}
+
+// TryReceive is Receive without the wait: it returns nil and no error if no message is
+// there. It may run while another goroutine is in Wait, but not in Receive or
+// TryReceive.
+func (s *Server) TryReceive() (*Message, error) {
+	var n, oobn, flags int
+	err := kernel.Control(s.conn, func(fd int) (err error) {
+		for {
+			n, oobn, flags, _, err = unix.Recvmsg(fd, s.buf, s.oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+			if err != unix.EINTR {
+				return err
+			}
+		}
+	})
+	if errors.Is(err, unix.EAGAIN) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -57,13 +58,8 @@ func hold(number, pid int, ended chan<- *generation, stop <-chan struct{}) (*gen
 	return g, nil
 }
 
-// hasEnded reports whether a pidfd is readable, as it is from the end of its
-// process on (pidfd_open(2)).
-func hasEnded(fd uintptr) bool {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds, 0)
-	return err == nil && n == 1
-}
+// hasEnded reports whether all threads of a pidfd's process have ended.
+func hasEnded(fd uintptr) bool { return kernel.Gone(int(fd), 0) }
 
 // signal sends sig to the process, and to no other.
 func (g *generation) signal(sig syscall.Signal) error {
@@ -81,12 +77,48 @@ func (g *generation) kill(cause string) {
 // reap collects the process if it is a child and has ended. A process that its
 // own parent has reaped has no status here.
 func (g *generation) reap() string {
-	var status syscall.WaitStatus
-	pid, err := syscall.Wait4(g.pid, &status, syscall.WNOHANG, nil)
-	if err != nil || pid != g.pid {
+	status, err := collect(g.pid)
+	if err != nil {
 		return "ended, and its parent has its status"
 	}
 	return describe(status)
+}
+
+// endedChild returns the PID of a child that has ended, 0 if there is none. The child
+// stays what it is until collect.
+func endedChild() int {
+	// The beginning of siginfo_t (sigaction(2)); the union with the PID is aligned as a pointer is.
+	var info struct {
+		signo, errno, code int32
+		_                  [unsafe.Sizeof(uintptr(0)) - 4]byte
+		pid                int32
+		_                  [128]byte
+	}
+	for {
+		err := unix.Waitid(unix.P_ALL, 0, (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err == nil {
+			return int(info.pid)
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return 0
+		}
+	}
+}
+
+// errNotEnded is collect's answer for a child that runs.
+var errNotEnded = errors.New("it has not ended")
+
+// collect reaps a child that has ended and returns how it did.
+func collect(pid int) (status syscall.WaitStatus, err error) {
+	for {
+		got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
+		if err == nil && got != pid {
+			err = errNotEnded
+		}
+		if !errors.Is(err, syscall.EINTR) {
+			return status, err
+		}
+	}
 }
 
 // release ends the watcher, unless it is telling of the end; hold's stop ends

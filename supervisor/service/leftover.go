@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/supervisor/internal/kernel"
 )
 
 // leftOverTime is the time that a process which has been killed has to end.
@@ -57,11 +59,5 @@ func endsBy(pid int, late time.Time) bool {
 		return true
 	}
 	defer unix.Close(fd)
-	for {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, int(max(time.Until(late).Milliseconds(), 0)))
-		if err != unix.EINTR {
-			return err == nil && n == 1
-		}
-	}
+	return kernel.Gone(fd, max(time.Until(late), 0))
 }

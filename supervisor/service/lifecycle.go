@@ -228,15 +228,17 @@ func (s *Service) quit() {
 	s.stop(aimStop)
 }
 
-// reap collects every child that has ended.
+// reap collects every child that has ended, each after it has been found to have ended and
+// what it has sent was heard, in this order.
 func (s *Service) reap() {
 	for {
-		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
-		if errors.Is(err, syscall.EINTR) {
-			continue
+		pid := endedChild()
+		if pid == 0 {
+			return
 		}
-		if err != nil || pid <= 0 {
+		s.drain()
+		status, err := collect(pid)
+		if err != nil {
 			return
 		}
 		for _, g := range s.tracked() {
@@ -252,6 +254,7 @@ func (s *Service) reap() {
 // more.
 func (s *Service) hasDied(g *generation, how string) {
 	if how == "" {
+		s.drain()
 		how = g.reap()
 	}
 	if g.cause != "" {

@@ -27,51 +27,86 @@ const (
 	maxStatus = 512
 )
 
-// delivery is a message on its way to the owner.
-type delivery struct {
-	message *notify.Message
-	heard   chan struct{}
-}
-
-// receive reads notifications and has the owner deal with one after the other.
+// receive has the owner hear one notification after the other.
 func (s *Service) receive() {
 	pace := limit.New(messageRate, time.Second)
 	// Apart from the other complaints: a flood of bad messages uses those up.
 	floods := limit.New(1, floodLogged)
 	for {
-		m, err := s.notify.Receive()
-		var bad *notify.BadMessage
-		if err != nil && !errors.As(err, &bad) {
-			if !errors.Is(err, net.ErrClosed) {
-				s.log.Error("notifications can't be received any more: upgraded reexec mends that", "error", err)
-			}
+		if err := s.notify.Wait(); err != nil {
+			s.deaf(err)
 			return
 		}
-		var sender int
-		if bad != nil {
-			sender = bad.PID
-			s.complainf("notification refused", "error", err)
-		} else {
-			sender = m.PID
+		a := arrival{make(chan heard, 1)}
+		select {
+		case s.arrivals <- a:
+		case <-s.done:
+			return
+		}
+		h := <-a.heard
+		if h.err != nil {
+			s.deaf(h.err)
+			return
+		}
+		if h.none {
+			continue
 		}
 		if pace.Wait(s.done) {
-			floods.Log(s.log, slog.LevelWarn, "notifications come too fast, and have to wait", "pid", sender, "bound_per_second", messageRate)
-		}
-		if bad == nil {
-			s.deliver(m)
+			floods.Log(s.log, slog.LevelWarn, "notifications come too fast, and have to wait", "pid", h.sender, "bound_per_second", messageRate)
 		}
 	}
 }
 
-// deliver has the owner deal with a message.
-func (s *Service) deliver(m *notify.Message) {
-	d := &delivery{m, make(chan struct{})}
-	select {
-	case s.messages <- d:
-		<-d.heard
-	case <-s.done:
+// An arrival tells the owner that a notification can be received.
+type arrival struct{ heard chan heard }
+
+// heard is what has become of an arrival.
+type heard struct {
+	sender int
+	none   bool  // there was none any more
+	err    error // the socket can't be used
+}
+
+func (s *Service) deaf(err error) {
+	if !errors.Is(err, net.ErrClosed) {
+		s.log.Error("notifications can't be received any more: upgraded reexec mends that", "error", err)
 	}
-	m.Close()
+}
+
+// hearNext receives a notification, if there is one, and deals with it. The owner does both, so
+// that none is ever between the socket and the owner when that looks whether there are more.
+func (s *Service) hearNext() heard {
+	m, err := s.notify.TryReceive()
+	var bad *notify.BadMessage
+	switch {
+	case errors.As(err, &bad):
+		s.complainf("notification refused", "error", err)
+		return heard{sender: bad.PID}
+	case err != nil:
+		return heard{err: err}
+	case m == nil:
+		return heard{none: true}
+	}
+	defer m.Close()
+	s.hear(m)
+	return heard{sender: m.PID}
+}
+
+// maxDrained bounds the notifications that are heard before a reap. It is twice what systemd has the kernel
+// queue (net.unix.max_dgram_qlen), so that only a flood is cut off.
+const maxDrained = 1024
+
+// drain hears what has been sent so far. A process that has ended is known by its PID until it is
+// reaped, and no longer: what it had sent just before would come from a stranger.
+func (s *Service) drain() {
+	if s.notify == nil {
+		return
+	}
+	for range maxDrained {
+		if h := s.hearNext(); h.none || h.err != nil {
+			return
+		}
+	}
 }
 
 // complainf logs what anyone can bring about, as often as is useful.

@@ -12,12 +12,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/supervisor"
+	"github.com/gotgtd/gotgtd/supervisor/internal/kernel"
 	"github.com/gotgtd/gotgtd/supervisor/notify"
 	"github.com/gotgtd/gotgtd/supervisor/supervisortest"
 )
@@ -66,6 +68,8 @@ func (u *puppet) do(verb, arg string) error {
 		return u.store(u.manager.Store, arg)
 	case "keep-polled":
 		return u.store(u.manager.StorePolled, arg)
+	case "keep-and-die":
+		return u.keepAndDie(arg)
 	case "hang-up":
 		for _, f := range u.ends {
 			_ = f.Close()
@@ -92,6 +96,53 @@ func (u *puppet) store(keep func(string, ...*os.File) error, name string) error 
 	defer f.Close()
 	u.ends = append(u.ends, os.NewFile(uintptr(fds[1]), name))
 	return keep(name, f)
+}
+
+// lastWords is how many descriptors keepAndDie stores: fewer than the kernel queues messages.
+const lastWords = 5
+
+// keepAndDie stores descriptors and dies, while the supervisor stands still.
+func (u *puppet) keepAndDie(name string) error {
+	if err := syscall.Kill(os.Getppid(), syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for i := range lastWords {
+		if err := u.store(u.manager.Store, fmt.Sprintf("%s-%d", name, i)); err != nil {
+			return err
+		}
+	}
+	return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+}
+
+// What a generation sends just before its death is heard, though the supervisor finds the
+// messages and the dead process at the same time.
+func TestLastWordsAreHeard(t *testing.T) {
+	s, _ := newPuppet(t)
+	for round := 1; round <= 3; round++ {
+		pid := s.now().Main.PID
+		s.order(fmt.Sprintf("keep-and-die round%d", round))
+		awaitZombie(t, pid)
+		if err := syscall.Kill(s.pid, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		st := s.until("restarted", func(st Status) bool { return st.State == Serving && st.Main.PID != pid })
+		if len(st.Stored) != round*lastWords {
+			t.Fatalf("round %d: %d descriptors are stored, want %d: %v", round, len(st.Stored), round*lastWords, st.Stored)
+		}
+	}
+}
+
+// awaitZombie returns when a process has ended and has not been reaped.
+func awaitZombie(t *testing.T, pid int) {
+	t.Helper()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if !kernel.Gone(fd, testTimeout) {
+		t.Fatalf("process %d does not end", pid)
+	}
 }
 
 // newPuppet starts a service that obeys, under a manager.

@@ -112,7 +112,7 @@ func (s *Service) save(dup func(syscall.Conn) int) *savedState {
 	if s.metrics != nil {
 		st.Metrics = dup(s.metrics)
 	}
-	if f, err := s.notify.File(); err == nil {
+	if f, err := s.notify.Duplicate(); err == nil {
 		st.Notify = dup(f)
 		_ = f.Close()
 	}

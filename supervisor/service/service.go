@@ -36,7 +36,7 @@ type Service struct {
 	self string // the path of the supervisor's own binary
 	up   upstream
 
-	messages chan *delivery
+	arrivals chan arrival
 	requests chan *request
 	ended    chan *generation
 	hungUp   chan *storedFile
@@ -82,7 +82,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	s := &Service{
 		cfg: cfg, log: cfg.Log, state: Stopped, began: time.Now(),
-		messages: make(chan *delivery), requests: make(chan *request),
+		arrivals: make(chan arrival), requests: make(chan *request),
 		ended: make(chan *generation), hungUp: make(chan *storedFile),
 		done: make(chan struct{}), complain: limit.New(20, time.Second),
 	}
@@ -212,9 +212,8 @@ func (s *Service) loop(ctx context.Context, signals <-chan os.Signal) {
 			s.signalled(sig)
 		case g := <-s.ended:
 			s.hasDied(g, "")
-		case d := <-s.messages:
-			s.hear(d.message)
-			close(d.heard)
+		case a := <-s.arrivals:
+			a.heard <- s.hearNext()
 		case r := <-s.requests:
 			s.handle(r)
 		case f := <-s.hungUp:

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/internal/descriptor"
 )
 
 // featureBulk is what a successor must know to find data that lies behind the
@@ -94,14 +96,14 @@ func (s *Snapshot) giveBulk(section string, state any) error {
 // mapMemory maps a memfd with size bytes in it, to be read.
 func mapMemory(f *os.File, size int64) ([]byte, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Fstat(descriptor.Number(f), &st); err != nil {
 		return nil, err
 	}
 	if st.Size < size {
 		return nil, fmt.Errorf("memfd of %d bytes, want %d", st.Size, size)
 	}
 	// All of it is read once: to fault the pages in one by one takes longer.
-	return unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
+	return unix.Mmap(descriptor.Number(f), 0, int(size), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
 }
 
 // release lets go of the memory that the snapshot came in.

@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/internal/descriptor"
 )
 
 // An Arena is memory for buffers in one shared mapping of a memory file, outside of Go's heap. Each class of
@@ -23,6 +25,7 @@ type Arena struct {
 	stock stock
 	o     ArenaOptions
 	file  *os.File
+	fd    int // file's descriptor
 	m     []byte
 	part  int64 // bytes of each class
 	page  int64 // bytes that the system gives and takes at a time
@@ -127,13 +130,14 @@ func memoryFile(size int64) (*os.File, error) {
 
 // mapArena maps a file of so many bytes for each class.
 func mapArena(f *os.File, part int64, o ArenaOptions) (*Arena, error) {
-	m, err := unix.Mmap(int(f.Fd()), 0, int(part*classes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
+	fd := descriptor.Number(f)
+	m, err := unix.Mmap(fd, 0, int(part*classes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, fmt.Errorf("mem: can't map %d bytes for buffers: %w", part*classes, err)
 	}
 	_ = unix.Madvise(m, unix.MADV_DONTDUMP) // data of initiators, and much of it
 	a := &Arena{
-		o: o, file: f, m: m, part: part, page: int64(os.Getpagesize()),
+		o: o, file: f, fd: fd, m: m, part: part, page: int64(os.Getpagesize()),
 		grown: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	a.stock.arena = a

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/internal/descriptor"
 	"github.com/gotgtd/gotgtd/target/account"
 )
 
@@ -17,14 +18,14 @@ import (
 // Until then all buffers come from the heap. The file belongs to the Arena, unless there is an error.
 func AdoptArena(f *os.File, o ArenaOptions) (*Arena, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Fstat(descriptor.Number(f), &st); err != nil {
 		return nil, fmt.Errorf("mem: the file of an arena: %w", err)
 	}
 	part := st.Size / classes
 	if st.Size <= 0 || st.Size%(classes*MaxSize) != 0 || part > maxPart {
 		return nil, fmt.Errorf("mem: a file of %d bytes is none of an arena: it must be a multiple of %d", st.Size, classes*MaxSize)
 	}
-	has, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
+	has, err := unix.FcntlInt(uintptr(descriptor.Number(f)), unix.F_GET_SEALS, 0)
 	if err != nil {
 		return nil, fmt.Errorf("mem: the file of an arena must be sealed, this one has no seals: %w", err)
 	}

@@ -202,5 +202,5 @@ func (a *Arena) punchRun(k *kind, run []*Buffer) int64 {
 
 // hole gives the pages of a range back, which reads as zeros afterwards.
 func (a *Arena) hole(off, n int64) error {
-	return unix.Fallocate(int(a.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	return unix.Fallocate(a.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 }

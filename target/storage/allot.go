@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/internal/descriptor"
 	"github.com/gotgtd/gotgtd/internal/replace"
 )
 
@@ -40,10 +41,10 @@ func allot(f *os.File, o *Options, size int64) error {
 		err = preallocate(f, o, size)
 	}
 	if err == nil {
-		err = unix.Ftruncate(int(f.Fd()), o.Size)
+		err = unix.Ftruncate(descriptor.Number(f), o.Size)
 	}
 	if err == nil {
-		err = unix.Fsync(int(f.Fd()))
+		err = unix.Fsync(descriptor.Number(f))
 	}
 	if err == nil && size == 0 {
 		err = replace.SyncFolder(filepath.Dir(o.Path))
@@ -70,14 +71,14 @@ func preallocate(f *os.File, o *Options, size int64) error {
 			return nil
 		}
 		n := min(o.Size-off, allocSlice)
-		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
+		err := unix.Fallocate(descriptor.Number(f), unix.FALLOC_FL_KEEP_SIZE, off, n)
 		switch {
 		case err == unix.EINTR:
 			continue
 		case unsupported(err):
 			return errors.New("its file system can't preallocate (fallocate(2)): leave preallocate out")
 		case err != nil:
-			_ = unix.Ftruncate(int(f.Fd()), size) // gives back what was taken past the end
+			_ = unix.Ftruncate(descriptor.Number(f), size) // gives back what was taken past the end
 			return fmt.Errorf("can't preallocate %s: %w: make room there, or leave preallocate out", bytesText(o.Size), err)
 		}
 		off += n
@@ -88,7 +89,7 @@ func preallocate(f *os.File, o *Options, size int64) error {
 func checkSpace(f *os.File, want int64) error {
 	var fs unix.Statfs_t
 	var st unix.Stat_t
-	if unix.Fstatfs(int(f.Fd()), &fs) != nil || unix.Fstat(int(f.Fd()), &st) != nil {
+	if unix.Fstatfs(descriptor.Number(f), &fs) != nil || unix.Fstat(descriptor.Number(f), &st) != nil {
 		return nil // then fallocate will tell
 	}
 	free, need := int64(fs.Bavail)*fs.Bsize, want-st.Blocks*512

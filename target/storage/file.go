@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/internal/descriptor"
 	"github.com/gotgtd/gotgtd/target/mem"
 )
 
@@ -64,7 +65,7 @@ var _ interface {
 // newFile makes a store of f, which is locked and of the right type. On error
 // f stays the caller's.
 func newFile(f *os.File, o *Options) (*file, error) {
-	fd := int(f.Fd())
+	fd := descriptor.Number(f)
 	fail := func(err error) (*file, error) {
 		return nil, &Error{Op: "open", Path: o.Path, Err: err}
 	}
@@ -174,7 +175,7 @@ func (s *file) syncInherited() error {
 	}
 	s.lockMu.Lock()
 	defer s.lockMu.Unlock()
-	err := syncDescription(int(s.held.Fd()))
+	err := syncDescription(descriptor.Number(s.held))
 	s.unread.Store(false)
 	return err
 }

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/internal/descriptor"
 )
 
 // FormatRaw is the one format that is served: the file's bytes are the blocks.
@@ -107,14 +109,14 @@ func missing(path string) error {
 
 func (o *Options) check(f *os.File) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Fstat(descriptor.Number(f), &st); err != nil {
 		return err
 	}
 	size, device := st.Size, st.Mode&unix.S_IFMT == unix.S_IFBLK
 	switch {
 	case device:
 		var err error
-		if size, err = deviceSize(int(f.Fd())); err != nil {
+		if size, err = deviceSize(descriptor.Number(f)); err != nil {
 			return err
 		}
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:

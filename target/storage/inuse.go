@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/internal/descriptor"
 	"github.com/gotgtd/gotgtd/internal/proc"
 )
 
@@ -65,9 +66,9 @@ func deviceInUse(path string) bool {
 // refuses a read lease (fcntl(2), F_SETLEASE). f itself is open for reading only. On a
 // file system without leases the answer is no.
 func hasWriters(f *os.File) bool {
-	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+	_, err := unix.FcntlInt(uintptr(descriptor.Number(f)), unix.F_SETLEASE, unix.F_RDLCK)
 	if err == nil {
-		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		_, _ = unix.FcntlInt(uintptr(descriptor.Number(f)), unix.F_SETLEASE, unix.F_UNLCK)
 	}
 	return err == unix.EAGAIN
 }

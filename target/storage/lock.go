@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/internal/descriptor"
 	"github.com/gotgtd/gotgtd/internal/proc"
 )
 
@@ -59,7 +60,7 @@ func (s *file) adoptLocked(f *os.File) error {
 	if err := unix.Fstat(int(s.fd.Load()), &mine); err != nil {
 		return &Error{Op: "lock", Path: s.path, Err: err}
 	}
-	if err := unix.Fstat(int(f.Fd()), &theirs); err != nil {
+	if err := unix.Fstat(descriptor.Number(f), &theirs); err != nil {
 		return &Error{Op: "lock", Path: s.path, Err: err}
 	}
 	if !sameFile(&mine, &theirs) {
@@ -127,7 +128,7 @@ func lock(f *os.File, path string, shared, device bool) error {
 
 func flock(f *os.File, how int) error {
 	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		err := unix.Flock(descriptor.Number(f), how|unix.LOCK_NB)
 		if err != unix.EINTR {
 			return err
 		}
@@ -154,7 +155,7 @@ func (h holder) Is(err error) bool { return err == ErrLocked }
 // findHolder returns the holder of the lock on f's file.
 func findHolder(f *os.File) holder {
 	var st unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &st) != nil {
+	if unix.Fstat(descriptor.Number(f), &st) != nil {
 		return 0
 	}
 	list, err := os.Open("/proc/locks")
@@ -203,7 +204,7 @@ func lockHolder(list io.Reader, st *unix.Stat_t) int {
 // heldLock returns the kind of flock that f's description holds, LOCK_EX or
 // LOCK_SH, or 0 when it holds none or the system does not tell.
 func heldLock(f *os.File) int {
-	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", f.Fd()))
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", descriptor.Number(f)))
 	if err != nil {
 		return 0
 	}

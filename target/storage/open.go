@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/internal/check"
+	"github.com/gotgtd/gotgtd/internal/descriptor"
 )
 
 // Options say what [OpenFile], or another [Driver], opens and how. The keys are those of a
@@ -166,7 +167,7 @@ func openOrCreate(o *Options) (*os.File, error) {
 // opening goes on with. We have its lock.
 func unmake(f *os.File, path string) {
 	var st unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &st) == nil && st.Size == 0 && st.Blocks == 0 && leadsTo(path, &st) {
+	if unix.Fstat(descriptor.Number(f), &st) == nil && st.Size == 0 && st.Blocks == 0 && leadsTo(path, &st) {
 		_ = os.Remove(path)
 	}
 }
@@ -203,7 +204,7 @@ func openPath(o *Options, more int) (*os.File, error) {
 // created or to grow.
 func prepare(f *os.File, o *Options, create bool) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Fstat(descriptor.Number(f), &st); err != nil {
 		return &Error{Op: "open", Path: o.Path, Err: err}
 	}
 	kind := st.Mode & unix.S_IFMT
@@ -219,7 +220,7 @@ func prepare(f *os.File, o *Options, create bool) error {
 		return nil
 	}
 	// The size of before the lock may be that of a creation under way.
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Fstat(descriptor.Number(f), &st); err != nil {
 		return &Error{Op: "open", Path: o.Path, Err: err}
 	}
 	if st.Size != 0 && st.Size >= o.Size {

@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/internal/descriptor"
 )
 
 // ramName is what errors call a RAM store.
@@ -56,7 +58,7 @@ func NewRAM(size int64) (Store, error) {
 // keep makes f the file that holds the blocks.
 func (r *ram) keep(f *os.File) {
 	r.f.main, r.f.held = f, f
-	r.f.fd.Store(int64(f.Fd()))
+	r.f.fd.Store(int64(descriptor.Number(f)))
 }
 
 // Info returns the store's properties.
@@ -127,8 +129,8 @@ func (r *ram) AdoptMemory(f *os.File) error {
 
 // fit makes f long enough.
 func (r *ram) fit(f *os.File) error {
-	fd := int(f.Fd())
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0); err != nil {
+	fd := descriptor.Number(f)
+	if _, err := unix.FcntlInt(uintptr(descriptor.Number(f)), unix.F_GET_SEALS, 0); err != nil {
 		return errors.New("the file passed on is not in memory")
 	}
 	var st unix.Stat_t

@@ -18,6 +18,7 @@ import (
 // gotgt calls a remote backing store.
 type volume struct {
 	file *os.File
+	fd   int // file's descriptor
 
 	mu   sync.RWMutex // protects what follows; held exclusively to write
 	data []byte       // the mapping
@@ -28,11 +29,12 @@ var _ api.RemoteBackingStore = (*volume)(nil)
 // openVolume maps the file at path, and makes it so many bytes long if it is
 // new.
 func openVolume(path string, size int64) (*volume, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("can't open the volume: %w", err)
+		return nil, fmt.Errorf("can't open the volume: %w", &os.PathError{Op: "open", Path: path, Err: err})
 	}
-	v := &volume{file: file}
+	file := os.NewFile(uintptr(fd), path)
+	v := &volume{file: file, fd: fd}
 	st, err := file.Stat()
 	if err == nil && st.Size() > 0 {
 		size = st.Size()
@@ -54,7 +56,7 @@ func (v *volume) resize(size int64) error {
 	if err := v.file.Truncate(size); err != nil {
 		return err
 	}
-	data, err := unix.Mmap(int(v.file.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	data, err := unix.Mmap(v.fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return err
 	}
@@ -119,7 +121,7 @@ func (v *volume) Unmap(off, n int64) (int, error) {
 		return 0, err
 	}
 	const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	if err := unix.Fallocate(int(v.file.Fd()), punch, off, n); err != nil {
+	if err := unix.Fallocate(v.fd, punch, off, n); err != nil {
 		return 0, fmt.Errorf("can't free %d bytes at %d: %w", n, off, err)
 	}
 	return int(n), nil

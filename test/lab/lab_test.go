@@ -25,9 +25,12 @@ func try(t *testing.T, f func(ctx context.Context, l *Lab) error) (text, markdow
 	t.Helper()
 	var out bytes.Buffer
 	dir := t.TempDir()
-	r := run(t.Context(), Suite{Name: "try", Title: "A try", Run: f}, &Lab{Dir: dir, out: &out})
-	status, err := conclude(&out, dir, []*report{r}, nil)
-	if err != nil {
+	s := Suite{Name: "try", Title: "A try", Run: f}
+	found, err := run(t.Context(), s, &Lab{Dir: dir, out: &out}).outcome(dir)
+	if err := errors.Join(err, found.write(dir, s)); err != nil {
+		t.Fatal(err)
+	}
+	if status, err = conclude(&out, dir, []outcome{readOutcome(dir, s, nil)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	md, err := os.ReadFile(filepath.Join(dir, "lab-report.md"))
@@ -97,7 +100,11 @@ func TestArguments(t *testing.T) {
 	if err != nil || !o.short || len(o.suites) != 2 || o.suites[0].Name != "a" {
 		t.Errorf("%+v, %v", o, err)
 	}
-	for _, args := range [][]string{{}, {"c"}, {"a", "c"}, {"a", "a"}} {
+	// A suite's own process gets the same options.
+	if again, err := parse(suites, o.arguments(suites[1])); err != nil || !again.short || again.out != o.out || len(again.suites) != 1 || again.suites[0].Name != "b" {
+		t.Errorf("%+v, %v", again, err)
+	}
+	for _, args := range [][]string{{}, {"c"}, {"a", "c"}, {"a", "a"}, {"-side-by-side", "0", "a"}} {
 		if o, err := parse(suites, args); err == nil {
 			t.Errorf("%q is taken: %+v", args, o)
 		}

@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -13,16 +14,20 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // stopTime is how long the run has to clean up when it is interrupted.
 const stopTime = 30 * time.Second
 
 // Main is the lab's command: it runs those of the suites that the arguments name,
-// in the order of the list, and returns the exit status. It has to be started at
+// begun in the order of the list, and returns the exit status. It has to be started at
 // the module's root, as root.
 func Main(suites []Suite) int {
 	o, err := parse(suites, os.Args[1:])
@@ -48,10 +53,11 @@ func Main(suites []Suite) int {
 }
 
 type options struct {
-	suites []Suite
-	short  bool
-	cuts   int
-	out    string
+	suites     []Suite
+	short      bool
+	cuts       int
+	sideBySide int
+	out        string
 }
 
 func parse(suites []Suite, args []string) (options, error) {
@@ -59,6 +65,7 @@ func parse(suites []Suite, args []string) (options, error) {
 	flags := flag.NewFlagSet("lab", flag.ContinueOnError)
 	flags.BoolVar(&o.short, "short", false, "fewer rounds: for a run of all checks")
 	flags.IntVar(&o.cuts, "cuts", 0, "how many power cuts; 0 is as many as the suite does by itself")
+	flags.IntVar(&o.sideBySide, "side-by-side", 1, "how many suites run at a time; with more than 1, latencies are those of a busy computer")
 	flags.StringVar(&o.out, "out", filepath.Join("build", "lab"), "folder for lab-report.md and the pictures")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: lab [flags] SUITE...")
@@ -75,14 +82,17 @@ func parse(suites []Suite, args []string) (options, error) {
 			o.suites = append(o.suites, s)
 		}
 	}
+	if o.sideBySide < 1 {
+		return o, fmt.Errorf("-side-by-side %d: not a number of suites, which is 1 or more", o.sideBySide)
+	}
 	if flags.NArg() == 0 || len(o.suites) != flags.NArg() {
 		return o, fmt.Errorf("%s: not a list of suites; see -help", strings.Join(flags.Args(), " "))
 	}
 	return o, nil
 }
 
-// runOutside makes what needs the network, the image and the programs, and has the rest
-// done in namespaces.
+// runOutside makes what needs the network, the image and the programs, and has the suites
+// run in namespaces.
 func runOutside(ctx context.Context, o options) (status int, err error) {
 	if err := errors.Join(dieWithParent(), prepareOut(o.out)); err != nil {
 		return 1, err
@@ -102,7 +112,11 @@ func runOutside(ctx context.Context, o options) (status int, err error) {
 	if err := buildPrograms(ctx, filepath.Join(work, "programs"), o.suites); err != nil {
 		return 1, err
 	}
-	return enter(ctx, work)
+	outcomes := runSuites(os.Stdout, o, func(s Suite, out io.Writer) outcome {
+		err := enter(ctx, work, o.arguments(s), out)
+		return readOutcome(work, s, err)
+	})
+	return conclude(os.Stdout, o.out, outcomes, ctx.Err())
 }
 
 // prepareOut makes the folder for the reports if it is not there, and makes sure that they can
@@ -146,40 +160,55 @@ func buildProgram(ctx context.Context, out string, args ...string) error {
 	return nil
 }
 
-// runInside runs the suites one after the other, all of them whatever fails.
+// arguments are the command's for one of the suites.
+func (o options) arguments(s Suite) []string {
+	return []string{"-short=" + strconv.FormatBool(o.short), "-cuts=" + strconv.Itoa(o.cuts), "-out=" + o.out, s.Name}
+}
+
+// runSuites runs the suites, as many at a time as the options say, all of them whatever
+// fails, and returns their outcomes in the order of the suites. What a suite prints is kept
+// until its end if it is not the only one that runs.
+func runSuites(w io.Writer, o options, run func(s Suite, out io.Writer) outcome) []outcome {
+	outcomes := make([]outcome, len(o.suites))
+	var printing sync.Mutex
+	var group errgroup.Group
+	group.SetLimit(o.sideBySide)
+	for i, s := range o.suites {
+		group.Go(func() error {
+			if o.sideBySide == 1 {
+				outcomes[i] = run(s, w)
+				return nil
+			}
+			var out bytes.Buffer
+			outcomes[i] = run(s, &out)
+			printing.Lock()
+			defer printing.Unlock()
+			_, err := w.Write(out.Bytes())
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		outcomes = append(outcomes, outcome{Failed: 1, Summary: fmt.Sprintf("can't print what the suites say: %v\n", err)})
+	}
+	return outcomes
+}
+
+// runInside runs the suite that is asked for, and leaves its outcome in the work folder.
 func runInside(ctx context.Context, o options, work string) (int, error) {
 	if err := furnish(ctx); err != nil {
 		return 1, err
 	}
-	var reports []*report
-	for _, s := range o.suites {
-		if ctx.Err() != nil {
-			break
-		}
-		l := &Lab{
-			Short: o.short, Cuts: o.cuts, Dir: filepath.Join(work, s.Name), out: os.Stdout,
-			image: filepath.Join(work, "image"), programs: filepath.Join(work, "programs"),
-		}
-		if err := os.Mkdir(l.Dir, 0o755); err != nil {
-			return 1, err
-		}
-		reports = append(reports, run(ctx, s, l))
+	s := o.suites[0]
+	l := &Lab{
+		Short: o.short, Cuts: o.cuts, Dir: filepath.Join(work, s.Name), out: os.Stdout,
+		image: filepath.Join(work, "image"), programs: filepath.Join(work, "programs"),
 	}
-	return conclude(os.Stdout, o.out, reports, ctx.Err())
-}
-
-// conclude writes the reports and returns the exit status.
-func conclude(w io.Writer, dir string, reports []*report, err error) (int, error) {
-	passed, failed := 0, 0
-	for _, r := range reports {
-		r.print(w)
-		p, f := r.count()
-		passed, failed = passed+p, failed+f
-	}
-	err = errors.Join(err, writeReports(dir, reports))
-	fmt.Fprintf(w, "\n%d passed, %d failed\n", passed, failed)
-	if failed > 0 {
+	if err := os.Mkdir(l.Dir, 0o755); err != nil {
 		return 1, err
 	}
-	return 0, err
+	found, err := run(ctx, s, l).outcome(o.out)
+	if err := errors.Join(err, found.write(work, s)); err != nil {
+		return 1, err
+	}
+	return 0, nil
 }

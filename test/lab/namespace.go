@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -42,16 +43,16 @@ func Tap(machine, network int) string { return fmt.Sprintf("tap%d-%d", machine, 
 // the work folder.
 const insideVariable = "GOTGTD_LAB_INSIDE"
 
-// enter runs this program again, as the first process of namespaces of its own, and returns
-// its exit status. However that process ends, the kernel ends all that are in
+// enter runs this program again with args, as the first process of namespaces of its own,
+// which prints to out. However that process ends, the kernel ends all that are in
 // its PID namespace, and removes their networks.
-func enter(ctx context.Context, work string) (int, error) {
+func enter(ctx context.Context, work string, args []string, out io.Writer) error {
 	// The kernel sends the parent's death signal when the thread ends that started the child.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), insideVariable+"="+work)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopTime
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -60,13 +61,10 @@ func enter(ctx context.Context, work string) (int, error) {
 	}
 	err := cmd.Run()
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.Exited() {
-		return exit.ExitCode(), nil
+	if err != nil && !errors.As(err, &exit) {
+		return fmt.Errorf("can't run in namespaces of its own (that takes root): %w", err)
 	}
-	if err != nil {
-		return 1, fmt.Errorf("can't run in namespaces of its own (that takes root): %w", err)
-	}
-	return 0, nil
+	return err
 }
 
 // furnish makes the namespaces usable: a /proc of these processes, and the networks.

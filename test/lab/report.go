@@ -3,11 +3,8 @@
 package lab
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -170,24 +167,4 @@ func (r *report) markdown(w io.Writer, picture string) {
 // cell makes text fit into a cell of a table.
 func cell(text string) string {
 	return strings.NewReplacer("|", `\|`, "\n", " ").Replace(text)
-}
-
-// writeReports writes lab-report.md and the pictures into dir.
-func writeReports(dir string, reports []*report) error {
-	var text strings.Builder
-	text.WriteString("# Report of the lab\n")
-	var errs []error
-	for _, r := range reports {
-		picture := ""
-		if len(r.loads) > 0 {
-			picture = "lab-" + r.suite.Name + ".svg"
-			if err := r.draw(filepath.Join(dir, picture)); err != nil {
-				errs = append(errs, err)
-				picture = ""
-			}
-		}
-		r.markdown(&text, picture)
-	}
-	errs = append(errs, os.WriteFile(filepath.Join(dir, "lab-report.md"), []byte(text.String()), 0o644))
-	return errors.Join(errs...)
 }

@@ -20,7 +20,8 @@ func lab(ctx context.Context, w io.Writer, suites ...string) count {
 		fmt.Fprintln(w, "lab: left out, it has to run as root")
 		return count{}
 	}
-	args := append([]string{"run", "./test/cmd/lab", "-short"}, suites...)
+	// An emulated machine boots on one processor and often waits: two suites use two processors.
+	args := append([]string{"run", "./test/cmd/lab", "-short", "-side-by-side=2"}, suites...)
 	out, err := command(ctx, "go", args...).CombinedOutput()
 	c, ok := labCount(out)
 	if !ok || (err != nil && c.failed == 0) {

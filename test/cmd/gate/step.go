@@ -54,11 +54,15 @@ func runAll(ctx context.Context, w io.Writer, steps []step) count {
 
 // command prepares a program that is asked to stop, not killed, when ctx ends:
 // what it started in turn gets its chance to clean up.
+//
+// Programs that are built with the race detector wait for a second before they exit, in case that
+// goroutines which nobody waits for race meanwhile. Here every goroutine has an owner that waits for it, and some tests
+// run a hundred programs.
 func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 30 * time.Second
-	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
+	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	return cmd
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,6 +98,27 @@ func TestResultsKeepTheEndOfLongOutput(t *testing.T) {
 	}
 }
 
+// TestLongestFirst compares with the packages that there are: none is lost or named twice, and what is said to take longest is there.
+func TestLongestFirst(t *testing.T) {
+	t.Chdir("../../..")
+	all, err := goPackages(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	packages := importPaths(all)
+	got := longestFirst(packages)
+	for i, l := range longest {
+		if !strings.HasSuffix(got[i], "/"+l) {
+			t.Errorf("package %d is %s, not %s", i, got[i], l)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(packages)
+	if d := cmp.Diff(packages, got); d != "" {
+		t.Errorf("packages (-want +got):\n%s", d)
+	}
+}
+
 func TestFuzzTargets(t *testing.T) {
 	dir := t.TempDir()
 	write := func(path, text string) {
@@ -159,6 +181,9 @@ func TestRunAllGoesOnAfterAFailureAndStopsWhenInterrupted(t *testing.T) {
 	}
 	var w bytes.Buffer
 	got := runAll(ctx, &w, steps)
+	if lines := strings.Split(w.String(), "\n"); !strings.Contains(lines[0], " of CPU") {
+		t.Errorf("the line of a step does not tell its processor time: %q", lines[0])
+	}
 	if want := (count{3, 2}); got != want {
 		t.Errorf("counted %+v, want %+v", got, want)
 	}
@@ -173,5 +198,26 @@ func TestUnreachable(t *testing.T) {
 	}
 	if unreachable([]byte("govulncheck: loading packages: target/x.go:3:1: expected declaration")) {
 		t.Error("source that can't be read passes for a missing database")
+	}
+}
+
+// TestProcessorTime has a program use some, by a program that it starts and waits for.
+func TestProcessorTime(t *testing.T) {
+	before := processorTime()
+	out, err := command(t.Context(), "sh", "-c", "sh -c 'i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done'; exit 0").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if used := processorTime() - before; used <= 0 {
+		t.Errorf("%v of processor time are said to be used", used)
+	}
+}
+
+// TestRaceDetectorDoesNotWait looks for what programs built with the race detector are told.
+func TestRaceDetectorDoesNotWait(t *testing.T) {
+	t.Setenv("GORACE", "halt_on_error=1")
+	out, err := command(t.Context(), "sh", "-c", "echo $GORACE").Output()
+	if want := "atexit_sleep_ms=0 halt_on_error=1\n"; err != nil || string(out) != want {
+		t.Errorf("GORACE=%q, %v, want %q", out, err, want)
 	}
 }

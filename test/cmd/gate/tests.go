@@ -14,7 +14,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -53,7 +55,7 @@ func tests() []step {
 		}},
 		program("systemd units", false, "systemd/verify.sh"),
 		{"real peers", func(ctx context.Context, w io.Writer) count {
-			return goTest(ctx, w, []string{"./" + interopTests, "./" + gotgtTests}, "-count=1", "-timeout=20m", "-skip="+longInteropTests)
+			return goTest(ctx, w, []string{"./" + interopTests, "./" + gotgtTests}, "-count=1", "-timeout=20m", "-parallel="+atOnce, "-skip="+longInteropTests)
 		}},
 	}
 }
@@ -109,7 +111,29 @@ func unitTests(ctx context.Context, w io.Writer) count {
 		return one(false)
 	}
 	packages := without(importPaths(all), interopTests, gotgtTests, hostileTests, imageTests, browserTests)
-	return goTest(ctx, w, packages, "-race", "-timeout=15m")
+	return goTest(ctx, w, longestFirst(packages), "-race", "-timeout=15m", "-p="+atOnce)
+}
+
+// atOnce is how many packages, or tests of real peers, go on at a time. Much of what they do is to wait for each
+// other's programs: twice as many as there are processors keep these busy.
+var atOnce = strconv.Itoa(2 * runtime.NumCPU())
+
+// longest are the packages whose tests take longest, the longest first.
+var longest = []string{upgradeTests, "target/iscsi", "bench", "cmd/gotgtd", "target/storage/plugin", "cmd/upgraded", "test/scripts"}
+
+// longestFirst has the packages that take longest begin before the others, and not go on alone at
+// the end. Go begins packages in the order in which they are named.
+func longestFirst(packages []string) []string {
+	others := without(packages, longest...)
+	var first []string
+	for _, l := range longest {
+		for _, p := range packages {
+			if strings.HasSuffix(p, l) {
+				first = append(first, p)
+			}
+		}
+	}
+	return append(first, others...)
 }
 
 // changedTests runs the tests that see what differs from a commit, and says which it
@@ -135,7 +159,7 @@ func changedTests(ctx context.Context, w io.Writer, since string) count {
 	if len(chosen) == 0 {
 		return count{}
 	}
-	return goTest(ctx, w, chosen, "-timeout=5m")
+	return goTest(ctx, w, longestFirst(chosen), "-timeout=5m", "-p="+atOnce)
 }
 
 // without leaves out the packages whose paths end in one of the given ones.

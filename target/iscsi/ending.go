@@ -5,6 +5,7 @@ package iscsi
 import (
 	"cmp"
 
+	"github.com/gotgtd/gotgtd/target/iscsi/login"
 	"github.com/gotgtd/gotgtd/target/iscsi/pdu"
 )
 
@@ -17,6 +18,28 @@ func (s *session) join(c *transport) {
 	if s.phase != sessionOpen {
 		c.close(cmp.Or(s.endReason, errSessionLost))
 	}
+}
+
+// claim adds a connection that is about to finish its login, or returns the one that has its CID. To look
+// and to add are one step: a second connection with the CID would be in no table, and nobody would end it.
+func (s *session) claim(c *transport, cid uint16, account string) (old *transport, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch old = s.conns[cid]; {
+	case s.phase == sessionOpening: // nobody can have been told the TSIH
+		return nil, login.NoSession(s.tsih)
+	case s.phase != sessionOpen:
+		return nil, login.Errorf(pdu.SessionDoesNotExist, "the session is ending")
+	case s.isOthers(account):
+		return nil, login.Errorf(pdu.AuthorizationFailure, "account %q would join session %d of account %q", account, s.tsih, s.account)
+	case old != nil:
+		return old, nil
+	case len(s.conns) >= int(s.params.MaxConnections):
+		return nil, login.Errorf(pdu.TooManyConnections, "the session has %d connections, its limit", len(s.conns))
+	}
+	c.cid = cid
+	s.conns[cid] = c
+	return nil, nil
 }
 
 // end stops the session: no task starts any more and every connection closes.

@@ -5,6 +5,7 @@ package iscsi
 import (
 	"errors"
 	"io"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -266,4 +267,27 @@ func TestDataBeyondTheCommand(t *testing.T) {
 		t.Errorf("ended with %v", got)
 	}
 	r.stored(8, data)
+}
+
+// TestRestoreWithoutStrays takes over connections that are in the table of no session, as a process before could
+// have them: they end, and the sessions go on.
+func TestRestoreWithoutStrays(t *testing.T) {
+	r := newRig(t, Limits{}, Auth{})
+	c := r.raw()
+	c.login()
+	strays := []*raw{r.raw(), r.raw()}
+	r.until("all are accepted", func() bool { return len(r.node.connList()) == 3 })
+	state, socks := r.freeze(t)
+	first := slices.IndexFunc(state.Connections, func(st ConnectionState) bool { return st.TSIH != 0 })
+	conns := state.Connections
+	conns[0], conns[first] = conns[first], conns[0] // the first with a CID has it
+	socks[0], socks[first] = socks[first], socks[0]
+	for i := range conns[1:] { // one has the CID of the session's, the session of the other is gone
+		conns[1+i].Login, conns[1+i].TSIH = nil, conns[0].TSIH+uint16(i)
+	}
+	r.move(t, state, socks)
+	c.ping(2)
+	for _, s := range strays {
+		s.ended()
+	}
 }

@@ -216,27 +216,20 @@ func (p loginPhase) joinSession(req *pdu.LoginRequest) error {
 			return err
 		}
 	}
-	s.mu.Lock()
-	old, n := s.conns[req.CID], len(s.conns)
-	phase := s.phase
-	s.mu.Unlock()
-	switch {
-	case phase == sessionOpening: // nobody can have been told the TSIH
-		return login.NoSession(req.TSIH)
-	case phase != sessionOpen:
-		return login.Errorf(pdu.SessionDoesNotExist, "the session is ending")
-	case s.isOthers(string(l.Account)):
-		return login.Errorf(pdu.AuthorizationFailure, "account %q would join session %d of account %q", l.Account, s.tsih, s.account)
-	case old == nil && n >= int(s.params.MaxConnections):
-		return login.Errorf(pdu.TooManyConnections, "the session has %d connections, its limit", n)
-	case old != nil:
+	for {
+		old, err := s.claim(&p.transport, req.CID, string(l.Account))
+		switch {
+		case err != nil:
+			return err
+		case old == nil:
+			p.sess = s
+			return nil
+		}
 		old.close(errReplaced)
 		if err := p.node.await(old.done); err != nil {
 			return err
 		}
 	}
-	p.sess, p.cid = s, req.CID
-	return nil
 }
 
 // reinstate ends a session whose initiator logs in anew and waits until it is

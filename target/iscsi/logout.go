@@ -85,6 +85,9 @@ func (s *session) logoutSession(c *transport, req *pdu.LogoutRequest) {
 func (s *session) logoutConnection(c *transport, req *pdu.LogoutRequest) {
 	s.mu.Lock()
 	o := s.conns[req.CID]
+	if o != nil && o.is(connLogin) {
+		o = nil // it has only claimed its CID
+	}
 	last := o != nil && len(s.conns) == 1
 	s.mu.Unlock()
 	switch {

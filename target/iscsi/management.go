@@ -174,12 +174,19 @@ func (m *management) dropSessions() {
 	if m.resets().own(true) {
 		sessions = m.sameInitiator()
 	}
+	first := false // each of them ends once, however often that is asked for
 	for _, o := range sessions {
+		if o.target == nil || o.target.Device != m.sess.target.Device {
+			continue
+		}
 		o.mu.Lock()
-		o.resetting = o.resetting || o.target != nil && o.target.Device == m.sess.target.Device
+		first = first || !o.resetting
+		o.resetting = true
 		o.mu.Unlock()
 	}
-	m.node.endReset()
+	if first {
+		m.node.endReset()
+	}
 }
 
 // endReset ends the sessions whose target was reset, after coldResetDelay.

@@ -56,7 +56,7 @@ type session struct {
 	mu        ranked.Mutex              // protects the fields below
 	idle      sync.Cond                 // signalled when a task stops running
 	window    sequence.Window[*request] // but for its Numbers, which anyone may ask for
-	conns     map[uint16]*transport     // by CID
+	conns     map[uint16]*transport     // by CID; those that finish their login have claimed it
 	tasks     taskSet
 	starved   []*task  // that wait for memory
 	gathered  int64    // bytes of Data-Out so far
@@ -156,10 +156,14 @@ func (s *session) openAccount() {
 	}
 }
 
+// connsLocked returns the connections that have joined. One that has only claimed its CID belongs to
+// its login still, and finds out by itself what has become of the session.
 func (s *session) connsLocked() []*transport {
 	list := make([]*transport, 0, len(s.conns))
 	for _, c := range s.conns {
-		list = append(list, c)
+		if !c.is(connLogin) {
+			list = append(list, c)
+		}
 	}
 	return list
 }
@@ -190,7 +194,7 @@ func (s *session) info() SessionInfo {
 			i.Inflight[lun]++
 		}
 	}
-	for _, c := range s.conns {
+	for _, c := range s.connsLocked() {
 		i.Connections = append(i.Connections, ConnectionInfo{c.cid, c.sock.Local(), c.remote, c.agreed.HeaderDigest, c.agreed.DataDigest})
 	}
 	slices.SortFunc(i.Connections, func(a, b ConnectionInfo) int { return int(a.CID) - int(b.CID) })

@@ -32,7 +32,10 @@ const (
 )
 
 // features are those that a snapshot may need of its reader.
-var features = []string{featureMemory}
+var features = []string{featureMemory, featureTasks}
+
+// featureTasks is what a successor must know to take commands from what follows; see [iscsi.Node.SnapshotApart].
+const featureTasks = "commands that follow"
 
 // logoutGrace is how long an initiator that may not stay has to log out.
 const logoutGrace = 5 * time.Second
@@ -171,7 +174,7 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 	if snap.TakesRest() {
 		most = inPause
 	}
-	state, socks, rest, err := g.server.node.SnapshotApart(most, snap.Err)
+	state, socks, rest, err := g.server.node.SnapshotApart(most, snap.Known(featureTasks), snap.Err)
 	if err != nil {
 		return nil, err
 	}
@@ -185,6 +188,7 @@ func (g *giver) Snapshot(snap *handoff.Snapshot) ([]int, error) {
 		return nil, err
 	}
 	g.report.Sessions, g.report.Connections = len(state.Sessions), len(state.Connections)
+	g.report.Tasks = rest.Tasks()
 	for i := range state.Sessions {
 		g.report.Tasks += len(state.Sessions[i].Tasks)
 	}

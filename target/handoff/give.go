@@ -142,7 +142,7 @@ func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.T
 	watch.lap("freeze")
 	at("old.frozen")
 	s := &Snapshot{Schema: Schema, Version: o.Version, Needs: g.Needs(), Frozen: frozen, History: o.History}
-	s.apart, s.takes = slices.Contains(hello.Features, featureBulk), slices.Contains(hello.Features, featureRest)
+	s.apart, s.known = slices.Contains(hello.Features, featureBulk), hello.Features
 	s.ctx = pause
 	finish, err := prepare(pause, w, g, s, watch)
 	if err == nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -24,13 +25,16 @@ const restPipe = 1 << 20
 
 // rest is what need not move in the pause.
 type rest struct {
-	takes bool                    // the reader of the snapshot takes what follows
+	known []string                // features that the reader of the snapshot knows
 	write func(w io.Writer) error // the writer's: writes what follows
 	pipe  *os.File                // the reader's: where it comes from
 }
 
 // TakesRest reports whether the successor takes data that follows; see [Snapshot.Follow].
-func (s *Snapshot) TakesRest() bool { return s.takes }
+func (s *Snapshot) TakesRest() bool { return s.Known(featureRest) }
+
+// Known reports whether the successor knows a feature.
+func (s *Snapshot) Known(feature string) bool { return slices.Contains(s.known, feature) }
 
 // Follow says that write writes what follows the snapshot, when the successor has taken over. What
 // it belongs to must be able to wait for it, and is lost if this process dies before.

@@ -150,6 +150,9 @@ var ways = []string{"handoff", "thaw", "thaw, then handoff", "two handoffs"}
 // dataFollows is one more way: all data moves when the other Node runs already.
 const dataFollows = "handoff, and data follows"
 
+// commandsFollow is dataFollows with the commands as well.
+const commandsFollow = "handoff, and commands follow"
+
 // smallBuffer is a size of socket buffers that a script's reads fill, bytes.
 const smallBuffer = 16 << 10
 
@@ -320,16 +323,16 @@ func (f *freezing) endOf(n int) (end int) {
 // disturb freezes the Node and lets it go on, here or elsewhere. It reports
 // whether the first freeze was at the place.
 func (f *freezing) disturb(t fatal, r *rig, g *gate, p *place, tr *trial) bool {
-	if tr.how == dataFollows {
+	if tr.how == dataFollows || tr.how == commandsFollow {
 		r.stop(t)
-		state, socks, rest, err := r.node.SnapshotApart(-1, func() error { return nil })
+		state, socks, rest, err := r.node.SnapshotApart(-1, tr.how == commandsFollow, func() error { return nil })
 		if err != nil {
 			t.Fatalf("snapshot: %v", err)
 		}
 		g.set(-1)
 		r.moveWith(t, state, socks, rest)
 		if rest != nil {
-			f.reach[dataFollows]++
+			f.reach[tr.how]++
 		}
 		return false
 	}
@@ -395,14 +398,16 @@ func TestFreezeAtAnyByte(t *testing.T) {
 			v := rapid.SampledFrom(f.positions(p)).Draw(rt, "interval")
 			at := rapid.IntRange(v.first, v.last).Draw(rt, "at")
 			f.try(rt, p, at, trial{
-				how:  rapid.SampledFrom(append(ways, dataFollows)).Draw(rt, "how"),
+				how:  rapid.SampledFrom(append(ways, dataFollows, commandsFollow)).Draw(rt, "how"),
 				late: !p.out && rapid.Bool().Draw(rt, "the client reads late"),
 				more: rapid.IntRange(0, 4096).Draw(rt, "more"),
 			})
 		})
 	})
-	if t.Logf("%4d × %s", reach[dataFollows], dataFollows); reach[dataFollows] == 0 {
-		t.Error("no data ever followed")
+	for _, how := range []string{dataFollows, commandsFollow} {
+		if t.Logf("%4d × %s", reach[how], how); reach[how] == 0 {
+			t.Errorf("never happened: %s", how)
+		}
 	}
 	for i := range all {
 		t.Logf("%4d × %s", reach[all[i].name], all[i].name)
@@ -434,6 +439,7 @@ func (f *freezing) tryEach(t *testing.T, all []place) {
 			t.Errorf("%s: not reached in the middle of %+v", p.name, v)
 		}
 		f.try(t, p, (v.first+v.last)/2, trial{how: dataFollows})
+		f.try(t, p, (v.first+v.last)/2, trial{how: commandsFollow})
 	}
 }
 

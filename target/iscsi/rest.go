@@ -11,6 +11,8 @@ import (
 	"slices"
 	"unsafe"
 
+	"github.com/fxamacker/cbor/v2"
+
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 	"github.com/gotgtd/gotgtd/target/mem"
@@ -20,11 +22,15 @@ import (
 // copy all of it would take seconds, in which every initiator waits, and as much memory again. So
 // the sessions that hold the most move in two steps: what they are, in the pause, with all
 // others; their data, piece by piece, when the successor serves the others already. They
-// wait for that, and the memory of each piece is given back as it goes.
+// wait for that, and the memory of each piece is given back as it goes. Commands count as well: a
+// thousand sessions with 128 that wait for data are a second of work without any data.
 
 // Rest is what a frozen Node has left out of a snapshot. It is written when the successor
 // has taken over.
-type Rest struct{ sessions []*session }
+type Rest struct {
+	sessions []*session
+	tasks    bool // commands and requests follow, not their data alone
+}
 
 // frame heads a piece of a Rest.
 type frame struct {
@@ -42,33 +48,42 @@ const (
 	frameIn               // bytes of the PDU that has begun
 	frameOut              // bytes that the initiator has not taken
 	frameEnd              // the session is complete
+	frameTasks            // a SessionState with tasks and pending requests alone, without their data
 )
 
 const (
 	frameLen   = int(unsafe.Sizeof(frame{}))
 	framePiece = 256 << 10 // bytes of input or output in one frame
+
+	// taskWork is how many bytes of data could move in the time that a command or request takes without any.
+	taskWork = 2 << 10
 )
 
 // SnapshotApart is [Node.Snapshot] with no more than about most bytes of data in it. The
 // sessions that hold the least are whole; of the others the data is in the Rest, which is nil
-// if there is none. stop says why it should go no further.
-func (n *Node) SnapshotApart(most int64, stop func() error) (*NodeState, []*socket.Socket, *Rest, error) {
+// if there is none, and their commands too if tasks says that the reader takes these from there.
+// stop says why it should go no further.
+func (n *Node) SnapshotApart(most int64, tasks bool, stop func() error) (*NodeState, []*socket.Socket, *Rest, error) {
 	type holder struct {
 		s    *session
 		held int64
 	}
 	var list []holder
 	for _, s := range n.sessionList() {
-		list = append(list, holder{s, s.held()})
+		h := holder{s, s.held()}
+		if tasks {
+			h.held += taskWork * int64(s.requests())
+		}
+		list = append(list, h)
 	}
 	slices.SortStableFunc(list, func(a, b holder) int { return cmp.Compare(a.held, b.held) })
-	r := new(Rest)
+	r := &Rest{tasks: tasks}
 	for _, h := range list {
 		if most -= h.held; most < 0 && h.held > 0 {
 			r.sessions = append(r.sessions, h.s)
 		}
 	}
-	st, socks, err := n.snapshot(r.sessions, stop)
+	st, socks, err := n.snapshot(r, stop)
 	if len(r.sessions) == 0 {
 		r = nil
 	}
@@ -93,14 +108,52 @@ func (s *session) held() (n int64) {
 	return n
 }
 
+// requests is how many commands and other requests the session has.
+func (s *session) requests() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.tasks.byTag) + s.window.Len()
+}
+
+// has reports whether a session's data is in the Rest.
+func (r *Rest) has(s *session) bool { return r != nil && s != nil && slices.Contains(r.sessions, s) }
+
+// Tasks is how many commands follow.
+func (r *Rest) Tasks() (n int) {
+	if r == nil || !r.tasks {
+		return 0
+	}
+	for _, s := range r.sessions {
+		n += len(s.tasks.byTag)
+	}
+	return n
+}
+
 // Write writes the data to the successor, which has the sockets by now, and gives it up here.
 func (r *Rest) Write(w io.Writer) error {
 	for _, s := range r.sessions {
+		if r.tasks {
+			if err := s.writeTasks(w); err != nil {
+				return err
+			}
+		}
 		if err := s.writeRest(w); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// writeTasks writes the session's commands and requests without their data.
+func (s *session) writeTasks(w io.Writer) error {
+	var st SessionState
+	s.snapshotTasks(&st, func(*transport) bool { return true }) // the reader knows which connections have moved
+	st.leaveOut()
+	b, err := cbor.Marshal(&st)
+	if err != nil {
+		return fmt.Errorf("iscsi: commands of session %#x: %w", s.tsih, err)
+	}
+	return s.writeFrame(w, frame{Kind: frameTasks}, b)
 }
 
 func (s *session) writeRest(w io.Writer) error {
@@ -214,16 +267,18 @@ func (n *Node) followFrame(r *bufio.Reader) error {
 		return fmt.Errorf("iscsi: data of session %#x: %w", f.TSIH, err)
 	}
 	if !s.apart.take(s, &f, data) {
-		return fmt.Errorf("iscsi: data of kind %d follows a snapshot for session %#x, and no such kind is known", f.Kind, f.TSIH)
+		return fmt.Errorf("iscsi: data of kind %d follows a snapshot for session %#x, and can't be read", f.Kind, f.TSIH)
 	}
 	return nil
 }
 
-// take keeps data of the session, and reports false if it is of no kind that is known. A connection
+// take keeps data of the session, and reports false if it can't be read or is of no known kind. A connection
 // that had ended, though its reader had parked before it noticed, is not in the snapshot, nor are its
 // tasks: their data is passed over.
 func (a *apart) take(s *session, f *frame, data []byte) bool {
 	switch f.Kind {
+	case frameTasks:
+		return a.takeTasks(s, data)
 	case frameTask:
 		i := slices.IndexFunc(a.state.Tasks, func(t TaskState) bool { return t.BHS.InitiatorTaskTag() == f.Tag })
 		if i >= 0 {
@@ -249,6 +304,19 @@ func (a *apart) take(s *session, f *frame, data []byte) bool {
 	default:
 		return false
 	}
+	return true
+}
+
+// takeTasks keeps commands and requests of the session, and reports false if they can't be read.
+func (a *apart) takeTasks(s *session, data []byte) bool {
+	var st SessionState
+	if cbor.Unmarshal(data, &st) != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.state.Tasks = slices.DeleteFunc(st.Tasks, func(t TaskState) bool { return s.conns[t.CID] == nil })
+	a.state.Pending = slices.DeleteFunc(st.Pending, func(p PendingState) bool { return !p.Plug && s.conns[p.CID] == nil })
 	return true
 }
 

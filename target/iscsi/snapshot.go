@@ -19,12 +19,18 @@ func (n *Node) Snapshot() (*NodeState, []*socket.Socket) {
 	return st, socks
 }
 
-// snapshot leaves out the data of some sessions.
-func (n *Node) snapshot(apart []*session, stop func() error) (*NodeState, []*socket.Socket, error) {
+// snapshot leaves out what follows.
+func (n *Node) snapshot(follows *Rest, stop func() error) (*NodeState, []*socket.Socket, error) {
 	st := &NodeState{LastTSIH: n.sessions.lastTSIH, Rejections: n.Rejections(), Totals: new(n.Totals()), Guesses: n.guesses.Snapshot(time.Now())}
 	for _, s := range n.sessionList() {
-		ss := s.snapshot()
-		if slices.Contains(apart, s) {
+		if err := stop(); err != nil {
+			return nil, nil, err
+		}
+		ss, apart := s.snapshot(), follows.has(s)
+		if !apart || !follows.tasks {
+			s.snapshotTasks(&ss, func(c *transport) bool { return !c.is(connClosed) })
+		}
+		if apart {
 			ss.leaveOut()
 		}
 		st.Sessions = append(st.Sessions, ss)
@@ -37,7 +43,7 @@ func (n *Node) snapshot(apart []*session, stop func() error) (*NodeState, []*soc
 		if c.is(connClosed) {
 			continue
 		}
-		st.Connections = append(st.Connections, c.snapshot(slices.Contains(apart, c.sess)))
+		st.Connections = append(st.Connections, c.snapshot(follows.has(c.sess)))
 		socks = append(socks, c.sock)
 	}
 	return st, socks, nil
@@ -61,6 +67,7 @@ func (c *conn) snapshot(apart bool) ConnectionState {
 	return st
 }
 
+// snapshot is the session without its tasks.
 func (s *session) snapshot() SessionState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,8 +84,15 @@ func (s *session) snapshot() SessionState {
 	for _, c := range s.conns {
 		st.Ending = st.Ending || c.lost()
 	}
+	return st
+}
+
+// snapshotTasks adds the tasks and the requests that are ahead of their turn, of the connections that move.
+func (s *session) snapshotTasks(st *SessionState, moves func(*transport) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, t := range slices.SortedFunc(maps.Values(s.tasks.byTag), func(a, b *task) int { return int(int64(a.order - b.order)) }) {
-		if !t.conn.is(connClosed) {
+		if moves(t.conn) {
 			st.Tasks = append(st.Tasks, t.snapshot())
 		}
 	}
@@ -88,7 +102,7 @@ func (s *session) snapshot() SessionState {
 			continue
 		}
 		r := q.Request
-		if r.conn.is(connClosed) {
+		if !moves(r.conn) {
 			continue
 		}
 		p := PendingState{CmdSN: q.CmdSN, BHS: r.bhs, CID: r.conn.cid, Task: r.task != nil}
@@ -97,7 +111,6 @@ func (s *session) snapshot() SessionState {
 		}
 		st.Pending = append(st.Pending, p)
 	}
-	return st
 }
 
 func (t *task) snapshot() TaskState {

@@ -91,8 +91,12 @@ func (t *table) specified(n Nexus, r *request, s surroundings) ([]Nexus, *Sense)
 		registered[g.Nexus] = true
 	}
 	var all []Nexus
-	seen := make(map[Nexus]bool)
+	seen, named := make(map[Nexus]bool), make(map[transportID]bool, len(r.ids))
 	for _, id := range r.ids {
+		if named[id] {
+			continue // a list may name an initiator ten thousand times, with a thousand ports to look at for each
+		}
+		named[id] = true
 		ports := id.initiatorPorts(s.open)
 		if len(ports) == 0 {
 			return nil, invalidParameter(basicListLength + 4)

@@ -55,10 +55,10 @@ func TestRooms(t *testing.T) {
 		"transfer": {module + "internal/check", module + "internal/iscsiname", iscsi + "/login", iscsi + "/pdu"},
 		"login":    {module + "internal/check", module + "internal/iscsiname", iscsi + "/pdu"},
 		"tally": {
-			module + "internal/check", module + "internal/iscsiname", module + "internal/ranked", module + "target/account",
+			module + "internal/check", module + "internal/descriptor", module + "internal/iscsiname", module + "internal/memfile", module + "internal/ranked", module + "target/account",
 			iscsi + "/login", iscsi + "/pdu", iscsi + "/stream", module + "target/mem",
 		},
-		"stream": {module + "internal/ranked", module + "target/account", iscsi + "/pdu", module + "target/mem"},
+		"stream": {module + "internal/descriptor", module + "internal/memfile", module + "internal/ranked", module + "target/account", iscsi + "/pdu", module + "target/mem"},
 	} {
 		got := slices.DeleteFunc(deps(t, "./iscsi/"+room), func(p string) bool {
 			return !strings.HasPrefix(p, module) || p == iscsi+"/"+room

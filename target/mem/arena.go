@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/internal/descriptor"
+	"github.com/gotgtd/gotgtd/internal/memfile"
 )
 
 // An Arena is memory for buffers in one shared mapping of a memory file, outside of Go's heap. Each class of
@@ -80,16 +81,13 @@ func (k *kind) block(i uint32) *Buffer {
 	return &k.chunks[i/uint32(len(chunk{}))].Load()[i%uint32(len(chunk{}))]
 }
 
-// seals make sure that no access to the mapping can fail because the file is shorter by now.
-const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
-
 // NewArena returns an Arena that [Arena.Close] ends.
 func NewArena(o ArenaOptions) (*Arena, error) {
 	if o.Size > maxPart {
 		return nil, fmt.Errorf("mem: an arena can't have %d bytes, %d at most", o.Size, int64(maxPart))
 	}
 	part := (max(o.Size, 1) + MaxSize - 1) / MaxSize * MaxSize
-	file, err := memoryFile(part * classes)
+	file, err := memfile.New("gotgtd-buffers", part*classes)
 	if err != nil {
 		return nil, fmt.Errorf("mem: can't make a memory file of %d bytes for buffers: %w", part*classes, err)
 	}
@@ -104,29 +102,6 @@ func NewArena(o ArenaOptions) (*Arena, error) {
 
 // maxPart is the most that a class has: twice as much in 4 KiB blocks could not be counted.
 const maxPart = 1 << 43
-
-// memoryFile makes a sparse file that will stay as long as it is.
-func memoryFile(size int64) (*os.File, error) {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err == nil && uint64(size) > limit.Cur {
-		// The kernel would end the process.
-		return nil, fmt.Errorf("RLIMIT_FSIZE is %d: raise it", limit.Cur)
-	}
-	fd, err := unix.MemfdCreate("gotgtd-buffers", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
-	}
-	f := os.NewFile(uintptr(fd), "buffers")
-	if err := unix.Ftruncate(fd, size); err != nil {
-		f.Close()
-		return nil, os.NewSyscallError("ftruncate", err)
-	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
-		f.Close()
-		return nil, os.NewSyscallError("sealing", err)
-	}
-	return f, nil
-}
 
 // mapArena maps a file of so many bytes for each class.
 func mapArena(f *os.File, part int64, o ArenaOptions) (*Arena, error) {
@@ -174,6 +149,9 @@ func (a *Arena) Pool() *Pool {
 	}
 	return &Pool{shared: &a.stock}
 }
+
+// File returns the memory file, for a successor to adopt. It stays the Arena's.
+func (a *Arena) File() *os.File { return a.file }
 
 // Offset returns where in the Arena's file the block of b is, and false if it is in
 // none. Together with the size of the block it is the block's name for another process.

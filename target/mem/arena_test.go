@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/gotgtd/gotgtd/internal/memfile"
 	"github.com/gotgtd/gotgtd/target/account"
 )
 
@@ -355,7 +356,7 @@ func FuzzClaim(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0})
 	f.Add(binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint64(nil, 5*32<<20), 128<<10))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		file, err := memoryFile(classes * 2 * MaxSize)
+		file, err := memfile.New("test", classes*2*MaxSize)
 		if err != nil {
 			t.Fatal(err)
 		}

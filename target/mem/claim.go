@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/internal/descriptor"
+	"github.com/gotgtd/gotgtd/internal/memfile"
 	"github.com/gotgtd/gotgtd/target/account"
 )
 
@@ -25,12 +26,8 @@ func AdoptArena(f *os.File, o ArenaOptions) (*Arena, error) {
 	if st.Size <= 0 || st.Size%(classes*MaxSize) != 0 || part > maxPart {
 		return nil, fmt.Errorf("mem: a file of %d bytes is none of an arena: it must be a multiple of %d", st.Size, classes*MaxSize)
 	}
-	has, err := unix.FcntlInt(uintptr(descriptor.Number(f)), unix.F_GET_SEALS, 0)
-	if err != nil {
-		return nil, fmt.Errorf("mem: the file of an arena must be sealed, this one has no seals: %w", err)
-	}
-	if has&seals != seals {
-		return nil, fmt.Errorf("mem: the file of an arena must be sealed: its seals are %#x, %#x are needed", has, seals)
+	if err := memfile.Sealed(f); err != nil {
+		return nil, fmt.Errorf("mem: the file of an arena %w", err)
 	}
 	a, err := mapArena(f, part, o)
 	if err != nil {

@@ -216,6 +216,23 @@ func TestNullIsZeros(t *testing.T) {
 	}
 }
 
+// TestAllZero puts a byte that is none at each place of pieces of several lengths.
+func TestAllZero(t *testing.T) {
+	for n := range 70 {
+		p := make([]byte, n)
+		if !allZero(p) {
+			t.Errorf("%d zeros are said to be something else", n)
+		}
+		for i := range p {
+			p[i] = 1
+			if allZero(p) {
+				t.Errorf("byte %d of %d is said to be zero", i, n)
+			}
+			p[i] = 0
+		}
+	}
+}
+
 func TestLongRangesAreUnmappedInParts(t *testing.T) {
 	m := newMemory(1 << 32)
 	zeros := make([]byte, pieceSize)

@@ -3,6 +3,7 @@
 package plugin
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -53,11 +54,15 @@ func (s *store) zero(ctx context.Context, p []byte, off int64) error {
 	if _, err := s.ReadAt(ctx, p, off); err != nil {
 		return errors.Unwrap(err)
 	}
-	for _, b := range p {
-		if b != 0 {
-			clear(p)
-			return s.write(p, off)
-		}
+	if allZero(p) {
+		return nil
 	}
-	return nil
+	clear(p)
+	return s.write(p, off)
+}
+
+// allZero reports whether p has nothing but zeros. Each byte is compared with the next one,
+// which the library does for many of them at a time.
+func allZero(p []byte) bool {
+	return len(p) == 0 || p[0] == 0 && bytes.Equal(p[:len(p)-1], p[1:])
 }

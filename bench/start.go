@@ -39,7 +39,7 @@ func startGotgtd(ctx context.Context, program, dir string, size int64) (o ownTar
 func buildGotgtd(ctx context.Context, dir string) (program, version string, err error) {
 	program = filepath.Join(dir, programName)
 	version = said(ctx, ".+", "git", "describe", "--tags", "--always", "--dirty")
-	_, err = peer.Run(ctx, "go", "build", "-trimpath", "-ldflags", "-X 'main.version="+version+"'", "-o", program, "./cmd/gotgtd")
+	err = peer.GoBuild(ctx, program, "./cmd/gotgtd", "-ldflags", "-X 'main.version="+version+"'")
 	return program, version, err
 }
 

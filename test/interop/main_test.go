@@ -29,6 +29,9 @@ var program = peer.NewProgram("gotgtd", func(ctx context.Context, path string) e
 	return peer.GoBuild(ctx, path, "../../cmd/gotgtd", "-race")
 })
 
+// upgradedProgram is the supervisor of the tests with tgt's tools.
+var upgradedProgram = peer.GoProgram("upgraded", "../../cmd/upgraded")
+
 // gotgtd is the path of program.
 func gotgtd(t *testing.T) string {
 	t.Helper()
@@ -40,7 +43,7 @@ func gotgtd(t *testing.T) string {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	os.Exit(peer.Main(m, program))
+	os.Exit(peer.Main(m, program, upgradedProgram))
 }
 
 // start runs the target under test for as long as the test runs. When the test

@@ -51,8 +51,7 @@ func startToolsOn(t *testing.T, o peer.Options, flags ...string) *tools {
 		}
 	}
 	// Each operation is an upgrade: a supervisor keeps track of the process that serves.
-	upgraded := filepath.Join(dir, "upgraded")
-	must(t, "go", "build", "-o", upgraded, "../../cmd/upgraded")
+	upgraded := upgradedProgram.Path(t)
 	control := []string{"--control", filepath.Join(dir, "upgraded.sock")}
 	supervised := slices.Concat([]string{upgraded, "run"}, control, flags, []string{"--"})
 	o.Dir, o.Env = dir, supervised

@@ -23,12 +23,12 @@
 //
 // # Where things are
 //
-// A run has PID, mount and network namespaces of its own: whatever it started dies with
+// Each suite has a process with PID, mount and network namespaces of its own: whatever it started dies with
 // it, however it ends, and addresses and ports are always the same and always
-// free. The run itself is at [HostAddress] and [HostAddress2], on two networks
+// free, also if several suites run side by side. The suite itself is at [HostAddress] and [HostAddress2], on two networks
 // without any way out; machine N is at 172.16.31.10+N and 172.16.32.10+N, and named
 // hostN. All machines boot from one image, each with a disk of its own on top
-// of it, which lives until the end of the run.
+// of it, which lives until the end of the suite.
 //
 // # What a suite has
 //

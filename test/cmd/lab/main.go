@@ -4,7 +4,7 @@
 // Xen, in emulated machines: see package lab. It runs at the module's root, as
 // root, and ends with "N passed, N failed".
 //
-//	lab [-short] [-out DIR] SUITE...
+//	lab [-short] [-side-by-side N] [-out DIR] SUITE...
 package main
 
 import (
@@ -20,13 +20,14 @@ import (
 )
 
 func main() {
+	// The longest come first, so that none of them goes on alone when others have ended.
 	os.Exit(lab.Main([]lab.Suite{
-		systemd.Suite,
-		initiator.Suite,
-		xen.Suite,
 		migrate.Suite,
-		start.Suite,
+		xen.Suite,
+		systemd.Suite,
 		power.Suite,
+		initiator.Suite,
+		start.Suite,
 		initiator.Control,
 	}))
 }

@@ -26,4 +26,8 @@
 // and looks into none. Until the callback returns nil the old generation owns
 // everything: on any error the successor is killed and reaped before Upgrade
 // returns. From then on the successor owns everything, and is never killed.
+//
+// What is to outlive a generation that dies without a successor lies with the service manager: in
+// the store of sd_notify(3) ([Process.Store]), or, where there is one, in its vault
+// ([Process.Vault] and package vault).
 package supervisor

@@ -76,6 +76,7 @@ type Process struct {
 	generation int
 	pred       *net.UnixConn
 	stored     []Stored
+	vault      *os.File // nil: the service manager has none
 
 	mu        sync.Mutex // protects what follows
 	listeners []*heldListener
@@ -123,6 +124,9 @@ func Start(o Options) (*Process, error) {
 	}
 	if err == nil {
 		p.briefing, err = takeBriefing(p.upg)
+	}
+	if err == nil {
+		err = p.takeVault(sys)
 	}
 	if err != nil {
 		p.upg.Stop()
@@ -233,5 +237,8 @@ func (p *Process) exit(ctx context.Context) error {
 	p.upg.Stop()
 	p.slot.close()
 	p.briefing.close()
+	if p.vault != nil {
+		_ = p.vault.Close()
+	}
 	return errors.Join(errs...)
 }

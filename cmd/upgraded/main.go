@@ -107,6 +107,7 @@ func runCommand(control *string) *cobra.Command {
 	f.DurationVar(&cfg.StopTimeout, "stop-timeout", service.DefaultStopTimeout, "time from SIGTERM to SIGKILL")
 	f.DurationVar(&cfg.RestartDelay, "restart-delay", service.DefaultRestartDelay, "delay of the second restart; doubles up to 5s")
 	f.IntVar(&cfg.MaxStored, "fdstore-max", service.DefaultMaxStored, "bound of the descriptor store; -1 for no store")
+	f.IntVar(&cfg.MaxVault, "vault-max", service.DefaultMaxVault, "bound of the vault, which keeps the service's connections over its death; -1 for no vault")
 	f.DurationVar(&cfg.Watchdog, "watchdog", 0, "time without WATCHDOG=1 after which the service is restarted; 0 for never")
 	f.StringVar(&cfg.Metrics, "metrics-listen", "", "serve metrics to Prometheus at `HOST:PORT`; without it GET /metrics of the control socket has them")
 	f.StringVar(&format, "log-format", logging.Auto, "`FORMAT` of the log on standard error: text, json, or auto, which is text, or fields in systemd's journal if it leads there")

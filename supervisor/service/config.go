@@ -48,6 +48,7 @@ const (
 	DefaultStopTimeout  = 30 * time.Second
 	DefaultRestartDelay = 50 * time.Millisecond
 	DefaultMaxStored    = 512
+	DefaultMaxVault     = 8192
 
 	// maxRestartDelay bounds the delay between two attempts.
 	maxRestartDelay = 5 * time.Second
@@ -114,6 +115,9 @@ type Config struct {
 	// MaxStored bounds the descriptors that the service may store; 0 means
 	// DefaultMaxStored, less than 0 means none.
 	MaxStored int
+	// MaxVault bounds the descriptors in the vault; 0 means DefaultMaxVault, less
+	// than 0 that there is none.
+	MaxVault int
 	// Watchdog is the time after which a service that has sent no WATCHDOG=1
 	// is killed and restarted; 0 means never.
 	Watchdog time.Duration
@@ -177,6 +181,9 @@ func (c *Config) check() error {
 		c.MaxStored = DefaultMaxStored
 	}
 	c.MaxStored = max(c.MaxStored, 0)
+	if c.MaxVault == 0 {
+		c.MaxVault = DefaultMaxVault
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/supervisor"
 )
 
 // LaunchVerb is the hidden command with which a supervisor starts itself to
@@ -76,6 +78,7 @@ type launch struct {
 	env     []string   // in addition to the supervisor's own
 	files   []*os.File // what LISTEN_FDS counts
 	names   []string   // one for each file
+	vault   int        // the door of the vault, 0 for none
 }
 
 // start starts the service and returns its PID once the program is executed.
@@ -98,8 +101,12 @@ func (l launch) start() (pid int, err error) {
 		raw = append(raw, c)
 	}
 	err = withFDs(raw, &files, func() error {
+		report := len(files) - 1
+		if l.vault != 0 {
+			files = append(files, uintptr(l.vault))
+		}
 		pid, err = syscall.ForkExec(ownBinary, append([]string{os.Args[0], LaunchVerb, "--"}, l.command...), &syscall.ProcAttr{
-			Env:   l.environ(len(files) - 1),
+			Env:   l.environ(report),
 			Files: files,
 			Sys:   &syscall.SysProcAttr{Setpgid: true},
 		})
@@ -143,13 +150,16 @@ func (l launch) environ(report int) []string {
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
 		switch name {
-		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "MAINPID":
+		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "MAINPID", supervisor.VaultVariable:
 			continue // between systemd and the supervisor
 		}
 		env = append(env, v)
 	}
 	env = append(env, l.env...)
 	env = append(env, reportVariable+"="+strconv.Itoa(report))
+	if l.vault != 0 {
+		env = append(env, supervisor.VaultVariable+"="+strconv.Itoa(report+1))
+	}
 	if len(l.files) > 0 {
 		env = append(env,
 			"LISTEN_PID=0", // Launch puts its own in

@@ -45,6 +45,9 @@ func (s *Service) launchGeneration() (*generation, error) {
 	for _, f := range s.store.files {
 		l.files, l.names = append(l.files, f.file), append(l.names, f.name)
 	}
+	if s.vault != nil {
+		l.vault = s.vault.Door()
+	}
 	pid, err := l.start()
 	if err != nil {
 		if pid != 0 {
@@ -211,6 +214,7 @@ func (s *Service) hasStopped() {
 		s.begin()
 		return
 	}
+	s.discardVault()
 	s.settle(Stopped, nil)
 	s.up.text(s.summary())
 }

@@ -169,6 +169,14 @@ func (st *Status) metrics() string {
 	for _, name := range slices.Sorted(maps.Keys(st.Stored)) {
 		e.sample("stored_descriptors", float64(st.Stored[name]), "name", name)
 	}
+	if v := st.Vault; v != nil {
+		e.family("vault_descriptors", "gauge", "Descriptors in the vault, by name.")
+		for _, name := range slices.Sorted(maps.Keys(v.Names)) {
+			e.sample("vault_descriptors", float64(v.Names[name]), "name", name)
+		}
+		e.one("vault_max_descriptors", "gauge", "How many descriptors the vault keeps at the most.", float64(v.Max))
+		e.one("vault_refused_total", "counter", "Requests that the vault has refused since the supervisor was started or has replaced itself.", float64(v.Refused))
+	}
 	e.one("sockets", "gauge", "Listening sockets that are held for the service.", float64(len(st.Sockets)))
 	r := &st.Reloads
 	e.family("reloads_total", "counter", "Reloads that have ended.")

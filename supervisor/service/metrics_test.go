@@ -111,10 +111,16 @@ func TestMetrics(t *testing.T) {
 // TestMetricsAreDocumented compares the table in docs/metrics.md with what there is, and has each
 // name quoted as it must be.
 func TestMetricsAreDocumented(t *testing.T) {
-	st := Status{State: Serving, Main: new(GenerationInfo), Stored: map[string]int{"a\"b\\c\nd\xff": 3}, Failure: &Failure{}, Reloads: Reloads{Last: time.Unix(1, 0), LastGood: time.Unix(1, 0)}}
+	st := Status{State: Serving, Main: new(GenerationInfo), Stored: map[string]int{"a\"b\\c\nd\xff": 3}, Failure: &Failure{},
+		Vault: &VaultInfo{Held: 2, Max: 7, Names: map[string]int{"session": 2}, Refused: 1}, Reloads: Reloads{Last: time.Unix(1, 0), LastGood: time.Unix(1, 0)}}
 	page := st.metrics()
 	if !strings.Contains(page, `upgraded_stored_descriptors{name="a\"b\\c\nd`+"\uFFFD"+`"} 3`) {
 		t.Errorf("a name is not quoted:\n%s", page)
+	}
+	for _, line := range []string{`upgraded_vault_descriptors{name="session"} 2`, "upgraded_vault_max_descriptors 7", "upgraded_vault_refused_total 1"} {
+		if !strings.Contains(page, line+"\n") {
+			t.Errorf("no line %q in\n%s", line, page)
+		}
 	}
 	doc, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/supervisor/internal/kernel"
 	"github.com/gotgtd/gotgtd/supervisor/notify"
+	"github.com/gotgtd/gotgtd/supervisor/vault"
 )
 
 const (
@@ -28,6 +29,10 @@ const (
 	probeVariable = "UPGRADED_PROBE_FD"
 	// probeAnswer is the good one.
 	probeAnswer = "ok"
+	// probeVault in the environment asks for vaultAnswer as the good one, of a program that can take up a
+	// vault. One that can't would have its descriptors open for good.
+	probeVault  = "UPGRADED_PROBE_VAULT"
+	vaultAnswer = "ok, with the vault"
 	// probeTimeout bounds the wait for the answer.
 	probeTimeout = 5 * time.Second
 
@@ -57,6 +62,7 @@ type savedState struct {
 	Failure  Failure            `json:"failure"`
 	Reloads  Reloads            `json:"reloads,omitzero"`
 	Metrics  int                `json:"metrics,omitempty"` // 0: there is none
+	Vault    *vault.Saved       `json:"vault,omitempty"`   // nil: there is none, or it could not be left
 }
 
 type savedGeneration struct {
@@ -186,6 +192,9 @@ func answerProbe() error {
 	defer state.Close()
 	_, err := readState(state)
 	text := probeAnswer
+	if os.Getenv(probeVault) != "" {
+		text = vaultAnswer
+	}
 	if err != nil {
 		text = "it can't take up the state: " + err.Error()
 	}
@@ -225,9 +234,10 @@ func (s *Service) prepareReexec() error {
 		return fmt.Errorf("the new binary %s gave no answer within %v", s.self, probeTimeout)
 	case len(text) == 0:
 		return fmt.Errorf("the new binary %s %s", s.self, describe(status))
-	case string(text) != probeAnswer:
+	case string(text) != probeAnswer && string(text) != vaultAnswer:
 		return fmt.Errorf("the new binary %s: %s", s.self, text)
 	}
+	s.vaultStays = string(text) == vaultAnswer
 	return nil
 }
 
@@ -241,7 +251,7 @@ func forkProbe(path string, state, answer *os.File) (pid int, err error) {
 		}
 		raw = append(raw, c)
 	}
-	env := append(os.Environ(), fmt.Sprintf("%s=%d", stateVariable, firstPassed), fmt.Sprintf("%s=%d", probeVariable, firstPassed+1))
+	env := append(os.Environ(), fmt.Sprintf("%s=%d", stateVariable, firstPassed), fmt.Sprintf("%s=%d", probeVariable, firstPassed+1), probeVault+"=1")
 	err = withFDs(raw, &fds, func() error {
 		pid, err = syscall.ForkExec(path, os.Args, &syscall.ProcAttr{Env: env, Files: fds})
 		return err
@@ -272,7 +282,15 @@ func (s *Service) reexec() error {
 		kept = append(kept, n)
 		return n
 	}
-	st, err := s.save(dup).write()
+	state := s.save(dup)
+	if s.vault != nil && s.vaultStays {
+		saved, undo := s.vault.Keep()
+		defer undo()
+		state.Vault = saved
+	} else if s.vault != nil {
+		s.log.Warn("the new supervisor has no vault: what is in it is lost with the next generation that dies", "descriptors", s.vault.Counts().Held)
+	}
+	st, err := state.write()
 	if err = errors.Join(err, firstErr); err != nil {
 		return fmt.Errorf("can't save the state: %w", err)
 	}
@@ -300,6 +318,9 @@ func (s *Service) resume(f *os.File) error {
 	s.startAt, s.deaths, s.restarts, s.reexecs, s.failure = st.StartAt, st.Deaths, st.Restarts, st.Reexecs, st.Failure
 	s.reloads = st.Reloads
 	if err := s.resumeFiles(st); err != nil {
+		return err
+	}
+	if err := s.openVault(st.Vault); err != nil {
 		return err
 	}
 	if st.Main != nil {

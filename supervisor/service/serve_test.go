@@ -65,6 +65,11 @@ func serveMain(dir string) error {
 	if fault == "gate" && !passGate(arg, signals) {
 		return nil
 	}
+	if strings.HasPrefix(fault, "vault") {
+		if err := useVault(p, dir, fault == "vault-steady"); err != nil {
+			return err
+		}
+	}
 	if err := misbehave(p, fault, arg); err != nil {
 		return err
 	}

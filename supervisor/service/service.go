@@ -18,6 +18,7 @@ import (
 
 	"github.com/gotgtd/gotgtd/internal/limit"
 	"github.com/gotgtd/gotgtd/supervisor/notify"
+	"github.com/gotgtd/gotgtd/supervisor/vault"
 )
 
 // aim is what happens when the running generation has stopped.
@@ -46,6 +47,7 @@ type Service struct {
 
 	sockets []*socket
 	store   *fdStore
+	vault   *vault.Vault // nil: Config.MaxVault is less than 0
 	notify  *notify.Server
 	control *net.UnixListener
 	metrics *net.TCPListener // nil without Config.Metrics
@@ -64,6 +66,8 @@ type Service struct {
 	quitting bool
 	asked    []*request // those to be answered when the state settles
 	waiting  []*request // reloads that wait for the end of what is under way, oldest first
+
+	vaultStays bool // the program that was probed can take up the vault
 
 	deaths   int // in a row, for the delay
 	restarts int
@@ -109,6 +113,9 @@ func Run(ctx context.Context, cfg Config) error {
 		s.shut()
 		return err
 	}
+	if s.vault != nil {
+		s.vault.Serve()
+	}
 	s.serveControl()
 	s.serveMetrics()
 	s.helpers.Go(s.receive)
@@ -153,6 +160,9 @@ func (s *Service) open() error {
 			s.log.Warn("socket not kept by the service manager", "name", o.name, "error", err)
 		}
 	}
+	if err := s.openVault(nil); err != nil {
+		return err
+	}
 	path := notifyPath(s.cfg.Control)
 	if err := removeNotify(path); err != nil {
 		return err
@@ -192,6 +202,9 @@ func (s *Service) shut() {
 		g.watch.Wait()
 	}
 	s.helpers.Wait()
+	if s.vault != nil {
+		s.vault.Close()
+	}
 	s.store.closeAll()
 	s.store.hups.close()
 	closeSockets(s.sockets)

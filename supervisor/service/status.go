@@ -22,7 +22,8 @@ type Status struct {
 	Next       *GenerationInfo  `json:"next,omitempty"`
 	Retiring   []GenerationInfo `json:"retiring,omitempty"`
 	Sockets    []SocketInfo     `json:"sockets"`
-	Stored     map[string]int   `json:"stored"` // number of descriptors by name
+	Stored     map[string]int   `json:"stored"`          // number of descriptors by name
+	Vault      *VaultInfo       `json:"vault,omitempty"` // absent without one
 	Restarts   int              `json:"restarts"`
 	Reloads    Reloads          `json:"reloads"`
 	Failure    *Failure         `json:"last_failure,omitempty"`
@@ -73,7 +74,7 @@ func (s *Service) status() Status {
 	st := Status{
 		State: s.state, Strategy: s.cfg.Strategy, Command: s.cfg.Command,
 		Main: s.main.info(), Next: s.next.info(),
-		Sockets: []SocketInfo{}, Stored: map[string]int{}, Restarts: s.restarts, Reloads: s.reloads,
+		Sockets: []SocketInfo{}, Stored: map[string]int{}, Vault: s.vaultInfo(), Restarts: s.restarts, Reloads: s.reloads,
 		Supervisor: SupervisorInfo{os.Getpid(), s.cfg.Version, s.began, s.reexecs},
 	}
 	for _, g := range s.retiring {
@@ -117,6 +118,13 @@ func (st Status) Print(w io.Writer) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(st.Stored)) {
 		fmt.Fprintf(&b, "stored:      %d as %s\n", st.Stored[name], name)
+	}
+	if v := st.Vault; v != nil {
+		fmt.Fprintf(&b, "vault:       %d of at most %d", v.Held, v.Max)
+		if v.Refused > 0 {
+			fmt.Fprintf(&b, ", %d refused", v.Refused)
+		}
+		b.WriteString("\n")
 	}
 	fmt.Fprintf(&b, "strategy:    %s\nrestarts:    %d\n", st.Strategy, st.Restarts)
 	if st.Failure != nil {

@@ -33,7 +33,7 @@ for program in sh rm rmdir systemd-sysusers systemd-tmpfiles; do
 	done
 done
 mount --rbind /proc "$root/proc" # systemd's programs want it
-in_root() { rpm --root "$root" --force-debian "$@"; } # the database of a new root knows no systemd to depend on
+in_root() { HOME=/root rpm --root "$root" --force-debian "$@"; } # the database of a new root knows no systemd to depend on
 files() { (cd "$root" && find . -xdev ! -path '*rpm*db*' ! -path './dev/*' | sort); }
 files >"$root.before"
 

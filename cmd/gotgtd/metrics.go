@@ -32,6 +32,7 @@ const (
 	metricsHeader  = 16 << 10         // bytes
 	metricsAtOnce  = 4                // answers that are made at the same time; more are refused
 	metricsConns   = 64               // connections; more wait in the kernel
+	metricsEnd     = 2 * time.Second  // for answers under way at the end: the next upgrade waits for this process's exit
 )
 
 // metricsServer answers those who scrape, and those who look at the page. One generation after the other accepts at the
@@ -136,13 +137,18 @@ func (s *metricsServer) past() []byte {
 	return s.page.Past()
 }
 
-// close answers who is connected, until ctx ends, and lets go of the socket.
+// close answers who is connected, for a short time, and lets go of the socket. Who asks nothing, or does not read, is cut off.
 func (s *metricsServer) close(ctx context.Context) error {
 	if s == nil {
 		return nil
 	}
 	s.page.Close()
+	ctx, cancel := context.WithTimeout(ctx, metricsEnd)
+	defer cancel()
 	err := s.http.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.http.Close()
+	}
 	if served := <-s.done; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}

@@ -3,11 +3,13 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -17,6 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/internal/limit"
+	"github.com/gotgtd/gotgtd/target/control"
+	"github.com/gotgtd/gotgtd/target/page"
 )
 
 // TestMetricsStrangers: who connects to the metrics and speaks no TLS causes no more of the log than others may.
@@ -74,5 +78,40 @@ func writeCertificate(t *testing.T, dir string) {
 		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestMetricsEnd: who asks nothing, and who does not take an answer, does not keep a process from its end, for which
+// the next upgrade waits.
+func TestMetricsEnd(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{})
+	s := &metricsServer{
+		page: page.New(page.Options{Status: func() control.Status { return control.Status{} }}),
+		done: make(chan error, 1),
+		http: &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			close(asked)
+			<-r.Context().Done() // an answer that is not taken
+		})},
+	}
+	go func() { s.done <- s.http.Serve(l) }()
+	for _, said := range []string{"", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"} {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte(said)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-asked
+	ctx, cancel := context.WithTimeout(t.Context(), 30*metricsEnd) // the most that a process may take for its end
+	defer cancel()
+	if err := s.close(ctx); err != nil || ctx.Err() != nil {
+		t.Errorf("the end of the server: %v, %v", err, ctx.Err())
 	}
 }

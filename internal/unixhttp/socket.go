@@ -21,7 +21,7 @@ import (
 const dialTimeout = time.Second
 
 // ErrNoSocket is RemoveDead's answer for a path at which something else is.
-var ErrNoSocket = errors.New("exists and is no socket")
+var ErrNoSocket = errors.New("exists and is no socket: remove it, or choose another path")
 
 // InUseError is RemoveDead's answer for a socket that somebody listens on.
 type InUseError struct {

@@ -64,7 +64,7 @@ func Clear(path string) error {
 	case errors.As(err, &inUse):
 		return fmt.Errorf("the control socket %q is in use: %s listens on it; stop that first, have it go on with another binary or configuration by `gotgtd upgrade`, or give this daemon a socket of its own with --control", path, holder(path, inUse.PID))
 	case errors.Is(err, unixhttp.ErrNoSocket):
-		return fmt.Errorf("can't use %q for the control socket: it is something else", path)
+		return fmt.Errorf("can't use %q for the control socket: it is something else; remove it, or give this daemon another path with --control", path)
 	}
 	return fmt.Errorf("can't use the control socket: %w", err)
 }

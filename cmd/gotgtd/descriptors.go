@@ -14,11 +14,12 @@ import (
 // socket, the talk with another generation and the batch of sockets that is on its way.
 const otherDescriptors = 512
 
-// descriptors is how many files a configuration may have open: each store has a lock beside it.
+// descriptors is how many files a configuration may have open: each store has a lock beside it, and what
+// is asked for write errors.
 func descriptors(c *config.Config) uint64 {
 	n := c.Limits.Connections + otherDescriptors
 	for i := range c.Targets {
-		n += 2 * len(c.Targets[i].LUNs)
+		n += 3 * len(c.Targets[i].LUNs)
 	}
 	return uint64(n)
 }

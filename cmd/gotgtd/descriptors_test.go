@@ -13,7 +13,7 @@ import (
 
 func TestDescriptors(t *testing.T) {
 	c := &config.Config{Limits: config.Limits{Connections: 100}, Targets: []config.Target{{LUNs: make([]config.LUN, 3)}, {LUNs: make([]config.LUN, 2)}}}
-	if got := descriptors(c); got != 100+10+otherDescriptors {
+	if got := descriptors(c); got != 100+15+otherDescriptors {
 		t.Errorf("%d descriptors", got)
 	}
 }

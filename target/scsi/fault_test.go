@@ -126,7 +126,10 @@ func TestAFailedDurableWriteMayBeAFailedFlush(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		then string
-	}{{syscall.EIO, "3/0c/00"}, {syscall.ENOSPC, good}} {
+	}{
+		{syscall.EIO, "3/0c/00"}, {syscall.ENOSPC, good}, {syscall.EDQUOT, good},
+		{fmt.Errorf("%w: %w", storage.ErrDropped, syscall.ENOSPC), "3/0c/00"},
+	} {
 		h, _, store := faulty(t, scsi.LogicalUnitOptions{})
 		store.Inject(storagetest.Fault{Op: storagetest.WriteDurable, Err: c.err, Count: 1})
 		if r := h.do(rw10(0x2a, 8, 0, 1), fill(1, 1), 0); r.status != scsi.CheckCondition {

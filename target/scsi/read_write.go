@@ -275,7 +275,7 @@ func (lu *LogicalUnit) write(ctx context.Context, p []byte, off int64, fua bool)
 		return 0, lu.flushLocked(ctx)
 	}
 	n, err := lu.can.DurableWriter.WriteDurableAt(ctx, p, off)
-	if err != nil && !endedBy(ctx, err) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+	if err != nil && !endedBy(ctx, err) && (errors.Is(err, storage.ErrDropped) || !outOfSpace(err)) {
 		// The system reports a failed write-back once: this report may have
 		// been that of earlier, cached writes, and no flush will repeat it.
 		lu.set(stateFlushFailed, true)
@@ -284,6 +284,12 @@ func (lu *LogicalUnit) write(ctx context.Context, p []byte, off int64, fua bool)
 		return 0, errFlushFailed // another one failed meanwhile, and may have taken the report of this one
 	}
 	return n, err
+}
+
+// outOfSpace tells whether err says that a store has no room for a write. That is the write's own trouble, as
+// long as nothing is dropped: the initiator is told SPACE ALLOCATION FAILED WRITE PROTECT, and writes again when there is room.
+func outOfSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 func prepareSynchronize(c *Command) {

@@ -47,6 +47,8 @@ type file struct {
 	held   *os.File   // whose description holds the lock: main, or an adopted one
 	// unread says that held is a predecessor's, and may have an error to report of what that wrote.
 	unread atomic.Bool
+
+	witness witness // of what can be written
 }
 
 var _ interface {
@@ -98,8 +100,12 @@ func newFile(f *os.File, o *Options) (*file, error) {
 		return fail(err)
 	}
 	s.size.Store(size)
-	if !s.readOnly {
-		s.granularity = discardGranularity(fd, &st, size)
+	if s.readOnly {
+		return s, nil
+	}
+	s.granularity = discardGranularity(fd, &st, size)
+	if err := s.witness.open(fd, o.Path); err != nil {
+		return fail(fmt.Errorf("once more, to be told of write errors: %w", err))
 	}
 	return s, nil
 }
@@ -156,13 +162,14 @@ func (s *file) Flush(context.Context) error {
 
 // sync is fdatasync(2), and the check that it was of any use.
 func (s *file) sync() error {
-	if err := syncDescription(int(s.fd.Load())); err != nil {
-		return err
+	err := syncDescription(int(s.fd.Load()))
+	if err == nil {
+		err = s.syncInherited()
 	}
-	if err := s.syncInherited(); err != nil {
-		return err
+	if err == nil {
+		err = s.named()
 	}
-	return s.named()
+	return s.witness.ask(err)
 }
 
 // syncInherited flushes by way of the predecessor's description, once. The system reports a write
@@ -247,7 +254,7 @@ func (s *file) Close() error {
 	if s.held != s.main {
 		err = s.held.Close()
 	}
-	if err = errors.Join(err, s.main.Close()); err != nil {
+	if err = errors.Join(err, s.witness.close(), s.main.Close()); err != nil {
 		return &Error{Op: "close", Path: s.path, Err: err}
 	}
 	return nil

@@ -27,6 +27,7 @@ var roles = map[string]func(args []string) error{
 	"take":  takeLock,
 	"hold":  holdForWriting,
 	"check": checkAsSuccessor,
+	"drop":  dropWrites,
 }
 
 func TestMain(m *testing.M) {

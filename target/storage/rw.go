@@ -71,15 +71,19 @@ func (s *file) TryWriteAt(p []byte, off int64) (int, error) {
 }
 
 // WriteDurableAt writes p at off and returns when it is on stable storage. As
-// with Flush, a file that has been unlinked is ENOENT.
+// with Flush, a file that has been unlinked is ENOENT. An error wraps [ErrDropped] if it says
+// that earlier writes may be lost, and not this one alone.
 func (s *file) WriteDurableAt(_ context.Context, p []byte, off int64) (int, error) {
 	n, err := s.write(p, off, dsync)
-	if err == nil {
-		err = s.named()
-	} else if unsupported(err) {
+	if unsupported(err) {
 		if n, err = s.write(p, off, 0); err == nil {
 			err = s.sync()
 		}
+	} else {
+		if err == nil {
+			err = s.named()
+		}
+		err = s.witness.ask(err)
 	}
 	if err != nil {
 		return n, s.fail("write", off, int64(len(p)), err)

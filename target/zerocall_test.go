@@ -21,7 +21,7 @@ func TestZeroArguments(t *testing.T) {
 			}
 		},
 		"Look": Look,
-	}, served, embed(t, Options{}), (*Server)(nil), new(ReplacedError), new(InUseError), new(LostError), new(DismissedError), new(NoSessionError))
+	}, served, embed(t, Options{}), (*Server)(nil), new(ReplacedError), new(InUseError), new(LostError), new(DismissedError), new(NoSessionError), new(Lengths), (*Lengths)(nil))
 	if err := served.AddPortals(nil, "", PortalAddress{Address: netip.AddrPort{}}); err == nil {
 		t.Error("a portal without a listener")
 	}

@@ -73,7 +73,7 @@ func both(a, b []string) []string {
 }
 
 // make carries the change out. If the daemon refuses it, the file has its old
-// text again. The outcome is there with a plan that is refused, too.
+// text again; if the daemon ends meanwhile, the file keeps the new one, for the daemon's next start. The outcome is there with a plan that is refused, too.
 func (ch *change) make(ctx context.Context) (*outcome, error) {
 	o, err := ch.plan()
 	if err != nil {
@@ -102,10 +102,33 @@ func (ch *change) make(ctx context.Context) (*outcome, error) {
 	if same {
 		return o, err
 	}
-	if back := ch.file.Put(ch.file.Text); back != nil {
-		return o, fmt.Errorf("%w; and %s could not be put back: %w", err, ch.file.Path, back)
+	if o.Report != nil && o.Report.TakenOver || errors.Is(err, errGone) {
+		return o, ch.stays(err)
+	}
+	if back := ch.file.Restore(); back != nil {
+		return o, fmt.Errorf("%w; and %s could not be put back: %w\n%w", err, ch.file.Path, back, ch.stays(nil))
 	}
 	return o, fmt.Errorf("%w\n%s is as before", err, ch.file.Path)
+}
+
+// backupSuffix ends the name of the file that keeps the text of before.
+const backupSuffix = ".bak"
+
+// errNewText is a change that has failed, and whose text the file has all the same.
+var errNewText = errors.New("it has the new text")
+
+// errGone is a daemon that has ended while it was to carry out a change.
+var errGone = errors.New("the daemon has ended meanwhile")
+
+// stays explains that the file has the new text. A file of a disk may have grown for it, and a daemon that starts
+// with the old text would refuse that.
+func (ch *change) stays(err error) error {
+	way := fmt.Errorf("%s: %w. A daemon that starts serves that; `gotgtd upgrade` has one that runs do so, and `gotgtd plan` shows what that changes",
+		ch.file.Path, errNewText)
+	if err == nil {
+		return way
+	}
+	return fmt.Errorf("%w\n%w", err, way)
 }
 
 func (ch *change) put() error {
@@ -113,7 +136,7 @@ func (ch *change) put() error {
 		return err
 	}
 	if ch.backup {
-		if err := ch.file.Keep(".bak"); err != nil {
+		if err := ch.file.Keep(backupSuffix); err != nil {
 			return fmt.Errorf("can't keep the old text: %w", err)
 		}
 	}
@@ -217,7 +240,7 @@ func (r *changer) begin(c *cobra.Command) (*change, error) {
 	return &change{
 		file: f, running: running, force: *r.force, dryRun: *r.dryRun, backup: r.backup, part: r.part,
 		upgrade: func(ctx context.Context) (*handoff.Report, error) {
-			return upgradeFrom(ctx, d, st.Generation, *r.force)
+			return upgradeFrom(ctx, d, st, *r.force)
 		},
 	}, nil
 }
@@ -225,9 +248,10 @@ func (r *changer) begin(c *cobra.Command) (*change, error) {
 var errNoFile = errors.New("the daemon serves without a configuration file, so there is nothing to change: " +
 	"write what it serves to one with `gotgtd config convert -o FILE.yaml`, and start it with --config FILE.yaml")
 
-// upgradeFrom asks for an upgrade. If the answer is lost, the generation that
-// answers next tells what has happened.
-func upgradeFrom(ctx context.Context, d *control.Client, generation int, force bool) (*handoff.Report, error) {
+// upgradeFrom asks for an upgrade. If the answer is lost, the process that
+// answers next tells what has happened: a later generation, or the same one, which goes on. If
+// there is none, or one that was started anew, the daemon has ended: the error is [errGone].
+func upgradeFrom(ctx context.Context, d *control.Client, before *control.Status, force bool) (*handoff.Report, error) {
 	upgrade := d.Upgrade
 	if force {
 		upgrade = d.ForceUpgrade
@@ -236,10 +260,14 @@ func upgradeFrom(ctx context.Context, d *control.Client, generation int, force b
 	if err == nil || r != nil {
 		return r, err
 	}
-	if st, stErr := d.Status(ctx); stErr == nil && st.Generation > generation && len(st.Upgrades) > 0 {
+	st, stErr := d.Status(ctx)
+	switch {
+	case stErr == nil && st.Generation > before.Generation && len(st.Upgrades) > 0:
 		return &st.Upgrades[len(st.Upgrades)-1], nil
+	case stErr == nil && st.PID == before.PID:
+		return nil, err
 	}
-	return nil, err
+	return nil, fmt.Errorf("%w: %w", errGone, err)
 }
 
 // notEmpty refuses a text without anything in it, as of a program that has failed before

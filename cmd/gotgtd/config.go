@@ -93,8 +93,8 @@ func (r *changer) editAgain(c *cobra.Command, ch *change, scratch string) error 
 		if err = notEmpty(text); err == nil {
 			err = r.finish(c, ch)
 		}
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, errNewText) {
+			return err
 		}
 		fmt.Fprintf(c.ErrOrStderr(), "%v\nEdit again? [Y/n] ", err)
 		answer, readErr := answers.ReadString('\n')

@@ -341,12 +341,15 @@ func (l *ledger) writable() error {
 	return nil
 }
 
+// trySuffix ends the name of a file that is written to see whether one can be.
+const trySuffix = ".try"
+
 // tryToWrite is writable, and finds out more: whether there is room.
 func (l *ledger) tryToWrite() error {
 	if l.path == "" {
 		return nil
 	}
-	try := l.path + ".try"
+	try := l.path + trySuffix
 	if err := replace.Write(try, []byte(cmp.Or(string(l.text), ledgerHead)), 0o600, os.Getuid(), os.Getgid()); err != nil {
 		return err
 	}

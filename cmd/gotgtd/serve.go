@@ -332,6 +332,7 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 		d.warnOpen()
 	}
 	d.noteNumbers()
+	d.sweep()
 	group.Go(func() error { d.process.Watchdog(ctx, d.alive()); return nil })
 	group.Go(func() error {
 		defer cancel(errStopping)

@@ -155,13 +155,17 @@ func (r *changer) secret(c *cobra.Command, file, target, user string) (*secret, 
 }
 
 // setUser changes the account. The file with the new secret goes if nothing
-// came of that; that with the old one goes if it did.
+// came of that; that with the old one goes if it did. A configuration that names a file which is gone would
+// keep the daemon from starting.
 func (r *changer) setUser(c *cobra.Command, target, user string, s *secret, fresh, outgoing bool) error {
 	var old string
 	err := r.edit(c, func(e *config.Editor) (err error) {
 		old, err = e.SetUser(target, user, s.path, fresh, outgoing)
 		return err
 	})
+	if errors.Is(err, errNewText) {
+		return err
+	}
 	if s.made && (err != nil || *r.dryRun) {
 		_ = os.Remove(s.path)
 		return err

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gotgtd/gotgtd/internal/descriptor"
 )
 
 // File is a file that is about to be changed. Until Close, whoever opens a
@@ -24,6 +26,7 @@ type File struct {
 
 	info os.FileInfo
 	dir  *os.File // locked
+	old  string   // where the file of before Put is, empty: nowhere
 }
 
 // Open locks and reads a file. Until ctx ends it waits for whoever has it open with this package;
@@ -53,7 +56,12 @@ func Open(ctx context.Context, path string) (*File, error) {
 }
 
 // Close lets others change the file.
-func (f *File) Close() error { return f.dir.Close() }
+func (f *File) Close() error {
+	if f.old != "" {
+		_ = os.Remove(f.old)
+	}
+	return f.dir.Close()
+}
 
 // Writable returns an error if the file can't be replaced.
 func (f *File) Writable() error {
@@ -69,16 +77,69 @@ var ErrChanged = errors.New("another program has changed it meanwhile")
 
 // Put puts a file with this text in the place of the file, with its owner and
 // mode. What an editor or another program has written there since Open, or since the last
-// Put, stays: [ErrChanged].
+// Put, stays: [ErrChanged]. After an error the file is as before.
 func (f *File) Put(text []byte) error {
 	now, err := os.Stat(f.Path)
 	if err != nil {
 		return err
 	}
-	if !os.SameFile(now, f.info) || now.Size() != f.info.Size() || !now.ModTime().Equal(f.info.ModTime()) {
+	if !f.same(now) {
 		return ErrChanged
 	}
+	f.keepOld()
 	if err := f.write(f.Path, text); err != nil {
+		return errors.Join(err, f.undo())
+	}
+	f.info, err = os.Stat(f.Path)
+	return err
+}
+
+func (f *File) same(now os.FileInfo) bool {
+	return os.SameFile(now, f.info) && now.Size() == f.info.Size() && now.ModTime().Equal(f.info.ModTime())
+}
+
+// keepOld gives the file that is to be replaced another name, so that it can be put back when the file system is full.
+// Where there are no such links, Restore writes the text once more.
+func (f *File) keepOld() {
+	if f.old != "" {
+		return // it is the first one that counts
+	}
+	old := aside(f.Path, oldSuffix)
+	if os.Link(f.Path, old) == nil {
+		f.old = old
+	}
+}
+
+// undo puts the old file back if the new one is in its place: what could not be done then is to make that
+// durable.
+func (f *File) undo() error {
+	now, err := os.Stat(f.Path)
+	if err != nil || os.SameFile(now, f.info) {
+		return err
+	}
+	return f.putBack()
+}
+
+// Restore puts the file of before Put back, unless another program has changed it since.
+func (f *File) Restore() error {
+	now, err := os.Stat(f.Path)
+	if err != nil {
+		return err
+	}
+	if !f.same(now) {
+		return ErrChanged
+	}
+	return f.putBack()
+}
+
+func (f *File) putBack() (err error) {
+	if f.old == "" {
+		err = f.write(f.Path, f.Text)
+	} else if err = os.Rename(f.old, f.Path); err == nil {
+		f.old = ""
+		err = SyncFolder(filepath.Dir(f.Path))
+	}
+	if err != nil {
 		return err
 	}
 	f.info, err = os.Stat(f.Path)
@@ -96,7 +157,7 @@ func (f *File) write(path string, text []byte) error {
 // Write puts a file in place of whatever is at path, with this owner and mode.
 // It is on stable storage then.
 func Write(path string, text []byte, mode fs.FileMode, uid, gid int) (err error) {
-	aside := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d.new", filepath.Base(path), os.Getpid()))
+	aside := aside(path, newSuffix)
 	w, err := Create(aside)
 	if err != nil {
 		return err
@@ -106,6 +167,8 @@ func Write(path string, text []byte, mode fs.FileMode, uid, gid int) (err error)
 			_ = os.Remove(aside)
 		}
 	}()
+	// The lock tells Sweep that somebody writes; where there is none, the PID does.
+	_ = unix.Flock(descriptor.Number(w), unix.LOCK_EX|unix.LOCK_NB)
 	_, err = w.Write(text)
 	if uid != os.Geteuid() || gid != os.Getegid() {
 		err = errors.Join(err, w.Chown(uid, gid))

@@ -168,3 +168,46 @@ func TestMakeFolder(t *testing.T) {
 		t.Errorf("a file on the way: %v", err)
 	}
 }
+
+// TestRestore puts the file itself back, for which a full file system needs no room.
+func TestRestore(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a")
+	if err := os.WriteFile(path, []byte("old"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Put([]byte("new")), f.Put([]byte("newer")), f.Restore(), f.Put([]byte("newest")), f.Restore()); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(path)
+	if err != nil || !os.SameFile(before, after) || after.Size() != 3 {
+		t.Errorf("another file was put back: %v, %v", after, err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 1 {
+		t.Errorf("something is left: %v, %v", list, err)
+	}
+	if f, err = Open(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := errors.Join(f.Put([]byte("mine")), os.WriteFile(path, []byte("edited"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Restore(); !errors.Is(err, ErrChanged) {
+		t.Errorf("after an edit: %v", err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "edited" {
+		t.Errorf("after an edit: %q, %v", text, err)
+	}
+}

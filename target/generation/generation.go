@@ -61,6 +61,9 @@ type Generation struct {
 	options Options
 	log     *slog.Logger
 
+	// upgrading is held by one upgrade, until what is left of a successor that has failed is gone.
+	upgrading sync.Mutex
+
 	mu      sync.Mutex // protects what follows
 	history []handoff.Report
 	rested  bool // the history has how long data took that followed

@@ -27,6 +27,11 @@ func (g *Generation) Upgrade(ctx context.Context, briefing []byte) (handoff.Repo
 	}
 	began := time.Now()
 	r := handoff.Report{Time: began, OldPID: os.Getpid(), OldVersion: g.options.Version, Phases: []handoff.Phase{}}
+	if !g.upgrading.TryLock() {
+		return r, supervisor.ErrUpgrading
+	}
+	defer g.upgrading.Unlock()
+	lengths := g.server.Lengths()
 	moved := false
 	err := g.refusal(r.OldPID)
 	if err == nil {
@@ -40,6 +45,9 @@ func (g *Generation) Upgrade(ctx context.Context, briefing []byte) (handoff.Repo
 	}
 	if errors.Is(err, supervisor.ErrHandedOver) {
 		return r, err
+	}
+	if err != nil && !moved { // the successor is gone
+		lengths.Restore()
 	}
 	g.note(&r, moved, err)
 	if moved && g.options.Moved != nil {

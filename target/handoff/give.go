@@ -62,6 +62,9 @@ type Report struct {
 
 	// Totals is what all upgrades up to this one have come to, in the last report of a history.
 	Totals *UpgradeTotals `cbor:"15,keyasint,omitempty" json:"-"`
+
+	// TakenOver says of an upgrade that has failed that the successor had taken over before it died: there is nobody to go on.
+	TakenOver bool `cbor:"16,keyasint,omitempty" json:"taken_over,omitempty"`
 }
 
 // HistoryLength is how many reports are kept.
@@ -152,6 +155,7 @@ func Give(ctx context.Context, c *net.UnixConn, g Giver, o Options, began time.T
 		_ = finish(false)
 	}
 	if errors.Is(err, errTakenAndDead) {
+		r.TakenOver = true
 		g.Committed()
 		return err
 	}

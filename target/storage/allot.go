@@ -44,7 +44,9 @@ func allot(f *os.File, o *Options, size int64) error {
 		err = unix.Ftruncate(descriptor.Number(f), o.Size)
 	}
 	if err == nil {
-		err = unix.Fsync(descriptor.Number(f))
+		if err = unix.Fsync(descriptor.Number(f)); err != nil && size > 0 {
+			_ = unix.Ftruncate(descriptor.Number(f), size) // or the old size would be refused
+		}
 	}
 	if err == nil && size == 0 {
 		err = replace.SyncFolder(filepath.Dir(o.Path))

@@ -122,7 +122,11 @@ func (o *Options) check(f *os.File) error {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return nil // prepare says so
 	case o.shrinks(size):
-		return fmt.Errorf("it has %s, more than the size of %s, and a file is never shrunk: raise size, or leave it out", bytesText(size), bytesText(o.Size))
+		err := fmt.Errorf("it has %s, more than the size of %s, and a file is never shrunk: raise size, or leave it out", bytesText(size), bytesText(o.Size))
+		if holeBeyond(descriptor.Number(f), o.Size) {
+			err = fmt.Errorf("%w; as nothing was ever written beyond that size, truncate -s %d %q loses nothing", err, o.Size, o.Path)
+		}
+		return err
 	}
 	if device || o.ReadOnly {
 		if err := o.tooShort(size, o.blockSize(), device); err != nil {

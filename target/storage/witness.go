@@ -20,8 +20,9 @@ var ErrDropped = errors.New("the system could not write what was in its cache, a
 // pages or for others that were lost with them, one is told and the other one succeeds. The witness has a description of its own,
 // which is asked by one caller at a time, after its flush, and it remembers the answer.
 type witness struct {
-	mu      sync.Mutex // protects dropped
-	file    *os.File   // nil: there is none
+	mu      sync.Mutex // protects what follows
+	file    *os.File   // nil: there is none, or none any more
+	fd      int        // of file
 	dropped error      // wraps ErrDropped
 }
 
@@ -37,7 +38,7 @@ func (w *witness) open(fd int, path string) error {
 		case err != nil:
 			return err
 		}
-		w.file = os.NewFile(uintptr(n), path)
+		w.file, w.fd = os.NewFile(uintptr(n), path), n
 		return nil
 	}
 }
@@ -47,7 +48,7 @@ func (w *witness) ask(err error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.dropped == nil && w.file != nil {
-		if report := writeBackError(int(w.file.Fd())); report != nil {
+		if report := writeBackError(w.fd); report != nil {
 			w.dropped = fmt.Errorf("%w: %w", ErrDropped, report)
 		}
 	}
@@ -58,10 +59,14 @@ func (w *witness) ask(err error) error {
 }
 
 func (w *witness) close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.file == nil {
 		return nil
 	}
-	return w.file.Close()
+	err := w.file.Close()
+	w.file = nil
+	return err
 }
 
 // beyond is the offset of a page that no file has.

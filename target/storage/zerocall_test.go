@@ -23,5 +23,6 @@ func TestZeroArguments(t *testing.T) {
 	zerocall.Package(t, map[string]any{
 		"Check": Check, "Identify": Identify, "Existed": Existed, "Lasting": Lasting, "NewRAM": NewRAM, "OpenFile": OpenFile, "OpenBackend": OpenBackend,
 		"FindDriver": FindDriver, "Drivers": Drivers, "Can": Can, "CheckRange": CheckRange, "Register": nil,
+		"Length": Length, "CutBack": CutBack,
 	}, ram, file, &Error{}, Driver{}, &BlockOptions{})
 }

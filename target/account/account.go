@@ -36,7 +36,7 @@ type Process struct {
 	reserve int64 // of each account, bytes
 	freed   chan struct{}
 	waiting atomic.Bool  // somebody was refused, and wants to hear of what is given back
-	wanted  atomic.Int64 // bytes that the one wants of these who wants least
+	until   atomic.Int64 // bytes of shared that one of these would not be refused for
 	shared  atomic.Int64 // bytes of all accounts beyond their reserves
 
 	sharing sync.Mutex // held by who is admitted to what all share
@@ -50,6 +50,7 @@ type Process struct {
 // initiator is what the accounts of one initiator have in common.
 type initiator struct {
 	shared   atomic.Int64 // bytes of its accounts beyond their reserves
+	waiting  atomic.Int32 // accounts for which somebody waits
 	accounts int          // protected by Process.mu
 }
 
@@ -61,7 +62,7 @@ type Account struct {
 	initiator *initiator
 	reserve   int64        // bytes
 	used      atomic.Int64 // bytes
-	waiting   atomic.Bool  // somebody waits for what it has of its own
+	waiting   atomic.Bool  // somebody waits for it
 }
 
 // Least is the least limit for so many accounts: twice what their reserves need.
@@ -157,18 +158,33 @@ func (p *Process) Used() (n int64) {
 
 // Await asks for a message in [Process.Freed] when something is given back that may help
 // those who have been refused. Who serves them calls it, tries for each of them once more, and tells
-// then how many bytes the one wants who wants least: less than would do for that one is no news.
-func (p *Process) Await() (least func(int64)) {
-	p.wanted.Store(0)
+// then the most of what [Account.Until] says of them: as long as more is shared, what others than their
+// initiators give back is no news.
+func (p *Process) Await() (until func(int64)) {
+	p.until.Store(p.limit)
 	p.waiting.Store(true)
-	return p.wanted.Store
+	return p.until.Store
 }
 
-// Await says whether somebody waits for what the account has of its own.
+// Await says whether somebody waits for the account.
 func (a *Account) Await(waits bool) {
-	if a != nil {
-		a.waiting.Store(waits)
+	switch {
+	case a == nil || a.waiting.Swap(waits) == waits:
+	case waits:
+		a.initiator.waiting.Add(1)
+	default:
+		a.initiator.waiting.Add(-1)
 	}
+}
+
+// Until returns how many bytes all accounts together may have beyond their reserves for n more to be admitted to
+// this one. It is less when the initiator has been given more, and more when it has given something back.
+func (a *Account) Until(n int64) int64 {
+	if a == nil {
+		return 0
+	}
+	used := a.used.Load()
+	return a.process.limit - a.initiator.shared.Load() - 2*(a.beyond(used+n)-a.beyond(used))
 }
 
 // Retry puts a message into [Process.Freed].
@@ -184,7 +200,7 @@ func (p *Process) Freed() <-chan struct{} { return p.freed }
 
 // notify tells of what an account has given back, if it may be of use.
 func (p *Process) notify(a *Account, shared int64) {
-	if !p.waiting.Load() || !a.waiting.Load() && (shared == 0 || !p.enough()) {
+	if !p.waiting.Load() || !a.waiting.Load() && (shared == 0 || !p.enough(a)) {
 		return
 	}
 	if p.waiting.CompareAndSwap(true, false) {
@@ -192,11 +208,11 @@ func (p *Process) notify(a *Account, shared int64) {
 	}
 }
 
-// enough reports whether there is as much as the one needs who wants least, if its initiator has
-// nothing else.
-func (p *Process) enough() bool {
+// enough reports whether what an account has given back may be of use to those who have been refused. What counts
+// for them is what their own initiator has and what all have.
+func (p *Process) enough(a *Account) bool {
 	shared := p.shared.Load()
-	return shared == 0 || p.limit-shared >= 2*(p.wanted.Load()-p.reserve)
+	return shared == 0 || a.initiator.waiting.Load() > 0 || shared <= p.until.Load()
 }
 
 // beyond is the part of used that the reserve does not cover.

@@ -242,12 +242,12 @@ func TestRefusalsWakeNobody(t *testing.T) {
 	if a.Release(64 << 10); told() {
 		t.Error("told without having been asked for")
 	}
-	least := p.Await()
-	least(p.limit/2 + p.reserve)
+	c := p.Open("c")
+	refused := p.Await()
+	refused(c.Until(p.limit/2 + p.reserve))
 	if a.Release(64 << 10); told() {
 		t.Error("told of what is too little")
 	}
-	c := p.Open("c")
 	c.Charge(8 << 10)
 	if c.Release(4 << 10); told() {
 		t.Error("told of what is another's reserve")
@@ -258,12 +258,50 @@ func TestRefusalsWakeNobody(t *testing.T) {
 	if c.Release(4 << 10); !told() {
 		t.Error("who waits is not told of its own reserve")
 	}
-	least = p.Await()
-	least(p.limit/2 + p.reserve)
+	refused = p.Await()
+	refused(c.Until(p.limit/2 + p.reserve))
+	c.Await(false)
 	a.Release(a.Used())
 	b.Release(b.Used())
 	if !told() {
 		t.Error("not told of enough")
+	}
+	c.Close()
+}
+
+// TestOthersAreNoNews lets an initiator wait for more than its share, while another one takes and gives back what
+// it needs for each command: that is no news for who waits, until it is enough.
+func TestOthersAreNoNews(t *testing.T) {
+	p := New(64<<20, 1)
+	hoarder, second, other := p.Open("hoarder"), p.Open("hoarder"), p.Open("other")
+	if !second.Admit(2 << 20) {
+		t.Fatal("there is no room for 2 MiB")
+	}
+	most := int64(0)
+	for n := int64(8 << 20); n > 0; n /= 2 {
+		for hoarder.Admit(n) {
+			most += n
+		}
+	}
+	told := func() bool { return len(p.Freed()) > 0 }
+	hoarder.Await(true)
+	p.Await()(hoarder.Until(8 << 20))
+	for range 3 {
+		if !other.Admit(4 << 20) {
+			t.Fatal("the other initiator has no share")
+		}
+		if other.Release(4 << 20); told() {
+			t.Fatal("who waits is told of what does not help it")
+		}
+	}
+	if second.Release(2 << 20); !told() {
+		t.Error("who waits is not told of what its initiator gives back")
+	}
+	<-p.Freed()
+	p.Await()(hoarder.Until(8 << 20))
+	hoarder.Release(most)
+	if !told() || !hoarder.Admit(8<<20) {
+		t.Error("who waits is not told of enough")
 	}
 }
 

@@ -24,8 +24,8 @@ type memoryQueue struct {
 // A borrower has tasks that wait for memory: a session.
 type borrower interface {
 	// serveMemory gives memory to the tasks in their order, until there is one that may have none:
-	// then it waits again, for as many bytes as are returned.
-	serveMemory() (need int64)
+	// then it waits again, until as much is shared as is returned, see [account.Account.Until].
+	serveMemory() (until int64)
 }
 
 func (q *memoryQueue) init(memory *account.Process, rank ranked.Rank) {
@@ -58,16 +58,14 @@ func (q *memoryQueue) serve() {
 	if q.waiting.Load() == 0 {
 		return
 	}
-	wanted := q.memory.Await()
+	refused := q.memory.Await()
 	q.mu.Lock()
 	ring := q.ring
 	q.ring = nil
 	q.mu.Unlock()
-	var least int64
+	var most int64
 	for _, b := range ring {
-		if need := b.serveMemory(); need > 0 && (least == 0 || need < least) {
-			least = need
-		}
+		most = max(most, b.serveMemory())
 	}
-	wanted(least)
+	refused(most)
 }

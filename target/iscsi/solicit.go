@@ -52,14 +52,14 @@ func (s *session) askLocked(t *task) {
 }
 
 // serveMemory implements [borrower].
-func (s *session) serveMemory() (need int64) {
+func (s *session) serveMemory() (until int64) {
 	s.mu.Lock()
 	var conns []*transport
 	for len(s.starved) > 0 {
 		t := s.starved[0]
 		if t.phase == taskReady && !t.lend() || t.phase != taskReady && !t.bufferLocked() {
 			s.engine.wait.add(s)
-			need = int64(max(t.cmd.Needs(), int(t.data.Want())))
+			until = s.memory.Until(int64(max(t.cmd.Needs(), int(t.data.Want()))))
 			break
 		}
 		s.forgetWaitLocked(t)
@@ -76,5 +76,5 @@ func (s *session) serveMemory() (need int64) {
 	for _, c := range conns {
 		c.out.Flush()
 	}
-	return need
+	return until
 }

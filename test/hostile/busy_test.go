@@ -106,7 +106,7 @@ func TestUpgradeInStorms(t *testing.T) {
 			// The best of some: what else the machine does disturbs not each of them.
 			best := func() time.Duration {
 				wait := time.Hour
-				for range 3 {
+				for range tries {
 					wait = min(wait, i.While(t, func() { upgrade(t, d) }).Max())
 				}
 				return wait

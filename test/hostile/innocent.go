@@ -54,6 +54,13 @@ func (f *Figures) P99() time.Duration { return f.all().Quantile(0.99) }
 // Max is the longest latency.
 func (f *Figures) Max() time.Duration { return f.all().Max() }
 
+// Add puts what another time of the same session has seen to these.
+func (f *Figures) Add(o *Figures) {
+	f.Reads.Merge(&o.Reads)
+	f.Writes.Merge(&o.Writes)
+	f.Elapsed += o.Elapsed
+}
+
 func (f *Figures) all() *histogram.Histogram {
 	h := f.Reads
 	h.Merge(&f.Writes)
@@ -117,6 +124,21 @@ func (i *Innocent) For(t testing.TB, d time.Duration) *Figures {
 	}
 	return f
 }
+
+// Compare has the innocents of two daemons work in turns, so that what else the machine does disturbs both alike.
+func Compare(t testing.TB, a, b *Innocent) (fa, fb *Figures) {
+	t.Helper()
+	fa, fb = new(Figures), new(Figures)
+	for range 8 {
+		fa.Add(a.For(t, 100*time.Millisecond))
+		fb.Add(b.For(t, 100*time.Millisecond))
+	}
+	return fa, fb
+}
+
+// tries is how often an innocent may be measured, at most, for what it has seen to be within a bound: what else the
+// machine does does not disturb each of them, and an attack does.
+const tries = 3
 
 // While works as long as f runs, and fails the test if anything is wrong.
 func (i *Innocent) While(t testing.TB, f func()) *Figures {

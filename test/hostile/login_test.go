@@ -199,20 +199,25 @@ func TestManyKeys(t *testing.T) {
 		login()
 	}
 	each := (d.CPU(t) - before) / count
-	i := LogIn(t, d)
-	alone := i.For(t, 2*time.Second)
-	disturbed := i.While(t, func() {
-		for range count {
-			login()
-			pause(t.Context(), 10*time.Millisecond)
-		}
-	})
-	Figure(t, "%d keys: %v of CPU a login; innocent alone %v; disturbed %v", keys, each, alone, disturbed)
-	if each > 10*time.Millisecond { // 5 on a machine of one's own
+	if each > 5*time.Millisecond {
 		t.Errorf("%v of CPU a login", each)
 	}
-	if limit := 3*alone.P99() + 20*time.Millisecond; disturbed.P99() > limit {
-		t.Errorf("innocent's p99 is %v, and %v alone", disturbed.P99(), alone.P99())
+	i := LogIn(t, d)
+	alone := i.For(t, 2*time.Second)
+	for try := 1; ; try++ {
+		disturbed := i.While(t, func() {
+			for range count {
+				login()
+				pause(t.Context(), 10*time.Millisecond)
+			}
+		})
+		Figure(t, "%d keys: %v of CPU a login; innocent alone %v; disturbed %v", keys, each, alone, disturbed)
+		if disturbed.P99() <= max(5*time.Millisecond, 3*alone.P99()) {
+			return
+		}
+		if try == tries {
+			t.Fatalf("innocent's p99 is %v, and %v alone", disturbed.P99(), alone.P99())
+		}
 	}
 }
 

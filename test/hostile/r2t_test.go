@@ -43,10 +43,10 @@ func hoardR2Ts(t *testing.T, d *Daemon, n int) *Client {
 func TestUnansweredR2Ts(t *testing.T) {
 	for _, n := range []int{1, 2, 100} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			d := Start(t, gotgtd, Config("limits:\n  memory: 64MiB\n"))
-			i := LogInSolicited(t, d)
-			i.For(t, 300*time.Millisecond)
-			before := i.For(t, time.Second)
+			yaml := Config("limits:\n  memory: 64MiB\n")
+			d, control := Start(t, gotgtd, yaml), Start(t, gotgtd, yaml)
+			i, undisturbed := LogInSolicited(t, d), LogInSolicited(t, control)
+			Compare(t, i, undisturbed) // to get warm
 			for k := range n {
 				c := hoardR2Ts(t, d, k)
 				if k > 0 {
@@ -56,14 +56,20 @@ func TestUnansweredR2Ts(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			during := i.For(t, 1500*time.Millisecond)
-			// By the median: what else the machine does makes the mean what it likes.
-			share := before.Writes.Quantile(0.5).Seconds() / during.Writes.Quantile(0.5).Seconds()
-			Figure(t, "%d sessions: innocent's writes at %.0f %% of their undisturbed rate by the median, at %.0f %% by the mean; before: %v; during: %v",
-				n, 100*share, 100*during.WriteRate()/before.WriteRate(), before, during)
-			if share < 0.5 || during.Max() > 5*time.Second {
-				t.Errorf("the innocent's writes go on at %.0f %% of their rate, the longest took %v", 100*share, during.Max())
+			share := 0.0
+			for range tries {
+				with, without := Compare(t, i, undisturbed)
+				// By the median: what else the machine does makes the mean what it likes.
+				share = max(share, without.Writes.Quantile(0.5).Seconds()/with.Writes.Quantile(0.5).Seconds())
+				Figure(t, "%d sessions: innocent's writes at %.0f %% of those of a daemon without these; %v; without: %v", n, 100*share, with, without)
+				if with.Max() > 5*time.Second {
+					t.Errorf("the innocent waited for %v", with.Max())
+				}
+				if share >= 0.9 {
+					return
+				}
 			}
+			t.Errorf("the innocent's writes go on at %.0f %% of their rate", 100*share)
 		})
 	}
 }
@@ -103,7 +109,7 @@ func TestUnansweredR2TEndsTheSession(t *testing.T) {
 	}
 	lines := d.CountLog("an R2T for")
 	Figure(t, "with r2t-timeout: %v the session ended after %v, with %d line in the log", limit, took.Round(time.Millisecond), lines)
-	if took < limit || took > limit+15*time.Second || lines != 1 {
+	if took < limit || took > limit+10*time.Second || lines != 1 {
 		t.Errorf("the session ended after %v with %d lines in the log:\n%s", took, lines, d.Log())
 	}
 }
@@ -141,7 +147,7 @@ func TestHoardersLeave(t *testing.T) {
 	}
 	took := time.Since(begin)
 	Figure(t, "the waiting write goes on %v after the hoarder's end, without pings", took.Round(10*time.Microsecond))
-	if took > 3*time.Second {
+	if took > time.Second { // liveness and other timers would come later
 		t.Errorf("the waiting write went on only after %v", took)
 	}
 }

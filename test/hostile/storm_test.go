@@ -160,7 +160,7 @@ func TestUpgradeWithManyCommands(t *testing.T) {
 	}
 	best := func() (wait time.Duration, told string) {
 		wait = time.Hour
-		for range 3 { // what else the machine does disturbs not each of them
+		for range tries { // what else the machine does disturbs not each of them
 			f := i.While(t, func() { told = upgrade(t, d) })
 			wait = min(wait, f.Max())
 		}

@@ -103,6 +103,22 @@ func flood(t *testing.T, d *Daemon, n, depth int, ended *int, next func(*Client)
 	}
 }
 
+// within has the innocent work until its 99th percentile is 20 ms, or 5 times that of undisturbed work if that is
+// more, and fails the test if it never is.
+func within(t *testing.T, i *Innocent, alone *Figures, d time.Duration) *Figures {
+	t.Helper()
+	for try := 1; ; try++ {
+		f := i.For(t, d)
+		bound := max(20*time.Millisecond, 5*alone.P99())
+		if f.P99() > bound && try == tries {
+			t.Errorf("the innocent's p99 is %v, want %v at most", f.P99(), bound)
+		}
+		if f.P99() <= bound || try == tries {
+			return f
+		}
+	}
+}
+
 // TestLongCommands floods a disk with each of the commands that occupy a store for long, and
 // with all of them together.
 func TestLongCommands(t *testing.T) {
@@ -118,7 +134,7 @@ func TestLongCommands(t *testing.T) {
 		for n, w := range which {
 			stops = append(stops, flood(t, d, n+1, 64, &ended[n], floods[w]))
 		}
-		f := i.For(t, 3*time.Second)
+		f := within(t, i, alone, 3*time.Second)
 		for _, stop := range stops {
 			stop()
 		}
@@ -127,10 +143,6 @@ func TestLongCommands(t *testing.T) {
 			if ended[n] == 0 {
 				t.Errorf("%s: no %s has ended", name, w)
 			}
-		}
-		// On a machine that is busy with other things the innocent waits for these too.
-		if bound := max(20*time.Millisecond, 20*alone.P99()); f.P99() > bound {
-			t.Errorf("%s: the innocent's p99 is %v, want %v at most", name, f.P99(), bound)
 		}
 	}
 	for name := range floods {

@@ -206,7 +206,12 @@ func upgradeWith(t *testing.T, sessions int, before ...string) {
 	}
 	i := LogIn(t, d)
 	i.For(t, 300*time.Millisecond)
-	alone := i.For(t, time.Second)
+	wait, beside := time.Hour, int64(0) // of an upgrade without all that: two processes take more than one
+	for range tries {
+		before := d.family()
+		f := i.While(t, func() { beside = max(beside, d.peak(func() { upgrade(t, d) })-before) })
+		wait = min(wait, f.Max())
+	}
 	idle := d.family()
 	var list []*halfWritten
 	for n := range sessions {
@@ -222,12 +227,7 @@ func upgradeWith(t *testing.T, sessions int, before ...string) {
 		}
 		return nil
 	})
-	held := d.family()
-	var told string
-	var peak int64
-	during := i.While(t, func() {
-		peak = d.peak(func() { told = upgrade(t, d) })
-	})
+	upgradeHeld(t, d, i, held{idle, max(250*time.Millisecond, 4*wait), beside + 64<<20})
 	for n, h := range list {
 		if n%8 != 0 {
 			h.c.Close()
@@ -235,14 +235,36 @@ func upgradeWith(t *testing.T, sessions int, before ...string) {
 			t.Errorf("session %d: what was held is not what it was: %v", n, err)
 		}
 	}
-	Figure(t, "%s", told)
-	Figure(t, "held %s; memory of all processes %s before, at most +%s; innocent alone: %v; during: %v",
-		MiB(held-idle), MiB(held), MiB(peak-held), alone, during)
-	if during.Max() > 4200*time.Millisecond { // 250 ms is what must hold, on a machine of one's own
-		t.Errorf("the innocent waited for %v", during.Max())
-	}
-	if peak-held > 160<<20 { // 64 MiB, and what is on its way
-		t.Errorf("the upgrade took %s more than was held", MiB(peak-held))
+}
+
+// held is what an upgrade may cost, and what the daemon had in use before much was held, in bytes.
+type held struct {
+	idle   int64
+	wait   time.Duration // of the innocent
+	memory int64         // more than before, bytes
+}
+
+// upgradeHeld upgrades until the innocent has not waited for too long, and fails the test if it always has, or
+// if an upgrade takes too much memory.
+func upgradeHeld(t *testing.T, d *Daemon, i *Innocent, may held) {
+	t.Helper()
+	for try := 1; ; try++ {
+		before := d.family()
+		var told string
+		var peak int64
+		f := i.While(t, func() { peak = d.peak(func() { told = upgrade(t, d) }) })
+		Figure(t, "%s", told)
+		Figure(t, "held %s; memory of all processes %s before, at most +%s, may be +%s; innocent: %v, may wait for %v",
+			MiB(before-may.idle), MiB(before), MiB(peak-before), MiB(may.memory), f, may.wait)
+		if peak-before > may.memory {
+			t.Errorf("the upgrade took %s more than was held, want %s at most", MiB(peak-before), MiB(may.memory))
+		}
+		if f.Max() <= may.wait {
+			return
+		}
+		if try == tries {
+			t.Fatalf("the innocent waited for %v, want %v at most", f.Max(), may.wait)
+		}
 	}
 }
 

@@ -353,7 +353,7 @@ func (m *model) send(c *modelConn) {
 // from any of these points.
 func TestModel(t *testing.T) {
 	checks, takes := 0, 0
-	for seed := range uint64(6) {
+	for seed := range uint64(4) {
 		m := newModel(t, seed, control{})
 		if failed := m.run(400); failed != "" {
 			t.Fatalf("seed %d, check %d: %s", seed, m.checks, failed)

@@ -5,19 +5,17 @@ package journal
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/gotgtd/gotgtd/internal/descriptor"
 	"github.com/gotgtd/gotgtd/target/mem"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A successor finds what is in force, changes nothing until it takes the journal, and goes on from there.
 func TestRecover(t *testing.T) {
@@ -112,6 +110,9 @@ func TestOpenRefuses(t *testing.T) {
 	defer f.Close()
 	if _, err := Open(f, m.arena); err == nil || !strings.Contains(err.Error(), "must be sealed") {
 		t.Errorf("an unsealed file: %v", err)
+	}
+	if _, err := Open(m.j.file, newFile(t, testArena)); err == nil || !strings.Contains(err.Error(), "belongs to the arena with inode") {
+		t.Errorf("another arena of the same size: %v", err)
 	}
 	if _, err := New(Options{Sessions: 1, Connections: 0, Units: 1, Arena: m.arena}); err == nil || !strings.Contains(err.Error(), "0 regions of kind connection") {
 		t.Errorf("a journal without connections: %v", err)
@@ -244,16 +245,24 @@ func TestControlTransactions(t *testing.T) {
 	m.j.EndControl()
 	m.j.stored = nil
 	old, states := "as configured", 0
+	before, rnd := slices.Clone(m.j.m), rand.New(rand.NewPCG(1, 2))
 	for i, next := range []string{"reserved", strings.Repeat("long ", 200), "free"} {
 		var kinds []string
 		m.j.stored = func(off, n int64) {
 			states++
-			if n > 8 { // half of it, as at a death in its midst
-				half := slices.Clone(m.j.m[off+n/2 : off+n])
-				clear(m.j.m[off+n/2 : off+n])
+			after := slices.Clone(m.j.m[off : off+n])
+			for range 8 { // some of its words, as at a death in its midst
+				for at := int64(0); n > 8 && at+8 <= n; at += 8 {
+					from := after[at:]
+					if rnd.IntN(2) == 0 {
+						from = before[off+at:]
+					}
+					copy(m.j.m[off+at:off+at+8], from)
+				}
 				kinds = append(kinds, m.stateOf(t, old, next))
-				copy(m.j.m[off+n/2:], half)
 			}
+			copy(m.j.m[off:], after)
+			copy(before[off:], after)
 			kinds = append(kinds, m.stateOf(t, old, next))
 		}
 		lsn, err := m.j.BeginControl([]byte(next), Extent{})

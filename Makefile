@@ -49,11 +49,11 @@ quick: ## after each edit: build, vet, tests of what differs from SINCE=HEAD, a 
 	@test/scripts/deps.sh quick
 	@$(GO) run ./test/cmd/gate -since "$(SINCE)" quick
 
-test: ## every check, unit tests with the race detector, real initiators; 13 minutes
+test: ## every check, unit tests with the race detector, real initiators; 10 minutes
 	@test/scripts/deps.sh test
 	@$(GO) run ./test/cmd/gate test
 
-gate: ## the rest: fuzzing, conformance by every path, torture, as root the lab; about 40 minutes
+gate: ## the rest: fuzzing, conformance by every path, torture, as root the lab; about 30 minutes
 	@test/scripts/deps.sh test
 	@if [ "$$(id -u)" -eq 0 ]; then test/scripts/deps.sh lab; fi
 	@$(GO) run ./test/cmd/gate long

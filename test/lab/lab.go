@@ -24,6 +24,8 @@ type Suite struct {
 	// Faulty are programs that the suite needs beside the ordinary ones: gotgtd built with a tag
 	// that plants a fault. The program of tag TAG is named gotgtd-TAG.
 	Faulty []string
+	// Alone suites share the processors with no other suite.
+	Alone bool
 }
 
 // stepTime is the most that a step may take.

@@ -113,8 +113,10 @@ func runOutside(ctx context.Context, o options) (status int, err error) {
 		return 1, err
 	}
 	outcomes := runSuites(os.Stdout, o, func(s Suite, out io.Writer) outcome {
-		err := enter(ctx, work, o.arguments(s), out)
-		return readOutcome(work, s, err)
+		if ctx.Err() != nil {
+			return outcome{Failed: 1, Summary: fmt.Sprintf("\nlab-%s: not run, interrupted\n", s.Name)}
+		}
+		return readOutcome(work, s, enter(ctx, work, o.arguments(s), out))
 	})
 	return conclude(os.Stdout, o.out, outcomes, ctx.Err())
 }
@@ -165,20 +167,27 @@ func (o options) arguments(s Suite) []string {
 	return []string{"-short=" + strconv.FormatBool(o.short), "-cuts=" + strconv.Itoa(o.cuts), "-out=" + o.out, s.Name}
 }
 
-// runSuites runs the suites, as many at a time as the options say, all of them whatever
-// fails, and returns their outcomes in the order of the suites. What a suite prints is kept
-// until its end if it is not the only one that runs.
+// runSuites runs the suites, all of them whatever fails, and returns their outcomes in the order
+// of the suites: first those that run alone, then the others, as many at a time as the
+// options say. What those print is kept until their end if there can be more than one of them at a time.
 func runSuites(w io.Writer, o options, run func(s Suite, out io.Writer) outcome) []outcome {
 	outcomes := make([]outcome, len(o.suites))
-	var printing sync.Mutex
+	for i, s := range o.suites {
+		if s.Alone || o.sideBySide == 1 {
+			outcomes[i] = run(s, w)
+		}
+	}
+	if o.sideBySide == 1 {
+		return outcomes
+	}
+	var printing sync.Mutex // held while what a suite has printed is shown
 	var group errgroup.Group
 	group.SetLimit(o.sideBySide)
 	for i, s := range o.suites {
+		if s.Alone {
+			continue
+		}
 		group.Go(func() error {
-			if o.sideBySide == 1 {
-				outcomes[i] = run(s, w)
-				return nil
-			}
 			var out bytes.Buffer
 			outcomes[i] = run(s, &out)
 			printing.Lock()

@@ -61,6 +61,9 @@ func enter(ctx context.Context, work string, args []string, out io.Writer) error
 	}
 	err := cmd.Run()
 	var exit *exec.ExitError
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("interrupted: %w", err)
+	}
 	if err != nil && !errors.As(err, &exit) {
 		return fmt.Errorf("can't run in namespaces of its own (that takes root): %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -35,6 +36,26 @@ func TestSideBySide(t *testing.T) {
 		if want := fmt.Sprintf("%[1]s begins\n%[1]s ends\n", s.Name); !strings.Contains(out.String(), want) {
 			t.Errorf("what %s prints is not in one piece:\n%s", s.Name, &out)
 		}
+	}
+}
+
+// TestAlone has a suite that runs alone come before the others have begun, and keep its place
+// among the outcomes.
+func TestAlone(t *testing.T) {
+	o := options{sideBySide: 2, suites: []Suite{{Name: "first"}, {Name: "alone", Alone: true}, {Name: "third"}}}
+	var mu sync.Mutex
+	var begun []string
+	outcomes := runSuites(io.Discard, o, func(s Suite, _ io.Writer) outcome {
+		mu.Lock()
+		defer mu.Unlock()
+		begun = append(begun, s.Name)
+		return outcome{Summary: s.Name}
+	})
+	if len(begun) != 3 || begun[0] != "alone" {
+		t.Errorf("run were %q", begun)
+	}
+	if d := cmp.Diff([]outcome{{Summary: "first"}, {Summary: "alone"}, {Summary: "third"}}, outcomes); d != "" {
+		t.Errorf("outcomes (-want +got):\n%s", d)
 	}
 }
 

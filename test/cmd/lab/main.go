@@ -20,7 +20,7 @@ import (
 )
 
 func main() {
-	// The longest come first, so that none of them goes on alone when others have ended.
+	// The longest come first, so that none of them goes on when all others have ended.
 	os.Exit(lab.Main([]lab.Suite{
 		migrate.Suite,
 		xen.Suite,

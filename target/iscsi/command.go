@@ -45,7 +45,7 @@ func (s *session) handleCommand(c *transport, h *pdu.BHS, data []byte) (more boo
 	run := s.deliverLocked(t)
 	more = s.window.Len() > 0
 	s.mu.Unlock()
-	s.proceed(t, run)
+	s.proceed(t, run, &c.inPlace)
 	return more
 }
 

@@ -23,7 +23,7 @@ func (s *session) handleDataOut(c *transport, at *placement, h *pdu.BHS, data []
 		run = s.continueLocked(t)
 	}
 	s.mu.Unlock()
-	s.proceed(t, run)
+	s.proceed(t, run, &c.inPlace)
 }
 
 // takeDataLocked adds the data of one PDU to its task, or finds the task
@@ -122,5 +122,5 @@ func (s *session) lostDataOut(c *transport, at *placement, h *pdu.BHS, code uint
 		}
 	}
 	s.mu.Unlock()
-	s.proceed(t, run)
+	s.proceed(t, run, nil)
 }

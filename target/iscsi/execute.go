@@ -5,17 +5,19 @@ package iscsi
 import (
 	"slices"
 	"time"
+
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // proceed runs a task that is to be run: here if that does not block, on a
-// worker otherwise. The caller holds no lock.
-func (s *session) proceed(t *task, run bool) {
+// worker otherwise. counts is the caller's own, nil for none. The caller holds no lock.
+func (s *session) proceed(t *task, run bool, counts *scsi.Batch) {
 	if !run {
 		return
 	}
 	if !t.settled() {
 		t.setOut()
-		if !s.engine.opt.FastPaths.inPlace() || !t.lend() || !s.nexus.TryExecute(&t.cmd) {
+		if !s.engine.opt.FastPaths.inPlace() || !t.lend() || !s.try(t, counts) {
 			if t.keepData() {
 				s.schedule(t)
 				return
@@ -24,6 +26,14 @@ func (s *session) proceed(t *task, run bool) {
 		}
 	}
 	s.complete(t)
+}
+
+// try executes a task if that does not block.
+func (s *session) try(t *task, counts *scsi.Batch) bool {
+	if counts == nil {
+		return s.nexus.TryExecute(&t.cmd)
+	}
+	return s.nexus.TryExecuteIn(counts, &t.cmd)
 }
 
 // Run executes one task on a worker, or a slice of it, unless it was aborted on its way here. It
@@ -61,6 +71,7 @@ func (s *session) execute(t *task) {
 
 // schedule hands a task that would block to the workers.
 func (s *session) schedule(t *task) {
+	t.cmd.Arrive()
 	s.mu.Lock()
 	if t.aborted {
 		waiting := s.finishAbortLocked(t)

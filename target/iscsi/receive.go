@@ -36,6 +36,9 @@ func (r *reader) Handle(h *pdu.BHS, data []byte) error {
 	if !c.is(connFull) {
 		return nil // RFC 7143 11.14: nothing counts after a logout request
 	}
+	if op != pdu.OpSCSICommand && op != pdu.OpDataOut {
+		c.inPlace.Stop()
+	}
 	switch op {
 	case pdu.OpSCSICommand:
 		if c.sess.handleCommand(&c.transport, h, data) {
@@ -182,7 +185,7 @@ func (n *Node) runWaiting(s *session) {
 		case r.task != nil:
 			run := s.deliverLocked(r.task)
 			s.mu.Unlock()
-			s.proceed(r.task, run)
+			s.proceed(r.task, run, nil)
 		default:
 			s.openWindowLocked()
 			s.mu.Unlock()

@@ -21,6 +21,7 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/stream"
 	"github.com/gotgtd/gotgtd/target/iscsi/tally"
 	"github.com/gotgtd/gotgtd/target/mem"
+	"github.com/gotgtd/gotgtd/target/scsi"
 )
 
 // Reasons for the end of a connection that are nobody's fault.
@@ -50,6 +51,8 @@ type transport struct {
 	out    stream.Output // has its own lock
 	cid    uint16
 	agreed login.Agreed // digests and limits
+
+	inPlace scsi.Batch // of the commands that came over it
 
 	heard atomic.Uint32 // PDUs received, for liveness
 	ping  pingState     // belongs to the liveness loop
@@ -155,14 +158,19 @@ func (c *transport) serve() error {
 	}
 }
 
-// handleInput handles the whole PDUs that are in the buffer.
+// handleInput handles the whole PDUs that are in the buffer. Their answers are queued then, and
+// what they did is counted.
 func (c *transport) handleInput() error {
+	defer c.inPlace.Stop()
 	for {
 		if c.freeze.Stopped() {
 			return errFrozen
 		}
-		if err := c.out.Throttle(); err != nil {
-			return err
+		if c.out.Full() {
+			c.inPlace.Stop()
+			if err := c.out.Throttle(); err != nil {
+				return err
+			}
 		}
 		ok, err := c.in.Next()
 		if !ok || err != nil {

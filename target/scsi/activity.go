@@ -112,6 +112,7 @@ func (a *activity) of(k workKind) *workTimes {
 func (a *activity) ended(c *Command) {
 	k, x := workOf(&c.CDB), &c.exec
 	switch {
+	case x.batch != nil: // which has the time
 	case x.began == 0:
 		a.refused[k].Add(1)
 	case x.began == x.arrived:
@@ -143,7 +144,7 @@ func (a *activity) failed(c *Command) {
 }
 
 // Arrive notes that a command has arrived with all its data and waits to be executed.
-// [Nexus.TryExecute] does so too; a transport calls it when it does not get that far yet.
+// [Nexus.TryExecute] and [Nexus.Execute] do so too; a transport calls it when it does not get that far yet.
 func (c *Command) Arrive() {
 	if c.exec.arrived == 0 {
 		c.exec.arrived = now()

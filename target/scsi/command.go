@@ -112,6 +112,9 @@ type execState struct {
 	arrived time.Duration // it waits to be executed
 	began   time.Duration // its execution; arrived if that was in place
 	inStore time.Duration // how long it was executed so far, unless in place
+
+	inPlace bool   // it was executed by TryExecute
+	batch   *Batch // that counts it, while it is tried, and once it was executed in place
 }
 
 // Reset makes c ready for another command. Its Pool stays; its In and Buffer, which the

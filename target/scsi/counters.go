@@ -65,8 +65,17 @@ func lastIOOf(seconds int64, at boottime.Stamp) boottime.Stamp {
 	return at
 }
 
-func (c *counters) read(n int)    { c.reads.Add(1); c.readBytes.Add(uint64(n)) }
-func (c *counters) written(n int) { c.writes.Add(1); c.writtenBytes.Add(uint64(n)) }
+// add counts what was moved, without the errors.
+func (c *counters) add(m *Counters) {
+	if m.Reads > 0 {
+		c.reads.Add(m.Reads)
+		c.readBytes.Add(m.ReadBytes)
+	}
+	if m.Writes > 0 {
+		c.writes.Add(m.Writes)
+		c.writtenBytes.Add(m.WrittenBytes)
+	}
+}
 
 func (c *counters) load() Counters {
 	return Counters{c.reads.Load(), c.writes.Load(), c.readBytes.Load(), c.writtenBytes.Load(), c.errors.Load()}

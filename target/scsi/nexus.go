@@ -139,14 +139,6 @@ func (n *Nexus) Prepare(c *Command) {
 		return
 	}
 	n.prepare(c)
-	n.prepared(c)
-}
-
-// prepared notes when a command arrived that needs no data, and counts one that has ended.
-func (n *Nexus) prepared(c *Command) {
-	if !c.done && c.Direction != DataOut {
-		c.Arrive()
-	}
 	n.ended(c)
 }
 
@@ -233,8 +225,44 @@ func (n *Nexus) TryExecute(c *Command) bool {
 	if n.over(c) {
 		return true
 	}
+	waited := c.exec.arrived != 0
 	c.Arrive()
+	began := c.exec.arrived
+	if waited {
+		began = now()
+	}
 	done := n.tryExecute(c)
+	if c.exec.inPlace {
+		c.exec.began = began
+		if waited {
+			c.exec.inStore = now() - began
+		}
+	}
+	n.ended(c)
+	return done
+}
+
+// TryExecuteIn is [Nexus.TryExecute] for a command that b counts if it is executed.
+func (n *Nexus) TryExecuteIn(b *Batch, c *Command) bool {
+	if n.over(c) {
+		return true
+	}
+	if c.exec.arrived != 0 { // it has waited, which is to be told from its execution
+		b.Stop()
+		return n.TryExecute(c)
+	}
+	b.begin(c)
+	c.exec.batch = b
+	done := n.tryExecute(c)
+	if c.exec.inPlace {
+		b.ended++
+	} else {
+		c.exec.batch = nil
+	}
+	if !done {
+		c.Arrive()
+		b.stop(c.exec.arrived)
+	}
 	n.ended(c)
 	return done
 }
@@ -268,7 +296,7 @@ func (c *Command) tryNow() bool {
 	if !c.exec.op.try(c) {
 		return false
 	}
-	c.exec.began = c.exec.arrived
+	c.exec.inPlace = true
 	return true
 }
 

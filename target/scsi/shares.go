@@ -144,19 +144,41 @@ func (n *Nexus) share(lun uint16) *share {
 	return s
 }
 
+// add counts what was moved.
+func (s *share) add(m *Counters) {
+	if m.Reads > 0 {
+		s.reads.Add(m.Reads)
+		s.readBytes.Add(m.ReadBytes)
+	}
+	if m.Writes > 0 {
+		s.writes.Add(m.Writes)
+		s.writtenBytes.Add(m.WrittenBytes)
+	}
+}
+
 // countRead counts bytes that the command has read, countWritten those that it has written.
 func (c *Command) countRead(bytes int) {
-	c.exec.at.lu.stats.read(bytes)
-	c.exec.nexus.stats.read(bytes)
-	s := c.exec.nexus.share(c.exec.at.number)
-	s.reads.Add(1)
-	s.readBytes.Add(uint64(bytes))
+	if b := c.exec.batch; b != nil {
+		b.moved.Reads++
+		b.moved.ReadBytes += uint64(bytes)
+		return
+	}
+	c.count(&Counters{Reads: 1, ReadBytes: uint64(bytes)})
 }
 
 func (c *Command) countWritten(bytes int) {
-	c.exec.at.lu.stats.written(bytes)
-	c.exec.nexus.stats.written(bytes)
-	s := c.exec.nexus.share(c.exec.at.number)
-	s.writes.Add(1)
-	s.writtenBytes.Add(uint64(bytes))
+	if b := c.exec.batch; b != nil {
+		b.moved.Writes++
+		b.moved.WrittenBytes += uint64(bytes)
+		return
+	}
+	c.count(&Counters{Writes: 1, WrittenBytes: uint64(bytes)})
+}
+
+// count counts what the command has moved.
+func (c *Command) count(m *Counters) {
+	n, at := c.exec.nexus, c.exec.at
+	at.lu.stats.add(m)
+	n.stats.add(m)
+	n.share(at.number).add(m)
 }

@@ -75,5 +75,8 @@ func (n *Nexus) Reprepare(c *Command) {
 		c.exec.op = op
 		op.prepare(c)
 	}
-	n.prepared(c)
+	if !c.done && c.Direction != DataOut {
+		c.Arrive()
+	}
+	n.ended(c)
 }

@@ -61,7 +61,8 @@ func matches(pattern, name string) bool {
 	return pattern == "" || ok && err == nil
 }
 
-// apply leaves out of a status what is not wanted. A target that is named and not there is an error.
+// apply leaves out of a status what is not wanted. A target that is named and not there is an error, as is a logical
+// unit that no target has.
 func (s *selection) apply(st *control.Status) error {
 	if named := !strings.ContainsAny(s.target, `*?[\`); s.target != "" && named {
 		if _, err := chosen(st, []string{s.target}); err != nil {
@@ -69,13 +70,17 @@ func (s *selection) apply(st *control.Status) error {
 		}
 	}
 	st.Targets = slices.DeleteFunc(st.Targets, func(t target.TargetStatus) bool { return !matches(s.target, t.Name) })
-	has := map[string]bool{}
+	has, found := map[string]bool{}, s.lun < 0
 	for i := range st.Targets {
 		t := &st.Targets[i]
 		if s.lun >= 0 {
 			t.LUNs = slices.DeleteFunc(t.LUNs, func(l target.LUNStatus) bool { return int(l.LUN) != s.lun })
 			has[t.Name] = len(t.LUNs) > 0
+			found = found || has[t.Name]
 		}
+	}
+	if !found {
+		return fmt.Errorf("there is no LUN %d in any target that is asked for: gotgtd show without --lun has all", s.lun)
 	}
 	st.Sessions = slices.DeleteFunc(st.Sessions, func(i target.SessionStatus) bool {
 		return !matches(s.target, i.Target) || !matches(s.initiator, i.Initiator) ||

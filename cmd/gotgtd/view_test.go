@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -58,6 +59,11 @@ func TestSelection(t *testing.T) {
 	}
 	if err := (&selection{target: "iqn.x", lun: -1}).apply(captured()); err == nil || err.Error() != "there is no target iqn.x" {
 		t.Errorf("another target: %v", err)
+	}
+	for _, s := range []selection{{lun: 7}, {target: "*:t1", lun: 2}} {
+		if err := s.apply(captured()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("there is no LUN %d in any target", s.lun)) {
+			t.Errorf("%+v, which there is not: %v", s, err)
+		}
 	}
 }
 

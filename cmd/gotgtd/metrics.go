@@ -96,9 +96,9 @@ func (d *daemon) serveMetrics(l *heldListener, m config.Metrics, past []byte) *m
 		Handler: closeHTTP1(mux), ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, MaxHeaderBytes: metricsHeader,
 		ErrorLog: stdlog.New(connLog{limit.Logger(d.log)}, "", 0),
 	}}
-	quiet := slog.New(slog.DiscardHandler) // it tells of each start what the configuration says
+	told := slog.New(webLog{limit.Logger(d.log)})
 	go func() {
-		err := web.Serve(netutil.LimitListener(l, metricsConns), s.http, &web.FlagConfig{WebConfigFile: &m.WebConfig}, quiet)
+		err := web.Serve(netutil.LimitListener(l, metricsConns), s.http, &web.FlagConfig{WebConfigFile: &m.WebConfig}, told)
 		if !errors.Is(err, http.ErrServerClosed) {
 			d.log.Error("metrics are not served any more: mend what the error names, and reload", "error", err)
 		}
@@ -116,6 +116,30 @@ func (c connLog) Write(line []byte) (int, error) {
 	c.log.Info("a connection for metrics has failed", "reason", strings.TrimSpace(string(line)))
 	return len(line), nil
 }
+
+// webLog has what exporter-toolkit logs: that the web configuration, which it reads for each request, can't be
+// read any more. What it says of each start the configuration says.
+type webLog struct{ log *slog.Logger }
+
+// Enabled implements [slog.Handler].
+func (webLog) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelError }
+
+// Handle implements [slog.Handler].
+func (w webLog) Handle(_ context.Context, r slog.Record) error {
+	reason := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		reason = a.Value.String()
+		return true
+	})
+	w.log.Error("metrics and the page are refused: mend the file that metrics.web-config names, which is read for each request", "reason", reason)
+	return nil
+}
+
+// WithAttrs implements [slog.Handler].
+func (w webLog) WithAttrs([]slog.Attr) slog.Handler { return w }
+
+// WithGroup implements [slog.Handler].
+func (w webLog) WithGroup(string) slog.Handler { return w }
 
 // closeHTTP1 gives each request of HTTP/1 a connection of its own, so that it reaches who serves by then. A connection
 // of HTTP/2 carries all that a page is made of, and ends with GOAWAY when the server is shut down: closed

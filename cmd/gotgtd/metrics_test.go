@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -114,4 +115,38 @@ func TestMetricsEnd(t *testing.T) {
 	if err := s.close(ctx); err != nil || ctx.Err() != nil {
 		t.Errorf("the end of the server: %v, %v", err, ctx.Err())
 	}
+}
+
+// TestWebConfigGoesBad: whoever scrapes is refused when the web configuration can't be read any more, the log says
+// why, and nothing is needed but to mend it.
+func TestWebConfigGoesBad(t *testing.T) {
+	dir := t.TempDir()
+	web, socket, file := filepath.Join(dir, "web.yaml"), filepath.Join(dir, "metrics.sock"), filepath.Join(dir, "gotgtd.yaml")
+	conf := fmt.Sprintf("metrics: {listen: 'unix:%s', web-config: %s}\ntargets:\n  - {name: 'iqn.2026-11.test:a', luns: [{lun: 1, backend: ram, size: 1MiB}]}\n", socket, web)
+	const good = "basic_auth_users: {}\n"
+	if err := errors.Join(os.WriteFile(web, []byte(good), 0o600), os.WriteFile(file, []byte(conf), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	d := startDaemon(t, "--config", file)
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	wants := func(text string, status int) {
+		t.Helper()
+		if err := os.WriteFile(web, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Get("http://gotgtd/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != status {
+			t.Errorf("with %q the answer is %s, want %d", text, resp.Status, status)
+		}
+	}
+	wants(good, http.StatusOK)
+	wants("nonsense: 1\n", http.StatusInternalServerError)
+	d.waitFor(t, "mend the file that metrics.web-config names")
+	wants(good, http.StatusOK)
 }

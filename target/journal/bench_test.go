@@ -104,6 +104,34 @@ func BenchmarkRecords(b *testing.B) {
 	}
 }
 
+// What a successor needs to read a session with 8 responses that are queued.
+func BenchmarkRecover(b *testing.B) {
+	const n = 100
+	j := newJournal(b, Options{Sessions: n, Connections: n, Units: 1, Arena: newFile(b, testArena)})
+	sockets := make(map[uint64]Position)
+	for i := range uint64(n) {
+		d := &bed{}
+		var err error
+		if d.s, err = j.OpenSession(make([]byte, 1000), &d.record); err != nil {
+			b.Fatal(err)
+		}
+		if d.c, err = d.s.OpenConn(make([]byte, 200), &Birth{Cookie: i}, &d.conn); err != nil {
+			b.Fatal(err)
+		}
+		d.slot = Slot{Kind: Command, Conn: d.c, Queued: true, Sense: make([]byte, 18)}
+		for range 8 {
+			d.write()
+		}
+		sockets[i] = Position{d.conn.Consumed, 0}
+	}
+	for b.Loop() {
+		if r, err := j.Recover(sockets); err != nil || len(r.Sessions) != n || len(r.Sessions[0].Slots) != 8 {
+			b.Fatal(err, r.Dropped)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/session")
+}
+
 var commands = map[string]func(*bed){"READ": (*bed).read, "WRITE": (*bed).write, "WRITE on a worker": (*bed).writeOnWorker}
 
 func TestRecordsAllocateNothing(t *testing.T) {

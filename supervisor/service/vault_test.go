@@ -52,6 +52,10 @@ func useVault(p *supervisor.Process, dir string, steady bool) error {
 	if err := u.noteFound(dir); err != nil {
 		return err
 	}
+	go func() {
+		<-c.Gone()
+		fmt.Fprintln(os.Stderr, "generation", u.generation, "has lost the vault")
+	}()
 	if !steady {
 		go func() { fmt.Fprintln(os.Stderr, "the vault's user has ended:", u.putAndDrop()) }()
 		return nil
@@ -290,5 +294,32 @@ func TestWithoutVault(t *testing.T) {
 	}
 	if st := s.reload(); st.Main.Number != 2 {
 		t.Errorf("generation %d serves", st.Main.Number)
+	}
+}
+
+// A supervisor of before there was a vault takes over: it is left nothing that it would have open for good,
+// and the service hears that nothing is kept any more.
+func TestSupervisorThatKnowsOfNoVault(t *testing.T) {
+	s := newSupervised(t, nil)
+	s.fault("vault-steady")
+	s.run()
+	st := s.untilServing()
+	program := filepath.Join(s.dir, "program")
+	copyFile(t, s.binary, program)
+	s.replaceBinary("#!/bin/sh\nunset UPGRADED_PROBE_VAULT\nexec " + program + " \"$@\"\n")
+	if _, err := s.Reexec(s.context()); err != nil {
+		t.Fatal(err)
+	}
+	s.untilLogged("the new supervisor has no vault")
+	s.untilLogged("generation 1 has lost the vault")
+	if v := s.now().Vault; v == nil || v.Held != 0 {
+		t.Errorf("the vault is %+v", v)
+	}
+	if err := syscall.Kill(st.Main.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.until("restarted", func(now Status) bool { return now.State == Serving && now.Main.PID != st.Main.PID })
+	if v := s.now().Vault; len(s.found(2)) != 0 || v.Held != steadySockets {
+		t.Errorf("generation 2 has found %d, and the vault is %+v", len(s.found(2)), v)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -321,6 +322,85 @@ func TestEndOfTheVault(t *testing.T) {
 	}
 	if _, err := Open(context.Background(), door, ClientOptions{}); !errors.Is(err, ErrGone) {
 		t.Errorf("a new client: %v", err)
+	}
+}
+
+// closeOnExec reports whether all, or none, of the descriptors have the flag.
+func closeOnExec(t *testing.T, fds []int) (all, none bool) {
+	t.Helper()
+	all, none = true, true
+	for _, fd := range fds {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		must(t, err)
+		if flags&unix.FD_CLOEXEC == 0 {
+			all = false
+		} else {
+			none = false
+		}
+	}
+	return all, none
+}
+
+// Between Keep and an execve(2) that fails nothing is received, and afterwards the vault goes on.
+func TestKeepIsTakenBack(t *testing.T) {
+	v := newVault(t, Options{Max: 10})
+	c := newClient(t, doorOf(t, v), ClientOptions{})
+	near, _, id := newPair(t)
+	later, _, laterID := newPair(t)
+	must(t, c.Put(id, "s", near))
+	list(t, c, "")
+	saved, undo := v.Keep()
+	must(t, c.Put(laterID, "s", later))
+	if _, none := closeOnExec(t, saved.all()); !none || len(saved.Kept) != 1 || len(saved.Clients) != 1 || saved.Kept[0].ID != id {
+		t.Errorf("not all outlive an execve: %+v", saved)
+	}
+	if n := len(v.kept.byID); n != 1 { // under the mutex that Keep holds
+		t.Errorf("%d descriptors are kept", n)
+	}
+	undo()
+	if all, _ := closeOnExec(t, saved.all()); !all {
+		t.Errorf("some outlive an execve: %+v", saved)
+	}
+	if got := list(t, c, ""); !slices.Equal(got, []uint64{id, laterID}) {
+		t.Errorf("%v are listed", got)
+	}
+}
+
+// A client whose vault is slow waits until there is room in the queue, and loses nothing.
+func TestFullQueueHoldsTheClientUp(t *testing.T) {
+	const puts = 2000
+	v := newVault(t, Options{Max: puts})
+	c := newClient(t, doorOf(t, v), ClientOptions{})
+	null, err := os.Open(os.DevNull)
+	must(t, err)
+	defer null.Close()
+	v.mu.Lock()
+	var done atomic.Int64
+	all := make(chan error, 1)
+	go func() {
+		for i := range uint64(puts) {
+			if err := c.Put(NotSocket|i, "s", null); err != nil {
+				all <- err
+				return
+			}
+			done.Add(1)
+		}
+		all <- nil
+	}()
+	await(t, "a full queue", func() bool {
+		events := []unix.PollFd{{Fd: int32(v.Door()), Events: unix.POLLOUT}}
+		n, err := unix.Poll(events, 0)
+		return err == nil && n == 0
+	})
+	held := done.Load()
+	v.mu.Unlock()
+	must(t, <-all)
+	if held >= puts {
+		t.Error("all were in the queue: the test shows nothing")
+	}
+	list(t, c, "none")
+	if n := v.Counts(); n.Held != puts || n.Refused != 0 {
+		t.Errorf("%+v", n)
 	}
 }
 

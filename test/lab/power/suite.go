@@ -135,12 +135,15 @@ func (r *runner) scene(program string, state fileSystem) *scene {
 	return s
 }
 
-// pass does n power cuts, in steps of ten, for a step has its time.
+// cutsOfStep is how many cuts a step does, for a step has its time, also on a machine with other work.
+const cutsOfStep = 5
+
+// pass does n power cuts.
 func (r *runner) pass(ctx context.Context, state fileSystem, n int) {
 	s := r.scene("gotgtd", state)
 	defer s.logout()
-	for first := 0; first < n; first += 10 {
-		end := min(first+10, n)
+	for first := 0; first < n; first += cutsOfStep {
+		end := min(first+cutsOfStep, n)
 		name := fmt.Sprintf("cuts %d to %d, the state folder on %s", first+1, end, state.name)
 		err := r.lab.Step(ctx, name, func(ctx context.Context) error {
 			for i := first; i < end; i++ {

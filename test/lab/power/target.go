@@ -53,7 +53,9 @@ const (
 	programs    = "/run/programs/"
 	logFile     = "/run/gotgtd.log"
 
-	serveTime = 2 * time.Minute
+	// serveTime is how long gotgtd may take to serve, of which upgraded must not tire before: a
+	// machine with other work takes minutes where an idle one takes seconds.
+	serveTime = 5 * time.Minute
 )
 
 // layout is the logical units under load: where their blocks are, and their settings in YAML.
@@ -151,8 +153,8 @@ func (s *scene) serve(ctx context.Context) error {
 // start starts gotgtd under upgraded, as a boot does.
 func (s *scene) start(ctx context.Context) error {
 	_, err := s.machine.run(ctx, fmt.Sprintf(
-		"setsid %[1]supgraded run --control %[2]s --listen portal=0.0.0.0:3260 -- %[1]s%[3]s serve --config %[4]s --control %[5]s --state-dir %[6]s </dev/null >%[7]s 2>&1 &",
-		programs, superviser, s.program, configFile, controlFile, stateFolder, logFile))
+		"setsid %[1]supgraded run --ready-timeout %[8]v --control %[2]s --listen portal=0.0.0.0:3260 -- %[1]s%[3]s serve --config %[4]s --control %[5]s --state-dir %[6]s </dev/null >%[7]s 2>&1 &",
+		programs, superviser, s.program, configFile, controlFile, stateFolder, logFile, serveTime))
 	return err
 }
 

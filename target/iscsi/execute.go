@@ -17,7 +17,7 @@ func (s *session) proceed(t *task, run bool, counts *scsi.Batch) {
 	}
 	if !t.settled() {
 		t.setOut()
-		if !s.engine.opt.FastPaths.inPlace() || !t.lend() || !s.try(t, counts) {
+		if !s.engine.opt.FastPaths.inPlace() || !t.lend() || !s.nexus.TryExecuteIn(counts, &t.cmd) {
 			if t.keepData() {
 				s.schedule(t)
 				return
@@ -26,14 +26,6 @@ func (s *session) proceed(t *task, run bool, counts *scsi.Batch) {
 		}
 	}
 	s.complete(t)
-}
-
-// try executes a task if that does not block.
-func (s *session) try(t *task, counts *scsi.Batch) bool {
-	if counts == nil {
-		return s.nexus.TryExecute(&t.cmd)
-	}
-	return s.nexus.TryExecuteIn(counts, &t.cmd)
 }
 
 // Run executes one task on a worker, or a slice of it, unless it was aborted on its way here. It

@@ -31,9 +31,9 @@ func (b *Batch) begin(c *Command) {
 }
 
 // Stop counts what was gathered. Who uses a batch calls it before they wait for anything, and
-// when the answers of the commands are queued.
+// when the answers of the commands are queued. A nil Batch has nothing.
 func (b *Batch) Stop() {
-	if b.began != 0 {
+	if b != nil && b.began != 0 {
 		b.stop(now())
 	}
 }

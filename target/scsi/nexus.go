@@ -242,12 +242,13 @@ func (n *Nexus) TryExecute(c *Command) bool {
 	return done
 }
 
-// TryExecuteIn is [Nexus.TryExecute] for a command that b counts if it is executed.
+// TryExecuteIn is [Nexus.TryExecute] for a command that b counts if it is executed; nil: it is
+// counted by itself.
 func (n *Nexus) TryExecuteIn(b *Batch, c *Command) bool {
 	if n.over(c) {
 		return true
 	}
-	if c.exec.arrived != 0 { // it has waited, which is to be told from its execution
+	if b == nil || c.exec.arrived != 0 { // it has waited, which is to be told from its execution
 		b.Stop()
 		return n.TryExecute(c)
 	}

@@ -28,7 +28,7 @@ func TestZeroArguments(t *testing.T) {
 		"NewDevice": scsi.NewDevice, "NewLogicalUnit": scsi.NewLogicalUnit, "NewController": scsi.NewController, "MakeLUN": scsi.MakeLUN,
 		"DefaultIdentity": scsi.DefaultIdentity, "DigestIdentity": scsi.DigestIdentity, "TgtIdentity": scsi.TgtIdentity, "TgtNAA": scsi.TgtNAA, "ParseNAA": scsi.ParseNAA,
 		"WorkKinds": scsi.WorkKinds, "Failures": scsi.Failures,
-	}, h.n, h.dev, lu, controller, loose, empty, empty.Open(scsi.NexusID{}), new(scsi.Command), new(scsi.UnitOptions), new(scsi.UnitInfo), scsi.LUN(0), scsi.NexusID{}, scsi.NexusState{}, new(scsi.UnitState))
+	}, h.n, h.dev, lu, controller, loose, empty, empty.Open(scsi.NexusID{}), new(scsi.Command), new(scsi.Batch), new(scsi.UnitOptions), new(scsi.UnitInfo), scsi.LUN(0), scsi.NexusID{}, scsi.NexusState{}, new(scsi.UnitState))
 }
 
 // TestUnpreparedCommand executes commands of which only the CDB is given: nothing has

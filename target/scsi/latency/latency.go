@@ -68,9 +68,11 @@ func (h *Histogram) Record(d time.Duration) {
 	h.sum.Add(uint64(max(d, 0)))
 }
 
-// RecordMean counts n durations, n > 0, of which only the sum is known, as their mean each.
+// RecordMean counts n durations, of which only the sum is known, as their mean each.
 func (h *Histogram) RecordMean(sum time.Duration, n uint64) {
-	sum = max(sum, 0)
+	if sum = max(sum, 0); n == 0 {
+		return
+	}
 	h.buckets[bucket(sum/time.Duration(n))].Add(n)
 	h.sum.Add(uint64(sum))
 }

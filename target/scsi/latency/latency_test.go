@@ -103,3 +103,17 @@ func BenchmarkRecord(b *testing.B) {
 		h.Record(80 * time.Microsecond)
 	}
 }
+
+// TestRecordMean: durations of which the sum is known count as their mean, and none as nothing.
+func TestRecordMean(t *testing.T) {
+	var h Histogram
+	h.RecordMean(time.Second, 0)
+	h.RecordMean(90*time.Microsecond, 4)
+	h.RecordMean(-time.Second, 1)
+	want := Counts{Sum: 90 * time.Microsecond}
+	want.Buckets[bucket(22500*time.Nanosecond)] = 4
+	want.Buckets[0] = 1
+	if got := h.Load(); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}

@@ -311,6 +311,49 @@ func TestConnections(t *testing.T) {
 	r.until("seven connections are left", func() bool { return len(r.node.connList()) == 7 })
 }
 
+// TestJoinsAtOnce has connections join a session at once, two for each CID, while others look at the session and
+// ask it to log out: there are no more of them than the session may have, and all end with it.
+func TestJoinsAtOnce(t *testing.T) {
+	r := newRig(t, Limits{MaxConnections: 4}, Auth{})
+	first := r.raw()
+	tsih := first.login("MaxConnections=4").TSIH
+	text := []byte("InitiatorName=" + testInitiator + "\x00TargetName=" + testTarget + "\x00")
+	var joining []*raw
+	for range 16 {
+		joining = append(joining, r.raw())
+	}
+	r.until("all are accepted", func() bool { return len(r.node.connList()) == 1+len(joining) })
+	r.freeze(t) // so that all logins are there before any is looked at
+	var all sync.WaitGroup
+	for i, c := range joining {
+		if _, err := c.c.Write(encode(&pdu.LoginRequest{
+			Transit: true, CSG: pdu.LoginOperationalNegotiation, NSG: pdu.FullFeaturePhase, TSIH: tsih,
+			CID: uint16(1 + i%8), DataLength: uint32(len(text)), ISID: pdu.ISID{0x80, 1}, CmdSN: 2,
+		}, text)); err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() {
+			for { // until the end of the stream
+				if _, _, err := readPDU(c.c); err != nil {
+					return
+				}
+			}
+		})
+	}
+	r.node.Thaw()
+	r.until("three have joined", func() bool {
+		list := r.node.Sessions()
+		r.node.session(tsih).requestLogout()
+		if len(list) != 1 || len(list[0].Connections) > 4 {
+			t.Fatalf("there is not one session with 4 connections at most: %+v", list)
+		}
+		return len(list[0].Connections) == 4 && len(r.node.connList()) == 4
+	})
+	first.c.Close()
+	all.Wait()
+	r.none()
+}
+
 // TestRejects sends what a target must refuse and the session must survive.
 func TestRejects(t *testing.T) {
 	r := newRig(t, Limits{}, Auth{})

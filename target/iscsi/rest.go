@@ -25,13 +25,6 @@ import (
 // wait for that, and the memory of each piece is given back as it goes. Commands count as well: a
 // thousand sessions with 128 that wait for data are a second of work without any data.
 
-// Rest is what a frozen Node has left out of a snapshot. It is written when the successor
-// has taken over.
-type Rest struct {
-	sessions []*session
-	tasks    bool // commands and requests follow, not their data alone
-}
-
 // frame heads a piece of a Rest.
 type frame struct {
 	Kind   uint32
@@ -114,9 +107,6 @@ func (s *session) requests() int {
 	defer s.mu.Unlock()
 	return len(s.tasks.byTag) + s.window.Len()
 }
-
-// has reports whether a session's data is in the Rest.
-func (r *Rest) has(s *session) bool { return r != nil && s != nil && slices.Contains(r.sessions, s) }
 
 // Tasks is how many commands follow.
 func (r *Rest) Tasks() (n int) {

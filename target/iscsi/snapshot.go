@@ -10,6 +10,16 @@ import (
 	"github.com/gotgtd/gotgtd/target/iscsi/socket"
 )
 
+// Rest is what a frozen Node has left out of a snapshot. It is written when the successor
+// has taken over.
+type Rest struct {
+	sessions []*session
+	tasks    bool // commands and requests follow, not their data alone
+}
+
+// has reports whether a session's data is in the Rest.
+func (r *Rest) has(s *session) bool { return r != nil && s != nil && slices.Contains(r.sessions, s) }
+
 // Snapshot returns the state of a frozen Node and its sockets, which stay the
 // Node's and are open until it thaws or retires. The Node can still thaw afterwards. A connection that has closed, and
 // whose reader the freeze stopped before it noticed, is not in it, and nor is

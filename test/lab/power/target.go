@@ -150,10 +150,11 @@ func (s *scene) serve(ctx context.Context) error {
 	return s.login(ctx)
 }
 
-// start starts gotgtd under upgraded, as a boot does.
+// start starts gotgtd under upgraded, as a boot does. A service has far more descriptors than the 4,096 of
+// this machine, of which the vault says that they are too few.
 func (s *scene) start(ctx context.Context) error {
 	_, err := s.machine.run(ctx, fmt.Sprintf(
-		"setsid %[1]supgraded run --ready-timeout %[8]v --control %[2]s --listen portal=0.0.0.0:3260 -- %[1]s%[3]s serve --config %[4]s --control %[5]s --state-dir %[6]s </dev/null >%[7]s 2>&1 &",
+		"ulimit -n 65536 && setsid %[1]supgraded run --ready-timeout %[8]v --control %[2]s --listen portal=0.0.0.0:3260 -- %[1]s%[3]s serve --config %[4]s --control %[5]s --state-dir %[6]s </dev/null >%[7]s 2>&1 &",
 		programs, superviser, s.program, configFile, controlFile, stateFolder, logFile, serveTime))
 	return err
 }

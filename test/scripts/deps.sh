@@ -7,7 +7,7 @@ set -eu
 # Each entry is PROGRAM:PACKAGE; a PROGRAM with a slash is a file that must exist.
 run='mke2fs:e2fsprogs busybox:busybox-static'
 quick='iscsi-test-cu:libiscsi-bin tmux:tmux /lib/systemd/systemd-journald:systemd
-	man:man-db qemu-io:qemu-utils'
+	man:man-db qemu-io:qemu-utils nbdkit:nbdkit'
 bench='iscsi-perf:libiscsi-bin qemu-img:qemu-utils tgtd:tgt istgt:istgt
 	/usr/share/doc/qemu-block-extra:qemu-block-extra'
 tests="$run
@@ -15,7 +15,7 @@ tests="$run
 	/usr/share/doc/qemu-block-extra:qemu-block-extra
 	/usr/lib/ocf/resource.d/heartbeat/iSCSITarget:resource-agents
 	e2fsck:e2fsprogs systemd-analyze:systemd /lib/systemd/systemd-journald:systemd tmux:tmux prometheus:prometheus chromium:chromium nginx:nginx-light lintian:lintian rpm:rpm
-	podman:podman runc:runc man:man-db
+	podman:podman runc:runc man:man-db nbdkit:nbdkit
 	gcc:gcc /usr/include/stdlib.h:libc6-dev /usr/include/rbd/librbd.h:librbd-dev"
 lab="$run
 	qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap

@@ -20,7 +20,7 @@ import (
 
 // serve starts a server, in whose arguments SOCKET stands for its socket, and returns the settings that
 // lead to it.
-func serve(t *testing.T, args ...string) (storage.Options, *exec.Cmd) {
+func serve(t testing.TB, args ...string) (storage.Options, *exec.Cmd) {
 	t.Helper()
 	peer.Need(t, args[0])
 	socket := filepath.Join(t.TempDir(), "s")
@@ -179,5 +179,25 @@ func TestWrongReplies(t *testing.T) {
 		c.close()
 		there.Close()
 		<-done
+	}
+}
+
+// Reading and writing take no memory, nor does the server's answer.
+func BenchmarkReadWrite(b *testing.B) {
+	o, _ := serve(b, "nbdkit", "-f", "-U", "SOCKET", "memory", "4M")
+	s, err := storage.OpenBackend(b.Context(), "nbd", o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	data := make([]byte, 4096)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.WriteAt(b.Context(), data, 0); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.ReadAt(b.Context(), data, 0); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

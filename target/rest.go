@@ -68,7 +68,7 @@ func (s *Server) follow(rest *os.File) {
 // RestTook returns how long data took that followed after an upgrade to this process. It reports false if none did, and as
 // long as it is on its way.
 func (s *Server) RestTook() (time.Duration, bool) {
-	if s.rested == nil {
+	if s == nil || s.rested == nil {
 		return 0, false
 	}
 	select {

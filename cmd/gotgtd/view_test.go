@@ -137,13 +137,15 @@ func TestShowSelection(t *testing.T) {
 	if out := d.output(t, "show", "--bytes", "--initiator", "other"); !strings.Contains(out, "Size: 1048576 bytes, Block size: 512\n") || strings.Contains(out, "I_T nexus: ") {
 		t.Errorf("show --bytes --initiator other prints:\n%s", out)
 	}
-	for args, want := range map[string]int{"--initiator=*:A": 1, "--initiator=*:b": 0, "--target=" + defaultTarget: 1, "--lun=1": 1, "--lun=2": 0} {
+	for args, want := range map[string]int{"--initiator=*:A": 1, "--initiator=*:b": 0, "--target=" + defaultTarget: 1, "--lun=1": 1} {
 		var list []target.SessionStatus
 		if err := json.Unmarshal([]byte(d.output(t, "sessions", "--json", args)), &list); err != nil || len(list) != want {
 			t.Errorf("sessions %s: %d sessions, want %d (%v)", args, len(list), want, err)
 		}
 	}
-	if out := d.fail(t, "sessions", "--target", "iqn.x"); !strings.Contains(out, "there is no target iqn.x") {
-		t.Errorf("sessions --target iqn.x prints %q", out)
+	for args, want := range map[string]string{"--target=iqn.x": "there is no target iqn.x", "--lun=2": "there is no LUN 2 in any target"} {
+		if out := d.fail(t, "sessions", args); !strings.Contains(out, want) {
+			t.Errorf("sessions %s prints %q, want %q", args, out, want)
+		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gotgtd/gotgtd/target/storage"
@@ -54,6 +56,7 @@ type store struct {
 	c    *client
 	e    *export
 	info storage.Info
+	told atomic.Bool // the logical unit knows that what was written may be lost
 }
 
 var _ interface {
@@ -170,7 +173,16 @@ func (s *store) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 
 // WriteDurableAt writes with FUA.
 func (s *store) WriteDurableAt(ctx context.Context, p []byte, off int64) (int, error) {
-	return s.write(ctx, flagFUA, p, off)
+	n, err := s.write(ctx, flagFUA, p, off)
+	return n, s.tell(err)
+}
+
+// tell remembers that a durable write or a flush has failed with the connection.
+func (s *store) tell(err error) error {
+	if errors.Is(err, syscall.ENOTCONN) {
+		s.told.Store(true)
+	}
+	return err
 }
 
 func (s *store) write(ctx context.Context, flags uint16, p []byte, off int64) (int, error) {
@@ -202,6 +214,10 @@ func (s *store) Flush(ctx context.Context) error {
 	if s.info.ReadOnly {
 		return nil
 	}
+	return s.tell(s.flush(ctx))
+}
+
+func (s *store) flush(ctx context.Context) error {
 	if err := s.c.do(ctx, cmdFlush, 0, 0, 0, nil, nil); err != nil {
 		return &storage.Error{Op: "flush", Path: s.info.Path, Err: err}
 	}
@@ -209,8 +225,14 @@ func (s *store) Flush(ctx context.Context) error {
 }
 
 // Settle flushes: only then does a server without NBD_FLAG_CAN_MULTI_CONN promise that another connection sees
-// what was written over this one.
-func (s *store) Settle(ctx context.Context) error { return s.Flush(ctx) }
+// what was written over this one. If the connection has failed and the logical unit has been told,
+// nothing can be made good here: that flushes fail moves with the logical unit, to a new connection.
+func (s *store) Settle(ctx context.Context) error {
+	if s.info.ReadOnly || s.told.Load() {
+		return nil
+	}
+	return s.flush(ctx)
+}
 
 // Close ends the connection.
 func (s *store) Close() error {

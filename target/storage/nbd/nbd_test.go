@@ -91,12 +91,21 @@ func TestServerDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = server.Wait()
+	settler := storage.Can(s).Settler
+	for range 2 {
+		if err := settler.Settle(t.Context()); !errors.Is(err, syscall.ENOTCONN) {
+			t.Errorf("settled, and nobody has been told: %v", err)
+		}
+	}
 	_, read := s.ReadAt(t.Context(), b, 0)
 	_, written := s.WriteAt(t.Context(), b, 0)
 	for op, err := range map[string]error{"read": read, "write": written, "flush": s.Flush(t.Context())} {
 		if !errors.Is(err, syscall.ENOTCONN) {
 			t.Errorf("%s: %v, want ENOTCONN", op, err)
 		}
+	}
+	if err := settler.Settle(t.Context()); err != nil {
+		t.Errorf("a failure that has been told keeps from moving: %v", err)
 	}
 }
 

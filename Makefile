@@ -53,7 +53,7 @@ test: ## every check, unit tests with the race detector, real initiators; 10 min
 	@test/scripts/deps.sh test
 	@$(GO) run ./test/cmd/gate test
 
-gate: ## the rest: fuzzing, conformance by every path, torture, as root the lab; about 30 minutes
+gate: ## the rest: fuzzing, conformance by every path, torture, as root the lab; about 35 minutes
 	@test/scripts/deps.sh test
 	@if [ "$$(id -u)" -eq 0 ]; then test/scripts/deps.sh lab; fi
 	@$(GO) run ./test/cmd/gate long

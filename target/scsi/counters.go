@@ -19,9 +19,25 @@ type Counters struct {
 	Errors       uint64 `cbor:"5,keyasint" json:"errors"` // commands that failed in the backing store
 }
 
+// moves is what was moved, in the making.
+type moves struct{ reads, writes, readBytes, writtenBytes atomic.Uint64 }
+
+// add counts what was moved, without the errors.
+func (v *moves) add(m *Counters) {
+	if m.Reads > 0 {
+		v.reads.Add(m.Reads)
+		v.readBytes.Add(m.ReadBytes)
+	}
+	if m.Writes > 0 {
+		v.writes.Add(m.Writes)
+		v.writtenBytes.Add(m.WrittenBytes)
+	}
+}
+
 // counters is Counters in the making.
 type counters struct {
-	reads, writes, readBytes, writtenBytes, errors atomic.Uint64
+	moves
+	errors atomic.Uint64
 
 	clock func() time.Time // nil: time.Now; set before the first use
 
@@ -63,18 +79,6 @@ func lastIOOf(seconds int64, at boottime.Stamp) boottime.Stamp {
 		return boottime.Of(time.Unix(seconds, 0))
 	}
 	return at
-}
-
-// add counts what was moved, without the errors.
-func (c *counters) add(m *Counters) {
-	if m.Reads > 0 {
-		c.reads.Add(m.Reads)
-		c.readBytes.Add(m.ReadBytes)
-	}
-	if m.Writes > 0 {
-		c.writes.Add(m.Writes)
-		c.writtenBytes.Add(m.WrittenBytes)
-	}
 }
 
 func (c *counters) load() Counters {

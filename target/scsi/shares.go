@@ -39,7 +39,7 @@ type Share struct {
 }
 
 // share is a Share in the making.
-type share struct{ reads, writes, readBytes, writtenBytes atomic.Uint64 }
+type share struct{ moves }
 
 // pair names a share.
 type pair struct {
@@ -142,18 +142,6 @@ func (n *Nexus) share(lun uint16) *share {
 	next[lun] = s
 	n.shares.Store(&next)
 	return s
-}
-
-// add counts what was moved.
-func (s *share) add(m *Counters) {
-	if m.Reads > 0 {
-		s.reads.Add(m.Reads)
-		s.readBytes.Add(m.ReadBytes)
-	}
-	if m.Writes > 0 {
-		s.writes.Add(m.Writes)
-		s.writtenBytes.Add(m.WrittenBytes)
-	}
 }
 
 // countRead counts bytes that the command has read, countWritten those that it has written.
